@@ -1,0 +1,120 @@
+// Package run holds what every procedure has in common: the document that says
+// how a run stands, its updates and queries, and its task queues.
+package run
+
+import "encoding/json"
+
+// Outcome is how a run stands or ended.
+type Outcome string
+
+// The outcomes; Running and Waiting until one of the others.
+const (
+	Running            Outcome = "Running"
+	Waiting            Outcome = "Waiting"
+	Succeeded          Outcome = "Succeeded"
+	PartiallySucceeded Outcome = "PartiallySucceeded"
+	Failed             Outcome = "Failed"
+	Refused            Outcome = "Refused"
+	Cancelled          Outcome = "Cancelled"
+)
+
+// Ended reports whether the outcome is final.
+func (o Outcome) Ended() bool { return o != Running && o != Waiting && o != "" }
+
+// Verdict is the answer of a check. What could not run never passes.
+type Verdict string
+
+// The verdicts.
+const (
+	Pass      Verdict = "PASS"
+	Fail      Verdict = "FAIL"
+	NotProven Verdict = "NOT_PROVEN"
+)
+
+// Document says how a run stands. It is the answer of the Status query, of
+// "upkeep show" and "upkeep run --wait", the workflow's result (or the details of its
+// failure), and what is left in the store.
+type Document struct {
+	RunID      string          `json:"runId"` // the workflow's id
+	Procedure  string          `json:"procedure"`
+	Target     string          `json:"target"`
+	Outcome    Outcome         `json:"outcome"`
+	Summary    string          `json:"summary"`          // one or two sentences for people
+	WaitingFor string          `json:"waitingFor"`       // why it waits and what to do; empty unless Waiting
+	Steps      []Step          `json:"steps"`            // in the order they began
+	Report     string          `json:"report"`           // URL of the report; empty until written
+	Result     json.RawMessage `json:"result"`           // the procedure's own result, by name; {} until known
+	Error      *Error          `json:"error,omitempty"`  // why it Failed or was Refused
+	DryRun     bool            `json:"dryRun,omitempty"` // nothing was changed
+	Left       []string        `json:"left,omitempty"`   // what the run could not clear away, by name
+}
+
+// Step is one step of a run.
+type Step struct {
+	Name    string  `json:"name"`    // in words: "Copy rows into the scratch server"
+	Verdict Verdict `json:"verdict"` // of the step's check; PASS when it did what it says; "" while it runs
+	Seconds float64 `json:"seconds"`
+	Detail  string  `json:"detail,omitempty"` // what was found, in a sentence
+}
+
+// Check is one thing that was verified.
+type Check struct {
+	Name     string  `json:"name"`
+	Verdict  Verdict `json:"verdict"`
+	Detail   string  `json:"detail"`             // what was compared and what was found, bounded in length
+	Optional bool    `json:"optional,omitempty"` // NOT_PROVEN of an optional check does not stand against a PASS
+}
+
+// Error is the machine-readable reason of a Failed or Refused run.
+type Error struct {
+	Code   string `json:"code"`  // from the error catalogue, e.g. "UnknownTarget"
+	Class  string `json:"class"` // e.g. "NotFound"
+	What   string `json:"what"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Common are the input fields of every procedure.
+type Common struct {
+	// Target names the stack to work on; may be left out when the configuration has only one.
+	Target string `json:"target,omitempty"`
+	// DryRun computes and reports the plan and changes nothing.
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// Names of the query and the updates that every run answers.
+const (
+	StatusQuery   = "Status"  // → Document
+	RetryUpdate   = "Retry"   // a parked run tries again
+	AbandonUpdate = "Abandon" // a parked run gives up and undoes
+)
+
+// Decision is the argument of Retry and Abandon.
+type Decision struct {
+	By     string `json:"by,omitempty"`     // who says so; taken as claimed
+	Reason string `json:"reason,omitempty"` // why
+}
+
+// MemoDocument is the memo field that holds the newest Document, so that a run can be
+// shown without a worker.
+const MemoDocument = "upkeep"
+
+// FailureDocument is the type of the failure that carries a Document in its details.
+const (
+	FailureFailed  = "Failed"
+	FailureRefused = "Refused"
+)
+
+// Task queues, one per capability.
+const (
+	WorkflowQueue = "upkeep-workflows"
+	DatabaseQueue = "upkeep-database"
+)
+
+// Search attributes, all of type Keyword but DryRun (Bool).
+const (
+	AttrTarget    = "UpkeepTarget"
+	AttrProcedure = "UpkeepProcedure"
+	AttrPhase     = "UpkeepPhase"
+	AttrOutcome   = "UpkeepOutcome"
+	AttrDryRun    = "UpkeepDryRun"
+)

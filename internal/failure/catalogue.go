@@ -1,0 +1,52 @@
+package failure
+
+// The catalogue. Add a code here and nowhere else.
+const (
+	BadInput           Code = "BadInput"           // an input field is unknown, mistyped or out of range
+	BadConfig          Code = "BadConfig"          // the configuration file is wrong
+	UnknownTarget      Code = "UnknownTarget"      // no target of that name in the configuration
+	UnknownBackup      Code = "UnknownBackup"      // no backup of that id, or none at all
+	UnknownRun         Code = "UnknownRun"         // no run of that id
+	DatabaseExists     Code = "DatabaseExists"     // a restore would land on an existing database
+	ServerTooNew       Code = "ServerTooNew"       // the server is newer than the pg_dump at hand
+	RowSecurity        Code = "RowSecurity"        // row-level security would hide rows from the reader
+	RowTooLong         Code = "RowTooLong"         // a row does not fit into one protocol message
+	UnsupportedName    Code = "UnsupportedName"    // a name cannot be written down faithfully
+	UnsafeArchive      Code = "UnsafeArchive"      // a backup names a path that climbs out, or declares sizes out of bounds
+	FormatTooNew       Code = "FormatTooNew"       // written by a newer Upkeep
+	WrongPassword      Code = "WrongPassword"      // the server refused the login
+	MissingSecret      Code = "MissingSecret"      // a password reference leads nowhere
+	MissingRight       Code = "MissingRight"       // the role may not do this
+	MissingRole        Code = "MissingRole"        // the backup needs a role that the server does not have
+	MissingProgram     Code = "MissingProgram"     // a program such as pg_dump or initdb is not installed
+	MissingDatabase    Code = "MissingDatabase"    // the server has no such database
+	DiskFull           Code = "DiskFull"           // no space left where we write
+	StoreUnwritable    Code = "StoreUnwritable"    // the store refuses to be written to
+	LockHeld           Code = "LockHeld"           // somebody holds a lock for longer than we wait
+	RestoreBusy        Code = "RestoreBusy"        // another run works on the same copy
+	SchemaKeepsMoving  Code = "SchemaKeepsMoving"  // DDL kept changing what is read, in every try
+	StillFailing       Code = "StillFailing"       // something transient did not pass
+	BackupDamaged      Code = "BackupDamaged"      // a file of a backup is not what was written
+	BackupIncomplete   Code = "BackupIncomplete"   // what was read does not agree with the catalog
+	NotEqual           Code = "NotEqual"           // the copy differs from the original
+	ServerUnreachable  Code = "ServerUnreachable"  // the database server does not answer
+	StoreUnreachable   Code = "StoreUnreachable"   // the object store does not answer
+	Fenced             Code = "Fenced"             // a newer attempt took over; this one must stop
+	ScratchUnavailable Code = "ScratchUnavailable" // the private scratch server could not be started
+	ConcurrentDDL      Code = "ConcurrentDDL"      // DDL crossed the snapshot: take a new one
+	Internal           Code = "Internal"           // a fault of Upkeep itself
+)
+
+var catalogue = map[Code]Class{
+	BadInput: InvalidInput, BadConfig: InvalidInput,
+	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
+	DatabaseExists: Precondition, ServerTooNew: Precondition, RowSecurity: Precondition,
+	RowTooLong: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
+	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
+	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,
+	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,
+	ScratchUnavailable: NeedsPerson,
+	BackupDamaged:      Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
+	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
+	Internal: Transient,
+}
