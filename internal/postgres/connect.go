@@ -1,0 +1,223 @@
+// Package postgres is what Upkeep's engines share when they talk to PostgreSQL:
+// sessions with pinned settings, classified errors that show no row value,
+// quoting, the client programs, and reading the catalogs.
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/upkeep-run/upkeep/internal/format"
+)
+
+// connectTimeout bounds the dialling and the login of one session.
+const connectTimeout = 10 * time.Second
+
+// Config says how to reach a server. The URL holds no password.
+type Config struct {
+	URL string
+	// Password resolves the password when a session begins; nil: none is needed (trust, peer,
+	// .pgpass). It is asked every time, so a changed secret is used by the next session.
+	Password func(ctx context.Context) (string, error)
+	// App is the sessions' application_name.
+	App string
+}
+
+// Option changes one session.
+type Option func(*pgx.ConnConfig)
+
+// WithDatabase connects to another database of the server.
+func WithDatabase(name string) Option { return func(c *pgx.ConnConfig) { c.Database = name } }
+
+// WithUser logs in as another role.
+func WithUser(name string) Option { return func(c *pgx.ConnConfig) { c.User = name } }
+
+// WithApp sets the session's application_name.
+func WithApp(name string) Option {
+	return func(c *pgx.ConnConfig) { c.RuntimeParams["application_name"] = name }
+}
+
+// Connect opens a session with every setting pinned that could change what a statement does or what
+// a row looks like, whatever the role's or the database's own settings are. The session speaks
+// UTF-8; rows travel in the database's own encoding (see CopyOut, CopyIn).
+func (c Config) Connect(ctx context.Context, options ...Option) (*pgx.Conn, error) {
+	cfg, err := c.parse(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, Classify(err, "connect to "+describe(cfg))
+	}
+	if err := pin(ctx, conn); err != nil {
+		_ = conn.Close(context.WithoutCancel(ctx))
+		return nil, Classify(err, "set up a session on "+describe(cfg))
+	}
+	return conn, nil
+}
+
+func (c Config) parse(ctx context.Context, options []Option) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(c.URL)
+	if err != nil {
+		return nil, badURL(err)
+	}
+	if c.Password != nil {
+		password, err := c.Password(ctx)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Password = password
+	}
+	cfg.ConnectTimeout = connectTimeout
+	cfg.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).DialContext
+	cfg.RuntimeParams["application_name"] = "upkeep"
+	if c.App != "" {
+		cfg.RuntimeParams["application_name"] = c.App
+	}
+	cfg.RuntimeParams["client_encoding"] = "UTF8"
+	// Statements are few, long and never repeated: no cache, and poolers are not confused by it.
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	cfg.StatementCacheCapacity = 0
+	cfg.DescriptionCacheCapacity = 0
+	cfg.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
+	for _, option := range options {
+		option(cfg)
+	}
+	return cfg, nil
+}
+
+// Database is the name of the database that the URL leads to.
+func (c Config) Database() (string, error) {
+	cfg, err := pgx.ParseConfig(c.URL)
+	if err != nil {
+		return "", badURL(err)
+	}
+	if cfg.Database == "" {
+		return cfg.User, nil
+	}
+	return cfg.Database, nil
+}
+
+// describe names a server and database without the password.
+func describe(cfg *pgx.ConnConfig) string {
+	return fmt.Sprintf("database %q at %s as role %q", cfg.Database, net.JoinHostPort(cfg.Host, fmt.Sprint(cfg.Port)), cfg.User)
+}
+
+// rowPins shape the text of a row. They are written into every manifest.
+var rowPins = []format.Pin{
+	{Name: "timezone", Value: "UTC"},
+	{Name: "datestyle", Value: "ISO, YMD"},
+	{Name: "intervalstyle", Value: "postgres"},
+	{Name: "extra_float_digits", Value: "3"},
+	{Name: "bytea_output", Value: "hex"},
+	{Name: "xmloption", Value: "content"},
+	{Name: "lc_monetary", Value: "C"},
+	{Name: "search_path", Value: ""},
+	{Name: "row_security", Value: "off"},
+	{Name: "synchronize_seqscans", Value: "off"},
+}
+
+// sessionPins keep a long session alive and its statements plain.
+var sessionPins = []format.Pin{
+	{Name: "statement_timeout", Value: "0"},
+	{Name: "lock_timeout", Value: "0"},
+	{Name: "idle_in_transaction_session_timeout", Value: "0"},
+	{Name: "transaction_timeout", Value: "0"},  // from version 17
+	{Name: "idle_session_timeout", Value: "0"}, // from version 14
+	{Name: "standard_conforming_strings", Value: "on"},
+	{Name: "quote_all_identifiers", Value: "off"},
+	{Name: "client_min_messages", Value: "warning"},
+	{Name: "default_transaction_isolation", Value: "read committed"},
+	{Name: "default_transaction_read_only", Value: "off"},
+	{Name: "default_transaction_deferrable", Value: "off"},
+	{Name: "check_function_bodies", Value: "off"},
+	{Name: "default_tablespace", Value: ""},
+	{Name: "jit", Value: "off"},
+}
+
+// Pins are the settings that shape the text of rows, with the encoding in which they travel.
+func Pins(encoding string) []format.Pin {
+	return append([]format.Pin{{Name: "client_encoding", Value: encoding}}, rowPins...)
+}
+
+func pin(ctx context.Context, conn *pgx.Conn) error {
+	// Settings that this version does not know are skipped by joining with those that it does.
+	var names, values []string
+	for _, p := range append(append([]format.Pin(nil), rowPins...), sessionPins...) {
+		names, values = append(names, p.Name), append(values, p.Value)
+	}
+	_, err := conn.Exec(ctx, `
+		SELECT pg_catalog.set_config(s.name, p.value, false)
+		FROM unnest($1::text[], $2::text[]) AS p(name, value)
+		JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) p.name`, names, values)
+	return err
+}
+
+// Quote writes a qualified name as SQL.
+func Quote(parts ...string) string { return pgx.Identifier(parts).Sanitize() }
+
+// Literal writes a string as an SQL literal, whatever standard_conforming_strings is.
+func Literal(s string) string {
+	quoted := "'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), `'`, `''`) + "'"
+	if strings.Contains(s, `\`) {
+		return " E" + quoted
+	}
+	return quoted
+}
+
+// Columns writes a column list as SQL, without parentheses.
+func Columns(names []string) string {
+	quoted := make([]string, len(names))
+	for i, n := range names {
+		quoted[i] = Quote(n)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+// CopyOut is the statement that reads a table's own rows in heap order: those of the range where one
+// is given (first page, page after the last or -1), else all. Columns that the table computes
+// itself are not read.
+func CopyOut(t format.Table, r *format.Range, encoding string) string {
+	var where []string
+	if r != nil {
+		where = append(where, fmt.Sprintf("ctid >= '(%d,0)'", r.First))
+		if r.End >= 0 {
+			where = append(where, fmt.Sprintf("ctid < '(%d,0)'", r.End))
+		}
+	}
+	return "COPY (" + selectRows(t, where) + ") TO STDOUT (FORMAT text, ENCODING " + Literal(encoding) + ")"
+}
+
+func selectRows(t format.Table, where []string) string {
+	q := "SELECT " + Columns(t.Columns) + " FROM ONLY " + Quote(t.Schema, t.Name)
+	switch {
+	case t.Where != "" && len(where) > 0:
+		// An extension writes its condition with the WHERE keyword.
+		q = "SELECT " + Columns(t.Columns) + " FROM (SELECT * FROM ONLY " + Quote(t.Schema, t.Name) +
+			" WHERE " + strings.Join(where, " AND ") + ") AS " + Quote(t.Name) + " " + t.Where
+	case t.Where != "":
+		q += " " + t.Where
+	case len(where) > 0:
+		q += " WHERE " + strings.Join(where, " AND ")
+	}
+	return q
+}
+
+// CopyIn is the statement that loads rows that CopyOut wrote, through the partition root where the
+// table asks for it.
+func CopyIn(t format.Table, encoding string) string {
+	into := Quote(t.Schema, t.Name)
+	if t.Root != nil {
+		into = Quote(t.Root.Schema, t.Root.Name)
+	}
+	if len(t.Columns) > 0 { // a table without columns of its own has no list, but it has rows
+		into += " (" + Columns(t.Columns) + ")"
+	}
+	return "COPY " + into + " FROM STDIN (FORMAT text, ENCODING " + Literal(encoding) + ")"
+}
