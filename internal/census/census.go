@@ -99,5 +99,9 @@ func Take(ctx context.Context, conn *pgx.Conn, read []format.Table) (format.Cens
 		          AND (NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
 		               OR EXISTS (SELECT FROM pg_extension e WHERE c.oid = ANY (e.extconfig)))),
 		       (SELECT count(*) FROM pg_largeobject_metadata)`).Scan(&out.Sequences, &out.LargeObjects)
-	return out, postgres.Classify(err, "count the sequences and large objects")
+	if err != nil {
+		return out, postgres.Classify(err, "count the sequences and large objects")
+	}
+	out.Objects, err = Objects(ctx, conn)
+	return out, err
 }

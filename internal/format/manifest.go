@@ -201,6 +201,8 @@ type Census struct {
 	Tables       []Count `json:"tables"`
 	Sequences    int     `json:"sequences"`
 	LargeObjects int64   `json:"largeObjects"`
+	// Objects counts the catalog's other objects by kind, e.g. "valid indexes".
+	Objects map[string]int64 `json:"objects"`
 }
 
 // Count is the census of one table.

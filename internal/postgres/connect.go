@@ -221,3 +221,18 @@ func CopyIn(t format.Table, encoding string) string {
 	}
 	return "COPY " + into + " FROM STDIN (FORMAT text, ENCODING " + Literal(encoding) + ")"
 }
+
+// CopyLargeObjects is the statement that reads large objects in pieces of format.LargeObjectPiece
+// bytes: (oid, offset, data), an empty object as one row with empty data.
+func CopyLargeObjects(oids []uint32, encoding string) string {
+	list := make([]string, len(oids))
+	for i, oid := range oids {
+		list[i] = fmt.Sprint(oid)
+	}
+	// OFFSET 0 keeps the planner from opening an object once per mention of its size.
+	return fmt.Sprintf(`COPY (SELECT s.oid, p.at, lo_get(s.oid, p.at, %[1]d)
+		FROM (SELECT o.oid, lo_lseek64(o.fd, 0, 2) + lo_close(o.fd) AS size
+		      FROM (SELECT oid, lo_open(oid, 262144) AS fd FROM pg_largeobject_metadata WHERE oid = ANY ('{%[2]s}'::oid[]) ORDER BY oid OFFSET 0) o OFFSET 0) s,
+		     generate_series(0::bigint, greatest(s.size - 1, 0), %[1]d) AS p(at)) TO STDOUT (FORMAT text, ENCODING %[3]s)`,
+		format.LargeObjectPiece, strings.Join(list, ","), Literal(encoding))
+}

@@ -1,0 +1,75 @@
+package backup
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+)
+
+// definition is one catalog row that shapes what a dump or a row's text looks like and that no lock
+// on a table protects: an enum's label can be renamed while rows are read.
+type definition struct {
+	Catalog string
+	Oid     uint32
+	Xmin    string
+	Name    string
+}
+
+// readDefinitions reads the definitions as the session's transaction sees them.
+func readDefinitions(ctx context.Context, conn *pgx.Conn) ([]definition, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT * FROM (
+			SELECT 'schema', n.oid, n.xmin::text, n.nspname::text, n.oid FROM pg_namespace n
+			UNION ALL SELECT 'type', t.oid, t.xmin::text, t.typname::text, t.typnamespace FROM pg_type t
+			UNION ALL SELECT 'label of type', e.oid, e.xmin::text, t.typname::text, t.typnamespace FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid
+			UNION ALL SELECT 'function', p.oid, p.xmin::text, p.proname::text, p.pronamespace FROM pg_proc p
+			UNION ALL SELECT 'rule of', r.oid, r.xmin::text, c.relname::text, c.relnamespace FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+			UNION ALL SELECT 'column of', c.oid, (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), c.relname::text, c.relnamespace
+			          FROM pg_class c WHERE c.relkind IN ('c', 'v', 'm')
+		) AS d(catalog, oid, xmin, name, namespace)
+		WHERE d.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = d.namespace AND n.nspname LIKE 'pg\_temp%')
+		  AND coalesce(d.xmin, '') <> ''`)
+	if err != nil {
+		return nil, postgres.Classify(err, "read the definitions")
+	}
+	out, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d definition, err error) {
+		var namespace uint32
+		return d, row.Scan(&d.Catalog, &d.Oid, &d.Xmin, &d.Name, &namespace)
+	})
+	return out, postgres.Classify(err, "read the definitions")
+}
+
+// drift gives ConcurrentDDL when a definition that the snapshot had was changed or dropped since. New
+// ones do not matter: the snapshot does not show them.
+func (k *keeper) drift(ctx context.Context, o Options) error {
+	now, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = now.Close(context.WithoutCancel(ctx)) }()
+	return k.compareDefinitions(ctx, now)
+}
+
+func (k *keeper) compareDefinitions(ctx context.Context, now *pgx.Conn) error {
+	current, err := readDefinitions(ctx, now)
+	if err != nil {
+		return err
+	}
+	type key struct {
+		catalog string
+		oid     uint32
+	}
+	seen := make(map[key]string, len(current))
+	for _, d := range current {
+		seen[key{d.Catalog, d.Oid}] = d.Xmin
+	}
+	for _, d := range k.marks {
+		if seen[key{d.Catalog, d.Oid}] != d.Xmin {
+			return failure.New(failure.ConcurrentDDL, "the %s %q was changed or dropped while the backup was read", d.Catalog, d.Name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,507 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sort"
+	"strings"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/upkeep-run/upkeep/internal/chunk"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/progress"
+	"github.com/upkeep-run/upkeep/internal/rowhash"
+)
+
+const (
+	// rangePages is how many heap pages one COPY reads: 8 MiB of heap with the usual page. The cuts
+	// are at fixed pages, so that an unchanged range gives the same bytes in the next backup.
+	rangePages = 1024
+	// chunkBytes is the plain text after which a chunk is closed, at the end of a row.
+	chunkBytes = 8 << 20
+)
+
+var (
+	mutantSkipTable     = fault.NewMutant("backup-skip-table")
+	mutantSkipLastRange = fault.NewMutant("backup-skip-last-range")
+	mutantNull          = fault.NewMutant("backup-null-becomes-empty")
+	mutantSkipLO        = fault.NewMutant("backup-skip-large-object")
+)
+
+// job is one COPY: a range of a table, or some large objects.
+type job struct {
+	statement string
+	what      string   // for errors and progress
+	chunks    *[]*slot // where the chunks go, in the order in which they were read
+	pages     int64
+	table     *format.Table // nil for large objects
+	span      *format.Range
+}
+
+// slot is a chunk that is being stored.
+type slot struct{ chunk format.Chunk }
+
+// block is the plain text of one chunk on its way into the store.
+type block struct {
+	text []byte
+	rows int64
+	hash rowhash.Sum
+	into *slot
+}
+
+// readRows reads the rows of every table and the large objects with parallel sessions that share the
+// keeper's snapshot, and stores them.
+func (k *keeper) readRows(ctx context.Context, o Options, pool *chunk.Pool, m *meter) ([]format.Table, format.LargeObjects, error) {
+	plans, err := k.planTables(ctx)
+	if err != nil {
+		return nil, format.LargeObjects{}, err
+	}
+	objects, objectJobs, err := k.planLargeObjects(ctx, o)
+	if err != nil {
+		return nil, format.LargeObjects{}, err
+	}
+	jobs := append(tableJobs(plans, k.database.Encoding), objectJobs...)
+	m.expect(plans)
+	if err := k.runJobs(ctx, o, pool, jobs, m); err != nil {
+		return nil, format.LargeObjects{}, err
+	}
+	tables := make([]format.Table, 0, len(plans))
+	for _, p := range plans {
+		tables = append(tables, p.finish())
+	}
+	sortedTables(tables)
+	for _, j := range objectJobs {
+		objects.Chunks = append(objects.Chunks, collected(*j.chunks)...)
+	}
+	var sum rowhash.Sum
+	for _, c := range objects.Chunks {
+		objects.Rows += c.Rows
+		sum = sum.Merge(mustParse(c.RowHash))
+	}
+	objects.RowHash = sum.Hex()
+	return tables, objects, nil
+}
+
+// tablePlan is a table with its ranges and the slots of their chunks.
+type tablePlan struct {
+	table  format.Table
+	ranges []format.Range
+	slots  [][]*slot
+}
+
+// planTables cuts every table into ranges of pages. The last range has no end, so that pages the
+// heap grew since are read too (the snapshot shows no row in them, but that is for it to say).
+func (k *keeper) planTables(ctx context.Context) ([]*tablePlan, error) {
+	var plans []*tablePlan
+	var names []string
+	for _, r := range k.relations {
+		if r.Partitioned {
+			continue
+		}
+		if mutantSkipTable.On() && len(plans) == 0 && r.EstRows != 0 {
+			continue
+		}
+		plans = append(plans, &tablePlan{table: r.Table})
+		names = append(names, postgres.Quote(r.Schema, r.Name))
+	}
+	rows, err := k.conn.Query(ctx, `SELECT pg_relation_size(p.name::regclass) / $2::bigint FROM unnest($1::text[]) WITH ORDINALITY AS p(name, i) ORDER BY p.i`,
+		names, k.server.BlockSize)
+	if err != nil {
+		return nil, postgres.Classify(err, "read the tables' sizes")
+	}
+	pages, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, postgres.Classify(err, "read the tables' sizes")
+	}
+	for i, p := range plans {
+		p.table.Pages = pages[i]
+		p.ranges = cut(pages[i], k.server.VersionNum >= tidRanges && p.table.Where == "")
+		p.slots = make([][]*slot, len(p.ranges))
+	}
+	return plans, nil
+}
+
+// cut divides a heap of so many pages into ranges, ascending, without a gap, the last without an end.
+func cut(pages int64, ranges bool) []format.Range {
+	if !ranges {
+		return []format.Range{{First: 0, End: -1}}
+	}
+	var out []format.Range
+	for first := int64(0); first == 0 || first < pages; first += rangePages {
+		out = append(out, format.Range{First: first, End: first + rangePages})
+	}
+	out[len(out)-1].End = -1
+	return out
+}
+
+// tableJobs makes the list of COPY statements, largest tables first, so that the sessions end
+// together.
+func tableJobs(plans []*tablePlan, encoding string) []job {
+	ordered := append([]*tablePlan(nil), plans...)
+	sort.SliceStable(ordered, func(i, j int) bool { return ordered[i].table.Pages > ordered[j].table.Pages })
+	var jobs []job
+	for n, p := range ordered {
+		for i := range p.ranges {
+			r := &p.ranges[i]
+			if mutantSkipLastRange.On() && n == 0 && i == len(p.ranges)-1 {
+				continue
+			}
+			only := r
+			if r.First == 0 && r.End < 0 {
+				only = nil // the whole table: no condition
+			}
+			end := r.End
+			if end < 0 {
+				end = max(p.table.Pages, r.First)
+			}
+			jobs = append(jobs, job{
+				statement: postgres.CopyOut(p.table, only, encoding), what: postgres.Quote(p.table.Schema, p.table.Name),
+				chunks: &p.slots[i], pages: end - r.First, table: &p.table, span: r,
+			})
+		}
+	}
+	return jobs
+}
+
+func (p *tablePlan) finish() format.Table {
+	t := p.table
+	var sum rowhash.Sum
+	for i := range p.ranges {
+		p.ranges[i].Chunks = collected(p.slots[i])
+		for _, c := range p.ranges[i].Chunks {
+			t.Rows += c.Rows
+			t.Bytes += c.Size
+			sum = sum.Merge(mustParse(c.RowHash))
+		}
+	}
+	t.Ranges, t.RowHash = p.ranges, sum.Hex()
+	return t
+}
+
+func collected(slots []*slot) []format.Chunk {
+	out := make([]format.Chunk, len(slots))
+	for i, s := range slots {
+		out[i] = s.chunk
+	}
+	return out
+}
+
+// mustParse reads back a hash that this package wrote a moment ago.
+func mustParse(hex string) rowhash.Sum {
+	s, err := rowhash.Parse(hex)
+	if err != nil {
+		return rowhash.Sum{}
+	}
+	return s
+}
+
+// runJobs reads with o.Connections sessions and stores with one worker per processor. The buffers
+// between them are few and lent out, which bounds the memory.
+func (k *keeper) runJobs(ctx context.Context, o Options, pool *chunk.Pool, jobs []job, m *meter) error {
+	readers := max(1, min(o.Connections, len(jobs)))
+	storers := max(1, runtime.GOMAXPROCS(0))
+	queue := make(chan job)
+	blocks := make(chan block)
+	free := make(chan []byte, readers+2*storers)
+	for range cap(free) {
+		free <- nil // grown at first use
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(queue)
+		for _, j := range jobs {
+			select {
+			case queue <- j:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	var reading atomic.Int64
+	reading.Store(int64(readers))
+	for range readers {
+		group.Go(func() error {
+			defer func() {
+				if reading.Add(-1) == 0 {
+					close(blocks)
+				}
+			}()
+			return k.read(ctx, o, &pipe{ctx: ctx, pool: pool, blocks: blocks, free: free, meter: m}, queue)
+		})
+	}
+	for range storers {
+		group.Go(func() error {
+			for b := range blocks {
+				c, err := store(ctx, pool, b)
+				if err != nil {
+					return err
+				}
+				b.into.chunk = c
+				select {
+				case free <- b.text[:0]:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func store(ctx context.Context, pool *chunk.Pool, b block) (format.Chunk, error) {
+	if mutantNull.On() {
+		b.text = bytes.Replace(b.text, []byte(`\N`), nil, 1)
+	}
+	c, _, err := pool.Write(ctx, b.text)
+	c.Rows, c.RowHash = b.rows, b.hash.Hex()
+	return c, err
+}
+
+// read runs one session's share of the jobs.
+func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan job) error {
+	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return postgres.Classify(err, "begin to read")
+	}
+	if _, err := conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+postgres.Literal(k.id)); err != nil {
+		return postgres.Classify(err, "share the snapshot")
+	}
+	for j := range queue {
+		p.begin(j)
+		_, err := conn.PgConn().CopyTo(ctx, p, j.statement)
+		if p.err != nil {
+			return p.err // of the store: the session only saw its reader go
+		}
+		if err != nil {
+			return k.rowTooLong(ctx, j, err)
+		}
+		if err := p.end(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pipe takes the COPY text of one session and cuts it into blocks.
+type pipe struct {
+	ctx    context.Context
+	pool   *chunk.Pool
+	blocks chan<- block
+	free   chan []byte
+	meter  *meter
+
+	job  job
+	text []byte
+	rows int64
+	hash rowhash.Sum
+	err  error
+}
+
+func (p *pipe) begin(j job) { p.job, p.rows, p.hash, p.err = j, 0, rowhash.Sum{}, nil }
+
+// Write takes whole rows: the server sends each row in a message of its own.
+func (p *pipe) Write(data []byte) (int, error) {
+	if p.err = p.take(data); p.err != nil {
+		return 0, p.err
+	}
+	return len(data), nil
+}
+
+func (p *pipe) take(data []byte) error {
+	if len(data) == 0 || data[len(data)-1] != '\n' {
+		return failure.New(failure.Internal, "the server sent a part of a row of %s in a message of its own", p.job.what)
+	}
+	if len(data) >= chunkBytes { // a row that fills a chunk by itself: stored from where it is, not copied
+		if err := p.flush(); err != nil {
+			return err
+		}
+		s := p.slot()
+		b := block{text: data, into: s}
+		b.rows, b.hash = hashRows(data)
+		c, err := store(p.ctx, p.pool, b)
+		s.chunk = c
+		p.meter.read(len(data))
+		return err
+	}
+	if p.text == nil {
+		select {
+		case p.text = <-p.free:
+		case <-p.ctx.Done():
+			return p.ctx.Err()
+		}
+		if p.text == nil {
+			p.text = make([]byte, 0, chunkBytes+chunkBytes/8)
+		}
+	}
+	p.text = append(p.text, data...)
+	if bytes.IndexByte(data, '\n') == len(data)-1 {
+		p.hash.Add(data[:len(data)-1])
+		p.rows++
+	} else {
+		rows, hash := hashRows(data)
+		p.rows += rows
+		p.hash = p.hash.Merge(hash)
+	}
+	p.meter.read(len(data))
+	if len(p.text) >= chunkBytes {
+		return p.flush()
+	}
+	return nil
+}
+
+func hashRows(data []byte) (rows int64, hash rowhash.Sum) {
+	for len(data) > 0 {
+		i := bytes.IndexByte(data, '\n')
+		hash.Add(data[:i])
+		rows++
+		data = data[i+1:]
+	}
+	return rows, hash
+}
+
+func (p *pipe) slot() *slot {
+	s := &slot{}
+	*p.job.chunks = append(*p.job.chunks, s)
+	return s
+}
+
+// flush hands the gathered rows to the storers.
+func (p *pipe) flush() error {
+	if len(p.text) == 0 {
+		return nil
+	}
+	b := block{text: p.text, rows: p.rows, hash: p.hash, into: p.slot()}
+	select {
+	case p.blocks <- b:
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
+	p.text, p.rows, p.hash = nil, 0, rowhash.Sum{}
+	return nil
+}
+
+// end closes the job's last chunk.
+func (p *pipe) end() error {
+	p.meter.pages(p.job.pages, p.job.what)
+	return p.flush()
+}
+
+// planLargeObjects lists the large objects and makes the COPY statements that read them in pieces.
+func (k *keeper) planLargeObjects(ctx context.Context, o Options) (format.LargeObjects, []job, error) {
+	const objectsAtOnce = 500
+	rows, err := k.conn.Query(ctx, "SELECT oid FROM pg_largeobject_metadata ORDER BY oid")
+	if err != nil {
+		return format.LargeObjects{}, nil, postgres.Classify(err, "list the large objects")
+	}
+	oids, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	if err != nil {
+		return format.LargeObjects{}, nil, postgres.Classify(err, "list the large objects")
+	}
+	if mutantSkipLO.On() && len(oids) > 0 {
+		oids = oids[1:]
+	}
+	objects := format.LargeObjects{Count: int64(len(oids)), Chunks: []format.Chunk{}}
+	var jobs []job
+	for start := 0; start < len(oids); start += objectsAtOnce {
+		batch := oids[start:min(start+objectsAtOnce, len(oids))]
+		jobs = append(jobs, job{statement: postgres.CopyLargeObjects(batch, k.database.Encoding), what: "large objects", chunks: new([]*slot)})
+	}
+	return objects, jobs, nil
+}
+
+// rowTooLong names the table and key of a row whose text does not fit into one message; another
+// error is classified as it is.
+func (k *keeper) rowTooLong(ctx context.Context, j job, err error) error {
+	state := postgres.State(err)
+	if j.table == nil || (state != "54000" && state != "53200" && state != "XX000") {
+		return postgres.Classify(err, "read "+j.what)
+	}
+	where := "unknown key"
+	if found := k.longest(ctx, *j.table, j.span); found != "" {
+		where = found
+	}
+	return failure.New(failure.RowTooLong, "a row of table %s is too long for COPY (%s)", j.what, where).
+		Because(errors.New("its text would pass the server's limit of 1 GB for one message")).
+		Do("make the row smaller (a bytea value takes twice its size as text), or keep such values as large objects")
+}
+
+// longest finds the row of the range that is the longest as stored and says its key, which is its
+// place where the table has no primary key of plain numbers: a key that is text may be a secret.
+func (k *keeper) longest(ctx context.Context, t format.Table, r *format.Range) string {
+	conn, err := pgx.ConnectConfig(ctx, k.conn.Config())
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	quoted := postgres.Quote(t.Schema, t.Name)
+	var keys []string
+	err = conn.QueryRow(ctx, `
+		SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+		WHERE i.indrelid = $1::text::regclass AND i.indisprimary AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype, 'oid'::regtype)`,
+		quoted).Scan(&keys)
+	if err != nil {
+		return ""
+	}
+	sizes := []string{"0::bigint"}
+	for _, c := range t.Columns {
+		sizes = append(sizes, "coalesce(pg_column_size("+postgres.Quote(c)+"), 0)")
+	}
+	parts := []string{"'ctid ' || ctid::text"}
+	for _, c := range keys {
+		parts = append(parts, postgres.Literal(", "+c+" = ")+" || "+postgres.Quote(c)+"::text")
+	}
+	query := "SELECT " + strings.Join(parts, " || ") + " FROM ONLY " + quoted
+	if r != nil {
+		query += fmt.Sprintf(" WHERE ctid >= '(%d,0)'", r.First)
+		if r.End >= 0 {
+			query += fmt.Sprintf(" AND ctid < '(%d,0)'", r.End)
+		}
+	}
+	var found string
+	if err := conn.QueryRow(ctx, query+" ORDER BY "+strings.Join(sizes, " + ")+" DESC LIMIT 1").Scan(&found); err != nil {
+		return ""
+	}
+	return found
+}
+
+// meter reports how much of the heap is read.
+type meter struct {
+	ctx   context.Context
+	block int64
+	total atomic.Int64 // pages
+	done  atomic.Int64 // pages
+	bytes atomic.Int64 // of COPY text
+}
+
+func newMeter(ctx context.Context, k *keeper) *meter {
+	return &meter{ctx: ctx, block: int64(k.server.BlockSize)}
+}
+
+func (m *meter) expect(plans []*tablePlan) {
+	for _, p := range plans {
+		m.total.Add(p.table.Pages)
+	}
+}
+
+func (m *meter) read(n int) { m.bytes.Add(int64(n)) }
+
+func (m *meter) pages(n int64, what string) {
+	progress.Report(m.ctx, progress.Progress{
+		Phase: "reading rows", Done: m.done.Add(n) * m.block, Total: m.total.Load() * m.block, Unit: "bytes", Note: what,
+	})
+}

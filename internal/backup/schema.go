@@ -1,0 +1,91 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/upkeep-run/upkeep/internal/chunk"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+)
+
+// dumpSchema stores pg_dump's archive of the snapshot's schema, and says which of its entries build
+// an index or a constraint and on which table.
+func (k *keeper) dumpSchema(ctx context.Context, o Options, pool *chunk.Pool) (format.Schema, error) {
+	archive, err := postgres.DumpSchema(ctx, k.pgDump, o.Source, "", k.id)
+	if err != nil {
+		return format.Schema{}, err
+	}
+	text, err := postgres.SchemaText(ctx, k.pgRestore, archive)
+	if err != nil {
+		return format.Schema{}, err
+	}
+	entries, err := postgres.ListArchive(ctx, k.pgRestore, archive, postgres.PostData)
+	if err != nil {
+		return format.Schema{}, err
+	}
+	stored, _, err := pool.Write(ctx, archive)
+	if err != nil {
+		return format.Schema{}, err
+	}
+	sum := sha256.Sum256([]byte(text))
+	s := format.Schema{Archive: stored, TextSHA256: hex.EncodeToString(sum[:]), PgDump: k.pgDump.Version, PostData: []format.PostData{}}
+	built, err := o.readBuilt(ctx, k)
+	if err != nil {
+		return s, err
+	}
+	for _, e := range entries {
+		if b, ok := built[[2]uint32{e.TableOid, e.Oid}]; ok {
+			b.DumpID = e.DumpID
+			s.PostData = append(s.PostData, b)
+		}
+	}
+	return s, nil
+}
+
+// readBuilt reads the indexes and constraints of the snapshot by the oids that the archive names
+// them with. Names would not do: they can hold anything.
+func (o Options) readBuilt(ctx context.Context, k *keeper) (map[[2]uint32]format.PostData, error) {
+	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID)) // the keeper's is busy counting
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return nil, postgres.Classify(err, "begin to read")
+	}
+	if _, err := conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+postgres.Literal(k.id)); err != nil {
+		return nil, postgres.Classify(err, "share the snapshot")
+	}
+	position := make(map[uint32]int)
+	for _, r := range k.relations {
+		if !r.Partitioned {
+			position[r.Oid] = len(position) // as in Manifest.Tables: both are sorted alike
+		}
+	}
+	rows, err := conn.Query(ctx, `
+		SELECT 1259::oid, i.indexrelid, i.indrelid, 'index', n.nspname, c.relname FROM pg_index i
+		JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.indexrelid >= 16384
+		UNION ALL
+		SELECT 2606::oid, k.oid, k.conrelid, CASE k.contype WHEN 'f' THEN 'foreignKey' ELSE 'constraint' END, n.nspname, k.conname FROM pg_constraint k
+		JOIN pg_namespace n ON n.oid = k.connamespace WHERE k.contype IN ('p', 'u', 'x', 'f') AND k.oid >= 16384`)
+	if err != nil {
+		return nil, postgres.Classify(err, "list the indexes and constraints")
+	}
+	built := make(map[[2]uint32]format.PostData)
+	var catalog, oid, table uint32
+	var p format.PostData
+	_, err = pgx.ForEachRow(rows, []any{&catalog, &oid, &table, &p.Kind, &p.Schema, &p.Name}, func() error {
+		entry := p
+		entry.Table = -1
+		if at, ok := position[table]; ok {
+			entry.Table = at
+		}
+		built[[2]uint32{catalog, oid}] = entry
+		return nil
+	})
+	return built, postgres.Classify(err, "list the indexes and constraints")
+}

@@ -1,0 +1,243 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/upkeep-run/upkeep/internal/census"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+)
+
+var pointSnapshotAfter = fault.NewPoint("backup/snapshot/after")
+
+// mutantSkipSequence leaves a sequence out of what is read.
+var mutantSkipSequence = fault.NewMutant("backup-skip-sequence")
+
+// keeper is the session that holds the exported snapshot and a lock on every table.
+type keeper struct {
+	conn      *pgx.Conn
+	id        string // of the exported snapshot
+	at        time.Time
+	server    format.Server
+	database  format.Database
+	roles     []format.Role
+	relations []postgres.Relation
+	elsewhere []string
+	pgDump    postgres.Tool
+	pgRestore postgres.Tool
+	marks     []definition // what the snapshot's definitions looked like, for drift
+}
+
+// openSnapshot exports a snapshot in which no table can have lost its rows unseen. Between the
+// snapshot and the lock, TRUNCATE, CLUSTER or a rewriting ALTER would leave the old snapshot an
+// empty table; so every table is locked right after, and one whose file or name is no longer the
+// snapshot's gives ConcurrentDDL.
+func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
+	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID))
+	if err != nil {
+		return nil, err
+	}
+	k := &keeper{conn: conn, elsewhere: []string{}}
+	defer func() {
+		if err != nil {
+			k.close(ctx)
+		}
+	}()
+	if k.server, err = postgres.ReadServer(ctx, conn); err != nil {
+		return nil, err
+	}
+	if k.server.VersionNum < minVersion {
+		return nil, failure.New(failure.ServerTooNew, "the server is PostgreSQL %s; backups are supported from version %d on", k.server.Version, minVersion/10000).
+			Do("upgrade the server")
+	}
+	if k.pgDump, err = postgres.FindTool(ctx, "pg_dump", k.server.VersionNum/10000); err != nil {
+		return nil, err
+	}
+	if k.pgRestore, err = postgres.FindTool(ctx, "pg_restore", k.pgDump.Major); err != nil {
+		return nil, err
+	}
+	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return nil, postgres.Classify(err, "begin the snapshot")
+	}
+	if err = conn.QueryRow(ctx, "SELECT pg_export_snapshot(), now()").Scan(&k.id, &k.at); err != nil {
+		return nil, postgres.Classify(err, "export the snapshot")
+	}
+	k.at = k.at.UTC()
+	pointSnapshotAfter.Hit()
+	if k.relations, err = postgres.ReadRelations(ctx, conn); err != nil {
+		return nil, err
+	}
+	if err = refuse(k.relations); err != nil {
+		return nil, err
+	}
+	if err = k.lock(ctx); err != nil {
+		return nil, err
+	}
+	if k.database, err = postgres.ReadDatabase(ctx, conn, k.server.VersionNum); err != nil {
+		return nil, err
+	}
+	if k.roles, err = postgres.ReadRoles(ctx, conn); err != nil {
+		return nil, err
+	}
+	if k.elsewhere, err = readElsewhere(ctx, conn); err != nil {
+		return nil, err
+	}
+	if k.marks, err = readDefinitions(ctx, conn); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// refuse names every table whose rows the role would not see, all at once.
+func refuse(relations []postgres.Relation) error {
+	var filtered, unreadable []string
+	for _, r := range relations {
+		name := postgres.Quote(r.Schema, r.Name)
+		if r.Filtered {
+			filtered = append(filtered, name)
+		}
+		if !r.Readable {
+			unreadable = append(unreadable, name)
+		}
+	}
+	if len(filtered) > 0 {
+		return failure.New(failure.RowSecurity, "row-level security would hide rows of %s from the role that Upkeep uses", listed(filtered)).
+			Do("give the role BYPASSRLS (ALTER ROLE ... BYPASSRLS), or use the tables' owner where row security is not forced")
+	}
+	if len(unreadable) > 0 {
+		return failure.New(failure.MissingRight, "the role that Upkeep uses may not read %s", listed(unreadable)).
+			Do("GRANT SELECT on them, or GRANT pg_read_all_data (version 14 and newer) to the role, then resume the run")
+	}
+	return nil
+}
+
+// listed names the first few of many.
+func listed(names []string) string {
+	const most = 10
+	text := ""
+	for i, n := range names {
+		if i == most {
+			return text + fmt.Sprintf(" and %d more", len(names)-most)
+		}
+		if i > 0 {
+			text += ", "
+		}
+		text += n
+	}
+	return text
+}
+
+// locksAtOnce bounds the length of one LOCK statement.
+const locksAtOnce = 100
+
+func (k *keeper) lock(ctx context.Context) error {
+	if _, err := k.conn.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", lockTimeout.Milliseconds())); err != nil {
+		return postgres.Classify(err, "set the lock timeout")
+	}
+	for start := 0; start < len(k.relations); start += locksAtOnce {
+		batch := k.relations[start:min(start+locksAtOnce, len(k.relations))]
+		stmt, names := "LOCK TABLE ", make([]string, len(batch))
+		for i, r := range batch {
+			names[i] = postgres.Quote(r.Schema, r.Name)
+			if i > 0 {
+				stmt += ", "
+			}
+			stmt += "ONLY " + names[i]
+		}
+		if _, err := k.conn.Exec(ctx, stmt+" IN ACCESS SHARE MODE"); err != nil {
+			switch postgres.State(err) {
+			case "42P01", "3F000", "42809": // gone, or another kind of thing by now
+				return failure.New(failure.ConcurrentDDL, "a table was dropped or replaced right after the snapshot")
+			}
+			return postgres.Classify(err, "lock "+listed(names)+" against changes of definition")
+		}
+	}
+	if _, err := k.conn.Exec(ctx, "SET LOCAL lock_timeout = 0"); err != nil {
+		return postgres.Classify(err, "reset the lock timeout")
+	}
+	oids, files, quoted := make([]uint32, 0, len(k.relations)), make([]uint32, 0, len(k.relations)), make([]string, 0, len(k.relations))
+	for _, r := range k.relations {
+		if !r.Partitioned { // a partitioned table has no file
+			oids, files, quoted = append(oids, r.Oid), append(files, r.Filenode), append(quoted, postgres.Quote(r.Schema, r.Name))
+		}
+	}
+	// pg_relation_filenode and to_regclass see the present, the snapshot's query saw the past.
+	var moved []string
+	err := k.conn.QueryRow(ctx, `
+		SELECT coalesce(array_agg(p.name), '{}') FROM unnest($1::oid[], $2::oid[], $3::text[]) AS p(oid, filenode, name)
+		WHERE pg_relation_filenode(p.oid) IS DISTINCT FROM p.filenode OR to_regclass(p.name)::oid IS DISTINCT FROM p.oid`,
+		oids, files, quoted).Scan(&moved)
+	if err != nil {
+		return postgres.Classify(err, "compare the tables with the snapshot")
+	}
+	if len(moved) > 0 {
+		return failure.New(failure.ConcurrentDDL, "%s was truncated, rewritten or replaced between the snapshot and the lock", listed(moved))
+	}
+	return nil
+}
+
+// readElsewhere names what looks like data and is not this database's own.
+func readElsewhere(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT CASE c.relkind WHEN 'f' THEN 'foreign table ' ELSE 'materialized view ' END || quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+		       || CASE c.relkind WHEN 'f' THEN ': its rows are on another server' ELSE ': computed again at restore' END
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('f', 'm') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%'
+		ORDER BY 1`)
+	if err != nil {
+		return nil, postgres.Classify(err, "list foreign tables and materialized views")
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, postgres.Classify(err, "list foreign tables and materialized views")
+	}
+	return append([]string{}, names...), nil
+}
+
+func (k *keeper) census(ctx context.Context) (format.Census, error) {
+	var tables []format.Table
+	for _, r := range k.relations {
+		if !r.Partitioned {
+			tables = append(tables, r.Table)
+		}
+	}
+	return census.Take(ctx, k.conn, tables)
+}
+
+func (k *keeper) readSequences(ctx context.Context) ([]format.Sequence, error) {
+	names, err := postgres.SequenceNames(ctx, k.conn)
+	if err != nil {
+		return nil, err
+	}
+	if mutantSkipSequence.On() && len(names) > 0 {
+		names = names[1:]
+	}
+	return postgres.ReadSequences(ctx, k.conn, names)
+}
+
+// blame tells an error that DDL caused (a definition that vanished under pg_dump or a reader) from
+// one of its own.
+func (k *keeper) blame(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	if f, ok := failure.As(err); ok && f.Class() != failure.Transient && f.Class() != failure.Damaged {
+		return err
+	}
+	if drift := k.driftOn(ctx, k.conn.Config()); failure.Is(drift, failure.ConcurrentDDL) {
+		return drift
+	}
+	return err
+}
+
+func (k *keeper) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	_ = k.conn.Close(ctx) // ends the transaction, the snapshot and the locks with it
+}

@@ -1,0 +1,69 @@
+package format
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Names of the folders of a target in the store, and of the manifest.
+const (
+	backupsFolder = "backups"
+	chunksFolder  = "chunks"
+	manifestName  = "manifest.json"
+)
+
+// BackupsPrefix is the prefix of the keys of all of a target's backups.
+func BackupsPrefix(target string) string { return target + "/" + backupsFolder + "/" }
+
+// BackupKey is the key of a file in a backup's folder.
+func BackupKey(target, backup, file string) string { return BackupsPrefix(target) + backup + "/" + file }
+
+// ManifestKey is the key of a backup's manifest.
+func ManifestKey(target, backup string) string { return BackupKey(target, backup, manifestName) }
+
+// BackupOfManifest returns the id of the backup whose manifest has the key.
+func BackupOfManifest(target, key string) (string, bool) {
+	rest, ok := strings.CutPrefix(key, BackupsPrefix(target))
+	if !ok {
+		return "", false
+	}
+	id, ok := strings.CutSuffix(rest, "/"+manifestName)
+	return id, ok && ValidID(id)
+}
+
+// ChunkKey is the key of a chunk, named by the SHA-256 of its plain bytes.
+func ChunkKey(target, sha256 string) string {
+	return fmt.Sprintf("%s/%s/%.2s/%s.zst", target, chunksFolder, sha256, sha256)
+}
+
+// QuarantineKey is where a damaged chunk is set aside.
+func QuarantineKey(target, sha256 string, unixNano int64) string {
+	return fmt.Sprintf("%s/quarantine/%s.%d", target, sha256, unixNano)
+}
+
+// MarkKey is the key of the note that a backup was found damaged.
+func MarkKey(target, backup string) string { return fmt.Sprintf("%s/marks/%s.json", target, backup) }
+
+// RunKey is the key of a file that a run leaves. The id is any workflow's id; it is written so that
+// it is one part of a path and two ids never meet.
+func RunKey(runID, file string) string {
+	var escaped strings.Builder
+	for _, b := range []byte(runID) {
+		if 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '-' || b == '_' {
+			escaped.WriteByte(b)
+		} else {
+			fmt.Fprintf(&escaped, "%%%02X", b)
+		}
+	}
+	name := escaped.String()
+	if len(name) > 200 {
+		name = name[:200]
+	}
+	return "runs/" + name + "/" + file
+}
+
+var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
+
+// ValidID reports whether the id of a backup or the name of a target can be part of a key.
+func ValidID(id string) bool { return validID.MatchString(id) }
