@@ -151,10 +151,10 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Tim
 		return err
 	})
 	if err := group.Wait(); err != nil {
-		return nil, k.blame(ctx, err)
+		return nil, k.blame(ctx, o, err)
 	}
 	if m.Sequences, err = k.readSequences(ctx); err != nil {
-		return nil, k.blame(ctx, err)
+		return nil, k.blame(ctx, o, err)
 	}
 	if err := k.drift(ctx, o); err != nil {
 		return nil, err

@@ -50,10 +50,6 @@ func (k *keeper) drift(ctx context.Context, o Options) error {
 		return err
 	}
 	defer func() { _ = now.Close(context.WithoutCancel(ctx)) }()
-	return k.compareDefinitions(ctx, now)
-}
-
-func (k *keeper) compareDefinitions(ctx context.Context, now *pgx.Conn) error {
 	current, err := readDefinitions(ctx, now)
 	if err != nil {
 		return err

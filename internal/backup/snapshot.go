@@ -223,14 +223,14 @@ func (k *keeper) readSequences(ctx context.Context) ([]format.Sequence, error) {
 
 // blame tells an error that DDL caused (a definition that vanished under pg_dump or a reader) from
 // one of its own.
-func (k *keeper) blame(ctx context.Context, err error) error {
+func (k *keeper) blame(ctx context.Context, o Options, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
 	if f, ok := failure.As(err); ok && f.Class() != failure.Transient && f.Class() != failure.Damaged {
 		return err
 	}
-	if drift := k.driftOn(ctx, k.conn.Config()); failure.Is(drift, failure.ConcurrentDDL) {
+	if drift := k.drift(ctx, o); failure.Is(drift, failure.ConcurrentDDL) {
 		return drift
 	}
 	return err

@@ -17,7 +17,9 @@ const (
 func BackupsPrefix(target string) string { return target + "/" + backupsFolder + "/" }
 
 // BackupKey is the key of a file in a backup's folder.
-func BackupKey(target, backup, file string) string { return BackupsPrefix(target) + backup + "/" + file }
+func BackupKey(target, backup, file string) string {
+	return BackupsPrefix(target) + backup + "/" + file
+}
 
 // ManifestKey is the key of a backup's manifest.
 func ManifestKey(target, backup string) string { return BackupKey(target, backup, manifestName) }
