@@ -136,7 +136,10 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Tim
 		Session: postgres.Pins(k.database.Encoding), LeftOut: []string{}, Elsewhere: k.elsewhere,
 	}
 	before := pool.Totals()
-	counted := newMeter(ctx, k)
+	rows, err := k.plan(ctx)
+	if err != nil {
+		return nil, k.blame(ctx, o, err)
+	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) { // the keeper's own session counts while others read
 		m.Census, err = k.census(gctx)
@@ -147,12 +150,13 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Tim
 		return err
 	})
 	group.Go(func() (err error) {
-		m.Tables, m.LargeObjects, err = k.readRows(gctx, o, pool, counted)
+		m.Tables, m.LargeObjects, err = k.readRows(gctx, o, pool, rows)
 		return err
 	})
 	if err := group.Wait(); err != nil {
 		return nil, k.blame(ctx, o, err)
 	}
+	k.place(m)
 	if m.Sequences, err = k.readSequences(ctx); err != nil {
 		return nil, k.blame(ctx, o, err)
 	}

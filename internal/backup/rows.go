@@ -58,28 +58,41 @@ type block struct {
 	into *slot
 }
 
+// reading is everything that one snapshot's rows and large objects are read by.
+type reading struct {
+	plans      []*tablePlan
+	objects    format.LargeObjects
+	jobs       []job
+	objectJobs []job
+}
+
+// plan cuts what is to be read into jobs. It uses the keeper's session.
+func (k *keeper) plan(ctx context.Context) (*reading, error) {
+	r := &reading{}
+	var err error
+	if r.plans, err = k.planTables(ctx); err != nil {
+		return nil, err
+	}
+	if r.objects, r.objectJobs, err = k.planLargeObjects(ctx); err != nil {
+		return nil, err
+	}
+	r.jobs = append(tableJobs(r.plans, k.database.Encoding), r.objectJobs...)
+	return r, nil
+}
+
 // readRows reads the rows of every table and the large objects with parallel sessions that share the
 // keeper's snapshot, and stores them.
-func (k *keeper) readRows(ctx context.Context, o Options, pool *chunk.Pool, m *meter) ([]format.Table, format.LargeObjects, error) {
-	plans, err := k.planTables(ctx)
-	if err != nil {
+func (k *keeper) readRows(ctx context.Context, o Options, pool *chunk.Pool, r *reading) ([]format.Table, format.LargeObjects, error) {
+	if err := k.runJobs(ctx, o, pool, r.jobs, newMeter(ctx, k, r.plans)); err != nil {
 		return nil, format.LargeObjects{}, err
 	}
-	objects, objectJobs, err := k.planLargeObjects(ctx, o)
-	if err != nil {
-		return nil, format.LargeObjects{}, err
-	}
-	jobs := append(tableJobs(plans, k.database.Encoding), objectJobs...)
-	m.expect(plans)
-	if err := k.runJobs(ctx, o, pool, jobs, m); err != nil {
-		return nil, format.LargeObjects{}, err
-	}
-	tables := make([]format.Table, 0, len(plans))
-	for _, p := range plans {
+	tables := make([]format.Table, 0, len(r.plans))
+	for _, p := range r.plans {
 		tables = append(tables, p.finish())
 	}
 	sortedTables(tables)
-	for _, j := range objectJobs {
+	objects := r.objects
+	for _, j := range r.objectJobs {
 		objects.Chunks = append(objects.Chunks, collected(*j.chunks)...)
 	}
 	var sum rowhash.Sum
@@ -402,7 +415,7 @@ func (p *pipe) end() error {
 }
 
 // planLargeObjects lists the large objects and makes the COPY statements that read them in pieces.
-func (k *keeper) planLargeObjects(ctx context.Context, o Options) (format.LargeObjects, []job, error) {
+func (k *keeper) planLargeObjects(ctx context.Context) (format.LargeObjects, []job, error) {
 	const objectsAtOnce = 500
 	rows, err := k.conn.Query(ctx, "SELECT oid FROM pg_largeobject_metadata ORDER BY oid")
 	if err != nil {
@@ -488,14 +501,12 @@ type meter struct {
 	bytes atomic.Int64 // of COPY text
 }
 
-func newMeter(ctx context.Context, k *keeper) *meter {
-	return &meter{ctx: ctx, block: int64(k.server.BlockSize)}
-}
-
-func (m *meter) expect(plans []*tablePlan) {
+func newMeter(ctx context.Context, k *keeper, plans []*tablePlan) *meter {
+	m := &meter{ctx: ctx, block: int64(k.server.BlockSize)}
 	for _, p := range plans {
 		m.total.Add(p.table.Pages)
 	}
+	return m
 }
 
 func (m *meter) read(n int) { m.bytes.Add(int64(n)) }

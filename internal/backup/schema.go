@@ -37,18 +37,46 @@ func (k *keeper) dumpSchema(ctx context.Context, o Options, pool *chunk.Pool) (f
 	if err != nil {
 		return s, err
 	}
+	k.builtOn = nil
 	for _, e := range entries {
 		if b, ok := built[[2]uint32{e.TableOid, e.Oid}]; ok {
 			b.DumpID = e.DumpID
-			s.PostData = append(s.PostData, b)
+			s.PostData = append(s.PostData, b.PostData)
+			k.builtOn = append(k.builtOn, b.on)
 		}
 	}
 	return s, nil
 }
 
+// built is an index or constraint and the oid of its table.
+type built struct {
+	format.PostData
+	on uint32
+}
+
+// place says for each entry which of the manifest's tables it is built on.
+func (k *keeper) place(m *format.Manifest) {
+	position := make(map[format.Name]int, len(m.Tables))
+	for i, t := range m.Tables {
+		position[format.Name{Schema: t.Schema, Name: t.Name}] = i
+	}
+	tables := make(map[uint32]int, len(k.relations))
+	for _, r := range k.relations {
+		if i, ok := position[format.Name{Schema: r.Schema, Name: r.Name}]; ok {
+			tables[r.Oid] = i
+		}
+	}
+	for i := range m.Schema.PostData {
+		m.Schema.PostData[i].Table = -1 // a partitioned table or a materialized view
+		if at, ok := tables[k.builtOn[i]]; ok {
+			m.Schema.PostData[i].Table = at
+		}
+	}
+}
+
 // readBuilt reads the indexes and constraints of the snapshot by the oids that the archive names
 // them with. Names would not do: they can hold anything.
-func (o Options) readBuilt(ctx context.Context, k *keeper) (map[[2]uint32]format.PostData, error) {
+func (o Options) readBuilt(ctx context.Context, k *keeper) (map[[2]uint32]built, error) {
 	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID)) // the keeper's is busy counting
 	if err != nil {
 		return nil, err
@@ -60,12 +88,6 @@ func (o Options) readBuilt(ctx context.Context, k *keeper) (map[[2]uint32]format
 	if _, err := conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+postgres.Literal(k.id)); err != nil {
 		return nil, postgres.Classify(err, "share the snapshot")
 	}
-	position := make(map[uint32]int)
-	for _, r := range k.relations {
-		if !r.Partitioned {
-			position[r.Oid] = len(position) // as in Manifest.Tables: both are sorted alike
-		}
-	}
 	rows, err := conn.Query(ctx, `
 		SELECT 1259::oid, i.indexrelid, i.indrelid, 'index', n.nspname, c.relname FROM pg_index i
 		JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.indexrelid >= 16384
@@ -75,17 +97,12 @@ func (o Options) readBuilt(ctx context.Context, k *keeper) (map[[2]uint32]format
 	if err != nil {
 		return nil, postgres.Classify(err, "list the indexes and constraints")
 	}
-	built := make(map[[2]uint32]format.PostData)
-	var catalog, oid, table uint32
-	var p format.PostData
-	_, err = pgx.ForEachRow(rows, []any{&catalog, &oid, &table, &p.Kind, &p.Schema, &p.Name}, func() error {
-		entry := p
-		entry.Table = -1
-		if at, ok := position[table]; ok {
-			entry.Table = at
-		}
-		built[[2]uint32{catalog, oid}] = entry
+	found := make(map[[2]uint32]built)
+	var catalog, oid uint32
+	var b built
+	_, err = pgx.ForEachRow(rows, []any{&catalog, &oid, &b.on, &b.Kind, &b.Schema, &b.Name}, func() error {
+		found[[2]uint32{catalog, oid}] = b
 		return nil
 	})
-	return built, postgres.Classify(err, "list the indexes and constraints")
+	return found, postgres.Classify(err, "list the indexes and constraints")
 }

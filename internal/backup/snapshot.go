@@ -31,6 +31,7 @@ type keeper struct {
 	elsewhere []string
 	pgDump    postgres.Tool
 	pgRestore postgres.Tool
+	builtOn   []uint32     // the tables of the schema's PostData, by oid
 	marks     []definition // what the snapshot's definitions looked like, for drift
 }
 

@@ -154,7 +154,7 @@ func pin(ctx context.Context, conn *pgx.Conn) error {
 	}
 	_, err := conn.Exec(ctx, `
 		SELECT pg_catalog.set_config(s.name, p.value, false)
-		FROM pg_catalog.unnest($1::pg_catalog.text[], $2::pg_catalog.text[]) AS p(name, value)
+		FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS p(name, value)
 		JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) p.name`, names, values)
 	return err
 }
