@@ -66,7 +66,7 @@ func NewPool(store objstore.Store, target string, known []format.Chunk) *Pool {
 	// The options are constants, so no error can come of them. EncodeAll uses as many encoders as
 	// there are callers at once, up to the concurrency.
 	encoder, _ := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
-		zstd.WithEncoderCRC(true), zstd.WithWindowSize(4<<20), zstd.WithLowerEncoderMem(true))
+		zstd.WithEncoderCRC(true), zstd.WithWindowSize(512<<10))
 	p := &Pool{store: store, target: target, encoder: encoder, now: time.Now, known: make(map[string]format.Chunk, len(known))}
 	for _, c := range known {
 		c.Rows, c.RowHash = 0, ""

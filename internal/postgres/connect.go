@@ -4,20 +4,26 @@
 package postgres
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/upkeep-run/upkeep/internal/format"
 )
 
 // connectTimeout bounds the dialling and the login of one session.
 const connectTimeout = 10 * time.Second
+
+// readBuffer is how much a session reads from the server at once, in bytes.
+const readBuffer = 256 << 10
 
 // Config says how to reach a server. The URL holds no password.
 type Config struct {
@@ -85,6 +91,10 @@ func (c Config) parse(ctx context.Context, options []Option) (*pgx.ConnConfig, e
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity = 0
 	cfg.DescriptionCacheCapacity = 0
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		// COPY sends a message a row; pgx alone would ask the kernel for 8 KiB at a time.
+		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBuffer), w)
+	}
 	cfg.OnNotice = func(*pgconn.PgConn, *pgconn.Notice) {}
 	for _, option := range options {
 		option(cfg)
