@@ -1,0 +1,372 @@
+// Package config reads upkeep.yaml. It is strict: a key that nobody knows or a value that cannot be
+// right is refused with its file and line, and the nearest right key. It holds references to
+// secrets, never a secret.
+package config
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/objstore"
+	"github.com/upkeep-run/upkeep/internal/strictjson"
+)
+
+const (
+	// Version is the configuration's version that this Upkeep reads.
+	Version = 1
+	// DefaultConnections is how many sessions read or write rows at once.
+	DefaultConnections = 2
+	maxConnections     = 32
+	maxFile            = 1 << 20  // bytes
+	maxSecret          = 64 << 10 // bytes
+)
+
+// Config is a whole configuration.
+type Config struct {
+	Store   string
+	Targets []Target
+	SHA256  string // of the file
+	Path    string
+}
+
+// Target is a stack to maintain.
+type Target struct {
+	Name     string
+	Database Database
+}
+
+// Database is a PostgreSQL database.
+type Database struct {
+	URL         string
+	Password    Secret
+	Scratch     Scratch
+	Connections int
+}
+
+// Scratch says where drills restore; an empty URL means a private server on the worker.
+type Scratch struct {
+	URL      string
+	Password Secret
+}
+
+// Secret is a reference to a secret, by an environment variable or a file; neither: none is needed.
+type Secret struct{ Env, File string }
+
+// Places are where a configuration is looked for when none is named.
+func Places() []string {
+	places := []string{"upkeep.yaml", "/etc/upkeep/upkeep.yaml"}
+	if p := os.Getenv("UPKEEP_CONFIG"); p != "" {
+		places = []string{p}
+	}
+	return places
+}
+
+// Load reads a configuration; path "" looks in Places.
+func Load(path string) (*Config, error) {
+	if path == "" {
+		for _, p := range Places() {
+			if _, err := os.Stat(p); err == nil {
+				path = p
+				break
+			}
+		}
+		if path == "" {
+			return nil, failure.New(failure.BadConfig, "there is no configuration (looked for %s)", strings.Join(Places(), ", ")).
+				Do("write an upkeep.yaml, or name one with --config")
+		}
+	}
+	data, err := readFile(path, maxFile)
+	if err != nil {
+		return nil, failure.New(failure.BadConfig, "the configuration cannot be read").Because(err).Do("name a readable file with --config")
+	}
+	c, err := Parse(path, data)
+	if err != nil {
+		return nil, err
+	}
+	if c.Path, err = filepath.Abs(path); err != nil {
+		return nil, fmt.Errorf("find the configuration: %w", err)
+	}
+	return c, nil
+}
+
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", path, limit)
+	}
+	return data, err
+}
+
+// Parse reads a configuration's text. All its mistakes are in one error, each with file and line.
+func Parse(path string, data []byte) (*Config, error) {
+	p := &parser{path: path}
+	var root yaml.Node
+	d := yaml.NewDecoder(strings.NewReader(string(data)))
+	if err := d.Decode(&root); err != nil {
+		return nil, failure.New(failure.BadConfig, "%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: ")).Do("correct the file; it must be YAML")
+	}
+	var second yaml.Node
+	if err := d.Decode(&second); !errors.Is(err, io.EOF) {
+		return nil, failure.New(failure.BadConfig, "%s: there is a second document", path).Do("keep one document in the file")
+	}
+	c := p.config(root.Content[0])
+	if len(p.wrong) > 0 {
+		return nil, failure.New(failure.BadConfig, "%s", strings.Join(p.wrong, "\n")).Do("correct the file")
+	}
+	sum := sha256.Sum256(data)
+	c.SHA256, c.Path = hex.EncodeToString(sum[:]), path
+	return c, nil
+}
+
+// Target returns a target by its name; "" is the only one there is.
+func (c *Config) Target(name string) (*Target, error) {
+	names := make([]string, len(c.Targets))
+	for i := range c.Targets {
+		names[i] = c.Targets[i].Name
+	}
+	if name == "" {
+		if len(c.Targets) == 1 {
+			return &c.Targets[0], nil
+		}
+		return nil, failure.New(failure.UnknownTarget, "no target is named and the configuration has %d", len(names)).Do("name one of: %s", strings.Join(names, ", "))
+	}
+	if i := slices.Index(names, name); i >= 0 {
+		return &c.Targets[i], nil
+	}
+	f := failure.New(failure.UnknownTarget, "there is no target %.100q in the worker's configuration", name)
+	if near := strictjson.Nearest(name, names); near != "" {
+		return nil, f.Do("did you mean %q? There are: %s", near, strings.Join(names, ", "))
+	}
+	return nil, f.Do("use one of: %s", strings.Join(names, ", "))
+}
+
+// Resolver returns a function that reads the secret when it is needed, or nil when there is none.
+func (s Secret) Resolver() func(context.Context) (string, error) {
+	if s == (Secret{}) {
+		return nil
+	}
+	return func(context.Context) (string, error) { return s.Read() }
+}
+
+// Read reads the secret. Errors name the reference, never the secret.
+func (s Secret) Read() (string, error) {
+	missing := func(format string, args ...any) *failure.Error {
+		return failure.New(failure.MissingSecret, format, args...)
+	}
+	if s.Env != "" {
+		v, ok := os.LookupEnv(s.Env)
+		if !ok || v == "" {
+			return "", missing("the environment variable %s, which should hold a password, is not set on the worker", s.Env).
+				Do("set it for the worker and start the worker again, then resume the run")
+		}
+		return v, nil
+	}
+	data, err := readFile(s.File, maxSecret)
+	if err != nil {
+		var path *os.PathError
+		if errors.As(err, &path) {
+			err = path.Err
+		}
+		return "", missing("the file %s, which should hold a password, cannot be read on the worker", s.File).Because(err).
+			Do("put the password into the file, readable for the worker, then resume the run")
+	}
+	secret := strings.TrimRight(string(data), "\r\n")
+	if secret == "" {
+		return "", missing("the file %s, which should hold a password, is empty", s.File).Do("put the password into the file, then resume the run")
+	}
+	return secret, nil
+}
+
+// parser walks the YAML and gathers what is wrong.
+type parser struct {
+	path  string
+	wrong []string
+}
+
+func (p *parser) fail(n *yaml.Node, format string, args ...any) {
+	p.wrong = append(p.wrong, fmt.Sprintf("%s:%d: %s", p.path, n.Line, fmt.Sprintf(format, args...)))
+}
+
+// fields calls the function of each key that is there, and refuses what is not among them.
+func (p *parser) fields(n *yaml.Node, what string, known map[string]func(*yaml.Node), required ...string) {
+	if n.Kind != yaml.MappingNode {
+		p.fail(n, "%s must be a mapping of keys to values", what)
+		return
+	}
+	names := make([]string, 0, len(known))
+	for k := range known {
+		names = append(names, k)
+	}
+	slices.Sort(names)
+	seen := make(map[string]bool)
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		read, ok := known[key.Value]
+		switch {
+		case !ok:
+			hint := "use one of: " + strings.Join(names, ", ")
+			if near := strictjson.Nearest(key.Value, names); near != "" {
+				hint = fmt.Sprintf("did you mean %q?", near)
+			}
+			p.fail(key, "%s has the unknown key %.100q; %s", what, key.Value, hint)
+		case seen[key.Value]:
+			p.fail(key, "%s has the key %q twice", what, key.Value)
+		default:
+			read(value)
+		}
+		seen[key.Value] = true
+	}
+	for _, r := range required {
+		if !seen[r] {
+			p.fail(n, "%s lacks the key %q", what, r)
+		}
+	}
+}
+
+func (p *parser) text(into *string, what string, check func(string) string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
+			p.fail(n, "%s must be a text", what)
+			return
+		}
+		if problem := check(n.Value); problem != "" {
+			p.fail(n, "%s %s", what, problem)
+			return
+		}
+		*into = n.Value
+	}
+}
+
+func (p *parser) number(into *int, what string, low, high int) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		var v int
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&v) != nil || v < low || v > high {
+			p.fail(n, "%s must be a whole number from %d to %d", what, low, high)
+			return
+		}
+		*into = v
+	}
+}
+
+func (p *parser) config(n *yaml.Node) *Config {
+	c := &Config{}
+	version := 0
+	p.fields(n, "the configuration", map[string]func(*yaml.Node){
+		"version": p.number(&version, "version", Version, Version),
+		"store":   p.text(&c.Store, "store", checkStore),
+		"targets": func(n *yaml.Node) {
+			if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+				p.fail(n, "targets must be a list with at least one target")
+				return
+			}
+			for _, t := range n.Content {
+				target := p.target(t)
+				if slices.ContainsFunc(c.Targets, func(o Target) bool { return o.Name == target.Name && o.Name != "" }) {
+					p.fail(t, "there are two targets named %q", target.Name)
+				}
+				c.Targets = append(c.Targets, target)
+			}
+		},
+	}, "version", "store", "targets")
+	return c
+}
+
+func (p *parser) target(n *yaml.Node) Target {
+	var t Target
+	p.fields(n, "a target", map[string]func(*yaml.Node){
+		"name":     p.text(&t.Name, "a target's name", checkName),
+		"database": func(n *yaml.Node) { t.Database = p.database(n) },
+	}, "name", "database")
+	return t
+}
+
+func (p *parser) database(n *yaml.Node) Database {
+	d := Database{Connections: DefaultConnections}
+	p.fields(n, "database", map[string]func(*yaml.Node){
+		"url":          p.text(&d.URL, "database.url", checkDatabaseURL),
+		"passwordFrom": func(n *yaml.Node) { d.Password = p.secret(n, "database.passwordFrom") },
+		"connections":  p.number(&d.Connections, "database.connections", 1, maxConnections),
+		"scratch": func(n *yaml.Node) {
+			p.fields(n, "scratch", map[string]func(*yaml.Node){
+				"server":       p.text(&d.Scratch.URL, "scratch.server", checkDatabaseURL),
+				"passwordFrom": func(n *yaml.Node) { d.Scratch.Password = p.secret(n, "scratch.passwordFrom") },
+			}, "server")
+		},
+	}, "url")
+	return d
+}
+
+func (p *parser) secret(n *yaml.Node, what string) Secret {
+	var s Secret
+	p.fields(n, what, map[string]func(*yaml.Node){
+		"env":  p.text(&s.Env, what+".env", checkEnv),
+		"file": p.text(&s.File, what+".file", checkAbsolute),
+	})
+	if (s.Env == "") == (s.File == "") && n.Kind == yaml.MappingNode && len(n.Content) != 2 {
+		p.fail(n, "%s must have either the key env or the key file", what)
+	}
+	return s
+}
+
+func checkStore(v string) string {
+	u, err := url.Parse(v)
+	switch {
+	case err != nil || !slices.Contains(objstore.Schemes, u.Scheme):
+		return "must be a url such as file:///var/lib/upkeep or s3://bucket"
+	case u.User != nil:
+		return "must not hold credentials; they belong into the worker's environment"
+	case u.Scheme == "file" && (u.Host != "" || !filepath.IsAbs(u.Path)):
+		return "must name an absolute folder: file:///var/lib/upkeep"
+	}
+	return ""
+}
+
+func checkName(v string) string {
+	if len(v) > 63 || !format.ValidID(v) || v != strings.ToLower(v) {
+		return "must be of small letters, digits, - and _, and begin with a letter or digit (at most 63)"
+	}
+	return ""
+}
+
+func checkDatabaseURL(v string) string {
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
+		return "must be a url such as postgres://role@host:5432/database"
+	}
+	if _, has := u.User.Password(); has || u.Query().Has("password") || u.Query().Has("sslpassword") {
+		return "must not hold a password; name it with passwordFrom: {env: ...} or {file: ...}"
+	}
+	return ""
+}
+
+func checkEnv(v string) string {
+	if v == "" || strings.ContainsAny(v, "= \t\n\x00") {
+		return "must be the name of an environment variable"
+	}
+	return ""
+}
+
+func checkAbsolute(v string) string {
+	if !filepath.IsAbs(v) {
+		return "must be an absolute path"
+	}
+	return ""
+}

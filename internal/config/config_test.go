@@ -1,0 +1,112 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
+)
+
+const good = `version: 1
+store: file:///var/lib/upkeep
+targets:
+  - name: shop
+    database:
+      url: postgres://app@127.0.0.1:5432/shop
+      passwordFrom: {env: SHOP_DB_PASSWORD}
+  - name: other
+    database:
+      url: postgres://app@db/other
+      connections: 4
+      scratch: {server: "postgres://drill@scratch/postgres", passwordFrom: {file: /run/secrets/drill}}
+`
+
+func TestParse(t *testing.T) {
+	c, err := Parse("upkeep.yaml", []byte(good))
+	require.NoError(t, err)
+	require.Equal(t, "file:///var/lib/upkeep", c.Store)
+	require.Equal(t, []Target{
+		{Name: "shop", Database: Database{URL: "postgres://app@127.0.0.1:5432/shop", Password: Secret{Env: "SHOP_DB_PASSWORD"}, Connections: DefaultConnections}},
+		{Name: "other", Database: Database{URL: "postgres://app@db/other", Connections: 4, Scratch: Scratch{URL: "postgres://drill@scratch/postgres", Password: Secret{File: "/run/secrets/drill"}}}},
+	}, c.Targets)
+	require.Len(t, c.SHA256, 64)
+}
+
+func TestParseNamesEveryMistakeWithItsLine(t *testing.T) {
+	for _, c := range []struct {
+		name, from, to string
+		want           []string
+	}{
+		{"unknown key", "store:", "stor:", []string{`upkeep.yaml:2:`, `"stor"`, `did you mean "store"?`, `lacks the key "store"`}},
+		{"unknown key below", "passwordFrom: {env", "password_from: {env", []string{"upkeep.yaml:7:", `did you mean "passwordFrom"?`}},
+		{"password in the url", "app@127", "app:hunter2@127", []string{"upkeep.yaml:6:", "must not hold a password"}},
+		{"version", "version: 1", "version: 2", []string{"upkeep.yaml:1:", "from 1 to 1"}},
+		{"relative store", "file:///var/lib/upkeep", "file://var/lib", []string{"upkeep.yaml:2:", "absolute"}},
+		{"unknown store", "file:///var", "ftp:///var", []string{"upkeep.yaml:2:", "s3://bucket"}},
+		{"name", "name: shop", "name: ../shop", []string{"upkeep.yaml:4:", "small letters"}},
+		{"two of a name", "name: other", "name: shop", []string{"upkeep.yaml:8:", "two targets"}},
+		{"twice", "store:", "version: 1\nstore:", []string{`"version" twice`}},
+		{"connections", "connections: 4", "connections: many", []string{"upkeep.yaml:11:", "whole number"}},
+		{"not yaml", "targets:", "targets: [", []string{"upkeep.yaml"}},
+		{"secret of nothing", "{env: SHOP_DB_PASSWORD}", "{}", []string{"upkeep.yaml:7:", "either the key env or the key file"}},
+		{"secret of both", "{env: SHOP_DB_PASSWORD}", "{env: A, file: /b}", []string{"upkeep.yaml:7:", "either the key env or the key file"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			require.Contains(t, good, c.from)
+			_, err := Parse("upkeep.yaml", []byte(strings.Replace(good, c.from, c.to, 1)))
+			require.True(t, failure.Is(err, failure.BadConfig), "%v", err)
+			for _, part := range c.want {
+				require.ErrorContains(t, err, part)
+			}
+			require.NotContains(t, err.Error(), "hunter2")
+		})
+	}
+}
+
+func TestTargetIsFoundOrTheNearestNamed(t *testing.T) {
+	c, err := Parse("upkeep.yaml", []byte(good))
+	require.NoError(t, err)
+	got, err := c.Target("shop")
+	require.NoError(t, err)
+	require.Equal(t, "shop", got.Name)
+	_, err = c.Target("shpo")
+	require.True(t, failure.Is(err, failure.UnknownTarget))
+	require.ErrorContains(t, err, `did you mean "shop"?`)
+	_, err = c.Target("")
+	require.True(t, failure.Is(err, failure.UnknownTarget), "two targets: none is the only one")
+	c.Targets = c.Targets[:1]
+	got, err = c.Target("")
+	require.NoError(t, err)
+	require.Equal(t, "shop", got.Name)
+}
+
+func TestSecretIsReadAndItsErrorsNameTheReference(t *testing.T) {
+	t.Setenv("SECRET_OF_TEST", "s3cret")
+	v, err := Secret{Env: "SECRET_OF_TEST"}.Read()
+	require.NoError(t, err)
+	require.Equal(t, "s3cret", v)
+	file := filepath.Join(t.TempDir(), "password")
+	_, err = Secret{File: file}.Read()
+	require.True(t, failure.Is(err, failure.MissingSecret))
+	require.ErrorContains(t, err, file)
+	require.NoError(t, os.WriteFile(file, []byte("s3cret\n"), 0o600))
+	v, err = Secret{File: file}.Read()
+	require.NoError(t, err)
+	require.Equal(t, "s3cret", v)
+	_, err = Secret{Env: "NOT_SET_AT_ALL"}.Read()
+	require.True(t, failure.Is(err, failure.MissingSecret))
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte("a: &a [*a]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if _, err := Parse("f", data); err != nil {
+			require.True(t, failure.Is(err, failure.BadConfig))
+		}
+	})
+}
