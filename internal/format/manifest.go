@@ -61,7 +61,7 @@ type Database struct {
 	IcuRules        string        `json:"icuRules,omitempty"`
 	Comment         string        `json:"comment,omitempty"`
 	ConnectionLimit int           `json:"connectionLimit"`
-	ACL             []Grant       `json:"acl"`        // nil means the default
+	ACL             []Grant       `json:"acl"`        // also where it is the built-in default
 	DefaultACL      bool          `json:"defaultAcl"` // true when ACL is the built-in default
 	Settings        []RoleSetting `json:"settings"`   // ALTER DATABASE ... SET and ALTER ROLE ... IN DATABASE ... SET
 	SizeBytes       int64         `json:"sizeBytes"`

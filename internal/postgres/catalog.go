@@ -68,7 +68,7 @@ func ReadDatabase(ctx context.Context, conn *pgx.Conn, versionNum int) (format.D
 	}
 	d.ACL, err = collect(ctx, conn, "read the database's grants", `
 		SELECT CASE WHEN a.grantee = 0 THEN '' ELSE pg_get_userbyid(a.grantee) END, pg_get_userbyid(a.grantor), a.privilege_type, a.is_grantable
-		FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = current_database() ORDER BY 1, 2, 3, 4`,
+		FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a WHERE d.datname = current_database() ORDER BY 1, 2, 3, 4`,
 		func(rows pgx.Rows) (g format.Grant, err error) {
 			return g, rows.Scan(&g.Grantee, &g.Grantor, &g.Privilege, &g.Grantable)
 		})

@@ -1,0 +1,225 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+)
+
+const (
+	// endTimeout bounds the wait for sessions that were told to end.
+	endTimeout = 30 * time.Second
+	// pollEvery is how often a state that cannot be waited for is looked at.
+	pollEvery = 50 * time.Millisecond
+)
+
+// database is a row of pg_database.
+type database struct {
+	oid   uint32
+	name  string
+	limit int // of connections
+}
+
+// findDatabase finds a database by its oid where one is given, else by its name; nil when there is none.
+func findDatabase(ctx context.Context, conn *pgx.Conn, name string, oid uint32) (*database, error) {
+	var d database
+	err := conn.QueryRow(ctx, "SELECT oid, datname, datconnlimit FROM pg_database WHERE CASE WHEN $2::oid = 0 THEN datname = $1 ELSE oid = $2 END", name, oid).
+		Scan(&d.oid, &d.name, &d.limit)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, postgres.Classify(err, fmt.Sprintf("look for database %q", name))
+	}
+	return &d, nil
+}
+
+// buildingLimit is the connection limit of a copy from its creation to the transaction that finishes
+// it. It is set by the statement that creates the database and differs from the final limit, so one
+// look at the catalog tells a whole copy from one in the making.
+func (o Options) buildingLimit() int {
+	const limit = 1000
+	if o.Manifest.Database.ConnectionLimit == limit {
+		return limit + 1
+	}
+	return limit
+}
+
+// finished says whether the copy was finished: its own properties are set last.
+func (o Options) finished(d *database) bool { return d.limit != o.buildingLimit() }
+
+// Create makes the empty database under its building name, or finds the one that an earlier attempt
+// made, and returns its oid.
+func Create(ctx context.Context, o Options) (uint32, error) {
+	admin, err := o.connectAdmin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer closeSession(ctx, admin)
+	server, err := postgres.ReadServer(ctx, admin)
+	if err != nil {
+		return 0, err
+	}
+	if err := o.checkVersion(server); err != nil {
+		return 0, err
+	}
+	if err := o.provideRoles(ctx, admin); err != nil {
+		return 0, err
+	}
+	d, err := findDatabase(ctx, admin, o.Database, 0)
+	if err != nil {
+		return 0, err
+	}
+	if d == nil {
+		effectCreateDatabase.before.Hit()
+		_, err := admin.Exec(ctx, o.createStatement(server.VersionNum), pgx.QueryExecModeSimpleProtocol)
+		if err != nil && postgres.State(err) != "42P04" { // another attempt was faster
+			return 0, o.explainCreate(err)
+		}
+		effectCreateDatabase.after.Hit()
+		if d, err = findDatabase(ctx, admin, o.Database, 0); err != nil {
+			return 0, err
+		}
+		if d == nil {
+			return 0, failure.New(failure.Fenced, "database %q went away while it was made", o.Database)
+		}
+	}
+	if o.finished(d) {
+		return d.oid, nil
+	}
+	return d.oid, o.prepare(ctx)
+}
+
+// createStatement gives the copy the original's encoding and locale.
+func (o Options) createStatement(versionNum int) string {
+	d := o.Manifest.Database
+	sql := fmt.Sprintf("CREATE DATABASE %s TEMPLATE template0 CONNECTION LIMIT %d ENCODING %s LC_COLLATE %s LC_CTYPE %s",
+		postgres.Quote(o.Database), o.buildingLimit(), postgres.Literal(d.Encoding), postgres.Literal(d.Collate), postgres.Literal(d.Ctype))
+	switch {
+	case versionNum < 150000 || d.LocaleProvider == "c" && versionNum < 170000:
+	case d.LocaleProvider == "i":
+		sql += " LOCALE_PROVIDER icu ICU_LOCALE " + postgres.Literal(d.Locale)
+		if d.IcuRules != "" {
+			sql += " ICU_RULES " + postgres.Literal(d.IcuRules)
+		}
+	case d.LocaleProvider == "b":
+		sql += " LOCALE_PROVIDER builtin BUILTIN_LOCALE " + postgres.Literal(d.Locale)
+	default:
+		sql += " LOCALE_PROVIDER libc"
+	}
+	return sql
+}
+
+// explainCreate says what a person must do where the server cannot make such a database.
+func (o Options) explainCreate(err error) error {
+	d := o.Manifest.Database
+	switch postgres.State(err) {
+	case "42809", "22023", "0A000", "42601":
+		return failure.New(failure.MissingProgram, "the server cannot make a database with encoding %s, collation %q, character type %q and locale %q", d.Encoding, d.Collate, d.Ctype, d.Locale).
+			Because(postgres.Classify(err, "create the database")).
+			Do("install the locale on the server's machine (Debian: apt-get install locales-all, then restart PostgreSQL), then resume the run")
+	}
+	return postgres.Classify(err, fmt.Sprintf("create database %q", o.Database))
+}
+
+// Publish gives the finished copy its final name. Done twice, it finds it done.
+func Publish(ctx context.Context, o Options) error {
+	admin, err := o.connectAdmin(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeSession(ctx, admin)
+	d, err := findDatabase(ctx, admin, o.Database, o.Oid)
+	switch {
+	case err != nil:
+		return err
+	case d == nil:
+		return failure.New(failure.MissingDatabase, "the copy %q is gone", o.Database).Do("start the restore again")
+	case d.name == o.Final:
+		return nil
+	case d.name != o.Database:
+		return failure.New(failure.MissingDatabase, "the copy %q was renamed to %q by somebody", o.Database, d.name).Do("rename it back, then resume the run, or abandon it")
+	case !o.finished(d):
+		return failure.New(failure.Internal, "the copy %q is not finished and cannot be published", o.Database)
+	}
+	if taken, err := findDatabase(ctx, admin, o.Final, 0); err != nil {
+		return err
+	} else if taken != nil {
+		return o.databaseExists()
+	}
+	effectRename.before.Hit()
+	if err := o.rename(ctx, admin, d.oid); err != nil {
+		return err
+	}
+	effectRename.after.Hit()
+	return nil
+}
+
+// rename ends the sessions in the copy and renames it; one that comes in between is ended too.
+func (o Options) rename(ctx context.Context, admin *pgx.Conn, oid uint32) error {
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	for {
+		if _, err := admin.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1", oid); err != nil {
+			return postgres.Classify(err, fmt.Sprintf("end the sessions in %q", o.Database))
+		}
+		_, err := admin.Exec(ctx, "ALTER DATABASE "+postgres.Quote(o.Database)+" RENAME TO "+postgres.Quote(o.Final), pgx.QueryExecModeSimpleProtocol)
+		switch {
+		case err == nil:
+			return nil
+		case postgres.State(err) == "42P04":
+			return o.databaseExists()
+		case postgres.State(err) != "55006": // in use
+			return postgres.Classify(err, fmt.Sprintf("rename %q to %q", o.Database, o.Final))
+		}
+		if !pause(ctx) {
+			return failure.New(failure.LockHeld, "sessions keep coming into %q, so it cannot be renamed", o.Database).Do("end them, then resume the run")
+		}
+	}
+}
+
+// Drop removes the copy while it has its building name; what was published stays, and so does what
+// another run works on now. Done twice, it finds it done.
+func Drop(ctx context.Context, o Options) error {
+	admin, err := o.connectAdmin(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeSession(ctx, admin)
+	d, err := findDatabase(ctx, admin, o.Database, 0)
+	if err != nil || d == nil || o.Oid != 0 && d.oid != o.Oid {
+		return err
+	}
+	holder, err := keeperOf(ctx, admin, d.oid)
+	if err != nil {
+		return err
+	}
+	if holder != "" && holder != appName(o.Owner) {
+		return nil
+	}
+	effectDrop.before.Hit()
+	_, err = admin.Exec(ctx, "DROP DATABASE IF EXISTS "+postgres.Quote(o.Database)+" WITH (FORCE)", pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return postgres.Classify(err, fmt.Sprintf("drop the half database %q", o.Database))
+	}
+	effectDrop.after.Hit()
+	return nil
+}
+
+// pause waits a little; false when the context is over.
+func pause(ctx context.Context) bool {
+	t := time.NewTimer(pollEvery)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
