@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
 // abandonedName marks a folder that a reaper found without an owner.
@@ -76,4 +78,17 @@ func abandonedSince(dir string) (time.Time, error) {
 		return time.Time{}, err
 	}
 	return st.ModTime(), nil
+}
+
+// RemoveFolder removes the folder of a server that this process does not hold, and what processes
+// are left in it. One that a living process holds is refused; one that is not there is fine.
+func RemoveFolder(ctx context.Context, dir string) error {
+	if _, err := reapFolder(ctx, dir, 0); err != nil {
+		return fmt.Errorf("remove the private server %s: %w", filepath.Base(dir), err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		return failure.New(failure.RestoreBusy, "the private server in %s is held by another worker process", dir).
+			Do("wait for it or end it, then resume the run")
+	}
+	return nil
 }

@@ -57,6 +57,9 @@ func Load(ctx context.Context, o Options) (Result, error) {
 		l.preData, l.loadAndBuild, l.structure, l.foreignKeys, l.rest, l.sequences, l.finish,
 	} {
 		if err := step(ctx); err != nil {
+			if ctx.Err() != nil { // what a session says about its end does not matter then
+				err = fmt.Errorf("restore %q: %w", o.Database, ctx.Err())
+			}
 			return l.result, err
 		}
 	}

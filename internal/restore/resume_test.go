@@ -1,0 +1,279 @@
+package restore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/progress"
+	"github.com/upkeep-run/upkeep/internal/restore"
+)
+
+// spread is a database of several chunks.
+const spread = `
+CREATE TABLE big (id int PRIMARY KEY, v text, w text); CREATE INDEX ON big (v); CREATE INDEX ON big (w);
+INSERT INTO big SELECT g, md5(g::text), repeat(md5(g::text), 20) FROM generate_series(1, 60000) g;
+CREATE TABLE small (id int PRIMARY KEY, big int REFERENCES big); INSERT INTO small SELECT g, g FROM generate_series(1, 100) g;
+CREATE TABLE loose (v text); INSERT INTO loose VALUES ('a'), ('a'), (NULL);
+SELECT lo_from_bytea(0, 'x');
+`
+
+func create(t *testing.T, o restore.Options) restore.Options {
+	oid, err := restore.Create(deadline(t), o)
+	require.NoError(t, err)
+	o.Oid = oid
+	return o
+}
+
+func TestARestoreGoesOnWhereItWasInterrupted(t *testing.T) {
+	r := newRig(t, pgservertest.Default, spread)
+	s := r.scratch(t, pgservertest.Default)
+	chunks := len(r.manifest.Chunks())
+	require.Greater(t, chunks, 6)
+	o := create(t, r.options(s))
+	skipped := 0
+	for n := 1; ; n++ { // each attempt gets a little further: the schema's archive and one chunk
+		ctx, cancel := context.WithCancel(deadline(t))
+		attempt := o
+		attempt.Owner = fmt.Sprintf("run-%d", n/3) // later runs take over from earlier ones
+		attempt.Connections = 1
+		var opened atomic.Int64
+		attempt.Open = func(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
+			if opened.Add(1) > 2 {
+				cancel()
+			}
+			return r.open(ctx, c)
+		}
+		result, err := restore.Load(ctx, attempt)
+		cancel()
+		require.GreaterOrEqual(t, result.Skipped, skipped)
+		skipped = result.Skipped
+		if err == nil {
+			break
+		}
+		require.ErrorIs(t, err, context.Canceled)
+		require.Less(t, n, 3*chunks, "no attempt gets further")
+	}
+	require.Greater(t, skipped, 3)
+	r.requireEqual(t, o, o.Database)
+}
+
+func TestABuildGoesOnWhereItWasInterrupted(t *testing.T) {
+	r := newRig(t, pgservertest.Default, everythingSQL)
+	s := r.scratch(t, pgservertest.Default)
+	o := create(t, r.options(s))
+	for n := int64(1); ; n++ {
+		ctx, cancel := context.WithCancel(deadline(t))
+		var seen atomic.Int64
+		listening := progress.With(ctx, func(progress.Progress) {
+			if seen.Add(1) >= n*4 {
+				cancel()
+			}
+		})
+		_, err := restore.Load(listening, o)
+		cancel()
+		if err == nil {
+			break
+		}
+		require.ErrorIs(t, err, context.Canceled)
+		require.Less(t, n, int64(100), "it never ends")
+	}
+	r.requireEqual(t, o, o.Database)
+}
+
+func TestATwinIsFencedOff(t *testing.T) {
+	r := newRig(t, pgservertest.Default, spread)
+	s := r.scratch(t, pgservertest.Default)
+	o := create(t, r.options(s))
+	stale := o
+	frozen, thaw := make(chan struct{}), make(chan struct{})
+	var opened atomic.Int64
+	stale.Open = func(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
+		if opened.Add(1) == 3 {
+			close(frozen)
+			<-thaw
+		}
+		return r.open(ctx, c)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := restore.Load(deadline(t), stale)
+		ended <- err
+	}()
+	<-frozen
+	_, err := restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	close(thaw)
+	err = <-ended
+	f, ok := failure.As(err)
+	require.True(t, ok, "%v", err)
+	require.Equal(t, failure.Transient, f.Class(), "%v", err)
+	r.requireEqual(t, o, o.Database)
+}
+
+func TestALivingRunIsLeftAlone(t *testing.T) {
+	r := newRig(t, pgservertest.Default, spread)
+	s := r.scratch(t, pgservertest.Default)
+	o := create(t, r.options(s))
+	first := o
+	frozen, thaw := make(chan struct{}), make(chan struct{})
+	var opened atomic.Int64
+	first.Open = func(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
+		if opened.Add(1) == 3 {
+			close(frozen)
+			<-thaw
+		}
+		return r.open(ctx, c)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := restore.Load(deadline(t), first)
+		ended <- err
+	}()
+	<-frozen
+	second := o
+	second.Owner = "run-2"
+	_, err := restore.Load(deadline(t), second)
+	require.True(t, failure.Is(err, failure.RestoreBusy), "%v", err)
+	require.ErrorContains(t, err, "run-1")
+	require.NoError(t, restore.Drop(deadline(t), second))
+	close(thaw)
+	require.NoError(t, <-ended)
+	r.requireEqual(t, o, o.Database)
+	require.NoError(t, restore.Drop(deadline(t), second))
+	require.NoError(t, restore.Drop(deadline(t), second))
+	require.Zero(t, query[int](t, s.DSN("", "postgres"), "SELECT count(*) FROM pg_database WHERE datname = 'copy'"))
+}
+
+func TestABadChunkIsNotLoaded(t *testing.T) {
+	r := newRig(t, pgservertest.Default, spread)
+	s := r.scratch(t, pgservertest.Default)
+	o := create(t, r.options(s))
+	bad := errors.New("the checksum is wrong")
+	broken := o
+	broken.Open = func(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
+		plain, err := r.open(ctx, c)
+		if c.SHA256 == r.manifest.Schema.Archive.SHA256 {
+			return plain, err
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(plain, failing{bad}), plain}, err
+	}
+	_, err := restore.Load(deadline(t), broken)
+	require.ErrorIs(t, err, bad)
+	require.Zero(t, query[int](t, s.DSN("", "copy"), "SELECT count(*) FROM big"))
+	_, err = restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	r.requireEqual(t, o, o.Database)
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestARestoreBesideTheOriginal(t *testing.T) {
+	r := newRig(t, pgservertest.Default, everythingSQL)
+	url := r.source.DSN("", "postgres")
+	o := restore.Options{
+		Manifest: r.manifest, Open: r.open, Server: postgres.Config{URL: url}, Owner: "run 'é' with a very long name that does not fit into a session's name",
+		Database: restore.BuildName("shop", "b1", "New \"shop"), Final: `New "shop`, Connections: 2,
+	}
+	_, err := restore.Plan(deadline(t), o)
+	require.NoError(t, err)
+	o = create(t, o)
+	t.Cleanup(func() { pgservertest.Exec(t, url, `DROP DATABASE IF EXISTS "New ""shop"`) })
+	err = restore.Publish(deadline(t), o)
+	require.ErrorContains(t, err, "not finished")
+	_, err = restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	r.requireEqual(t, o, o.Database)
+	require.NoError(t, restore.Publish(deadline(t), o))
+	require.NoError(t, restore.Publish(deadline(t), o), "done twice")
+	require.NoError(t, restore.Drop(deadline(t), o), "what was published stays")
+	r.requireEqual(t, o, o.Final)
+
+	_, err = restore.Plan(deadline(t), o)
+	require.True(t, failure.Is(err, failure.DatabaseExists), "%v", err)
+}
+
+func TestARoleWithoutPowersRestoresItsOwn(t *testing.T) {
+	r := newRig(t, pgservertest.Default, `
+		CREATE TABLE mine (id int PRIMARY KEY, v text); INSERT INTO mine SELECT g, 'v' FROM generate_series(1, 100) g;
+		CREATE ROLE plain LOGIN CREATEDB; ALTER TABLE mine OWNER TO plain;
+		DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || quote_ident(current_database()) || ' OWNER TO plain'; END $$`)
+	o := restore.Options{
+		Manifest: r.manifest, Open: r.open, Server: postgres.Config{URL: r.source.DSN("plain", "postgres")}, Owner: "run-1",
+		Database: restore.BuildName("shop", "b1", "mine"), Final: "mine", Connections: 2,
+	}
+	o = create(t, o)
+	require.False(t, query[bool](t, r.source.DSN("", "postgres"), "SELECT has_database_privilege('public', '"+o.Database+"', 'CONNECT')"), "nobody looks into a half database")
+	_, err := restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	r.requireEqual(t, o, o.Database)
+	require.NoError(t, restore.Drop(deadline(t), o))
+	pgservertest.Exec(t, r.source.DSN("", "postgres"), "DO $$ BEGIN EXECUTE (SELECT 'ALTER DATABASE ' || quote_ident(datname) || ' OWNER TO postgres' FROM pg_database WHERE datdba = 'plain'::regrole); END $$")
+}
+
+func TestMissingRolesAreNamed(t *testing.T) {
+	r := newRig(t, pgservertest.Default, everythingSQL)
+	s := r.scratch(t, pgservertest.Default)
+	o := r.options(s)
+	o.Private = false
+	p, err := restore.Plan(deadline(t), o)
+	require.NoError(t, err)
+	require.Contains(t, p.MissingRoles, "shop owner")
+	_, err = restore.Create(deadline(t), o)
+	require.True(t, failure.Is(err, failure.MissingRole), "%v", err)
+	f, _ := failure.As(err)
+	require.Contains(t, f.Remedy, `CREATE ROLE "shop owner"; GRANT "helper" TO "shop owner";`)
+	require.NotContains(t, f.Remedy, "SUPERUSER LOGIN;\n")
+}
+
+func TestOtherEncodings(t *testing.T) {
+	for _, encoding := range []string{"LATIN1", "SQL_ASCII", "EUC_JP"} {
+		t.Run(encoding, func(t *testing.T) {
+			r := &rig{source: pgservertest.Server(t, pgservertest.Default)}
+			admin, name := r.source.DSN("", "postgres"), "test_"+encoding
+			pgservertest.Exec(t, admin, fmt.Sprintf(`CREATE DATABASE "%s" TEMPLATE template0 ENCODING '%s' LC_COLLATE 'C' LC_CTYPE 'C'`, name, encoding))
+			t.Cleanup(func() { pgservertest.Exec(t, admin, fmt.Sprintf(`DROP DATABASE "%s"`, name)) })
+			word, column := "日本", "文字"
+			if encoding == "LATIN1" {
+				word, column = "é", "größe"
+			}
+			pgservertest.Exec(t, r.source.DSN("", name), fmt.Sprintf(`CREATE TABLE "%[2]s" ("%[2]s" text DEFAULT '%[1]s' CHECK ("%[2]s" <> '%[1]s!'));
+				COMMENT ON TABLE "%[2]s" IS '%[1]s'; INSERT INTO "%[2]s" DEFAULT VALUES; CREATE INDEX "i%[2]s" ON "%[2]s" (("%[2]s" || '%[1]s')); CREATE SEQUENCE "s%[2]s"`, word, column))
+			r.backUp(t, name)
+			o := r.options(r.scratch(t, pgservertest.Default))
+			restoreAll(t, o)
+			r.requireEqual(t, o, "copy")
+		})
+	}
+}
+
+func TestOtherVersions(t *testing.T) {
+	for _, major := range []int{13, 14} { // those that the client programs of the default version can dump
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			r := newRig(t, major, spread)
+			same := r.options(r.scratch(t, major))
+			restoreAll(t, same)
+			r.requireEqual(t, same, "copy")
+		})
+	}
+}
+
+func TestAnOlderServerIsRefused(t *testing.T) {
+	r := newRig(t, pgservertest.Default, spread)
+	_, err := restore.Create(deadline(t), r.options(r.scratch(t, 14)))
+	require.True(t, failure.Is(err, failure.ServerTooNew), "%v", err)
+}
