@@ -36,6 +36,12 @@ type BackupRequest struct {
 	BackupID string `json:"backupId"`
 }
 
+// FindRequest names a backup by its id or as the latest.
+type FindRequest struct {
+	Target Target `json:"target"`
+	Backup string `json:"backup"`
+}
+
 // BackupPlan is what a backup would read.
 type BackupPlan struct {
 	Database       string   `json:"database"`
@@ -95,6 +101,8 @@ type Copy struct {
 	Oid uint32 `json:"oid,omitempty"`
 	// Owner is the key of the run that works on it: stable over attempts, restarts and resets.
 	Owner string `json:"owner"`
+	// RunID is the run's workflow id: what a run that has ended left behind is removed.
+	RunID string `json:"runId"`
 }
 
 // RestorePlan is what a restore would do.
@@ -123,3 +131,19 @@ type Proof struct {
 	Verdict run.Verdict `json:"verdict"`
 	Checks  []run.Check `json:"checks"`
 }
+
+// The activity types.
+const (
+	PlanBackup     = "PlanBackup"
+	TakeBackup     = "TakeBackup"
+	FindBackup     = "FindBackup"
+	CheckStored    = "CheckStored"
+	CheckDecoded   = "CheckDecoded"
+	PlanRestore    = "PlanRestore"
+	PrepareScratch = "PrepareScratch"
+	CreateDatabase = "CreateDatabase"
+	LoadRows       = "LoadRows"
+	Compare        = "Compare"
+	Publish        = "Publish"
+	DropCopy       = "DropCopy"
+)

@@ -27,4 +27,5 @@ type Result struct {
 	BytesRead    int64       `json:"bytesRead"`
 	BytesStored  int64       `json:"bytesStored"`
 	Checks       []run.Check `json:"checks"`
+	Scope        string      `json:"scope,omitempty"` // what the backup holds and what not, for people
 }

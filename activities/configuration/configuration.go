@@ -1,0 +1,45 @@
+// Package configuration holds the activity that resolves a target by the worker's configuration, so
+// that a run keeps what was configured when it began, and callers send only a name.
+package configuration
+
+import (
+	"context"
+
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/internal/config"
+)
+
+// ResolveTarget is the activity type.
+const ResolveTarget = "ResolveTarget"
+
+// Request names a target; empty is the only one there is.
+type Request struct {
+	Target string `json:"target"`
+}
+
+// Activities resolve targets.
+type Activities struct {
+	// Load reads the configuration anew, so that a change of the file counts for the next run.
+	Load func() (*config.Config, error)
+	// Attributes says whether the server knows Upkeep's search attributes, and why not.
+	Attributes func() (bool, string)
+}
+
+// ResolveTarget returns the target as the configuration has it now. No secret is in it.
+func (a *Activities) ResolveTarget(_ context.Context, in Request) (postgres.Target, error) {
+	c, err := a.Load()
+	if err != nil {
+		return postgres.Target{}, err
+	}
+	t, err := c.Target(in.Target)
+	if err != nil {
+		return postgres.Target{}, err
+	}
+	out := postgres.Target{
+		Name: t.Name, DatabaseURL: t.Database.URL, Password: postgres.Secret(t.Database.Password),
+		ScratchURL: t.Database.Scratch.URL, ScratchPass: postgres.Secret(t.Database.Scratch.Password),
+		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,
+	}
+	out.Attributes, out.AttributeWhy = a.Attributes()
+	return out, nil
+}

@@ -1,0 +1,258 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/backup"
+	"github.com/upkeep-run/upkeep/internal/catalog"
+	"github.com/upkeep-run/upkeep/internal/chunk"
+	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/objstore"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/proof"
+	"github.com/upkeep-run/upkeep/internal/restore"
+	"github.com/upkeep-run/upkeep/internal/verify"
+)
+
+// Activities touch PostgreSQL servers and the store that backups are in.
+type Activities struct {
+	// Version of Upkeep, for manifests.
+	Version string
+	// Scratch holds the worker's private scratch servers.
+	Scratch *Scratch
+}
+
+// source is the target's database.
+func (t Target) source() postgres.Config {
+	return postgres.Config{URL: t.DatabaseURL, Password: config.Secret(t.Password).Resolver(), App: "upkeep"}
+}
+
+func (t Target) options(store objstore.Store, backupID, version string) backup.Options {
+	return backup.Options{Source: t.source(), Store: store, Target: t.Name, BackupID: backupID, Connections: t.Connections, Engine: version}
+}
+
+// PlanBackup looks at the database as a backup would.
+func (a *Activities) PlanBackup(ctx context.Context, in BackupRequest) (BackupPlan, error) {
+	p, err := backup.Plan(ctx, in.Target.options(nil, in.BackupID, a.Version))
+	if err != nil {
+		return BackupPlan{}, err
+	}
+	return BackupPlan{
+		Database: p.Database.Name, ServerVersion: p.Server.Version, Tables: p.Tables, EstimatedRows: p.Rows,
+		EstimatedBytes: p.Database.SizeBytes, LeftOut: p.LeftOut, Elsewhere: p.Elsewhere,
+	}, nil
+}
+
+// TakeBackup takes the backup of the request's id, once.
+func (a *Activities) TakeBackup(ctx context.Context, in BackupRequest) (BackupSummary, error) {
+	return withStore(ctx, in.Target, func(store objstore.Store) (BackupSummary, error) {
+		m, err := backup.Take(ctx, in.Target.options(store, in.BackupID, a.Version))
+		if err != nil {
+			return BackupSummary{}, err
+		}
+		return summarise(m), nil
+	})
+}
+
+// FindBackup finds a backup by its id, or the newest.
+func (a *Activities) FindBackup(ctx context.Context, in FindRequest) (BackupSummary, error) {
+	return withStore(ctx, in.Target, func(store objstore.Store) (BackupSummary, error) {
+		m, err := catalog.Load(ctx, store, in.Target.Name, in.Backup)
+		if err != nil {
+			return BackupSummary{}, err
+		}
+		return summarise(m), nil
+	})
+}
+
+func summarise(m *format.Manifest) BackupSummary {
+	return BackupSummary{
+		BackupID: m.Backup, Database: m.Database.Name, SnapshotAt: m.SnapshotAt, Tables: m.Totals.Tables, Rows: m.Totals.Rows,
+		BytesRead: m.Totals.BytesRead, BytesStored: m.Totals.BytesStored, BytesTotal: m.Totals.BytesTotal, Scope: m.Scope,
+		LeftOut: m.LeftOut, Elsewhere: m.Elsewhere, VersionNum: m.Server.VersionNum,
+	}
+}
+
+// CheckStored compares every file of a backup with its manifest.
+func (a *Activities) CheckStored(ctx context.Context, in BackupRequest) (Proof, error) {
+	return a.check(ctx, in, verify.Stored)
+}
+
+// CheckDecoded also unpacks every chunk and counts its rows.
+func (a *Activities) CheckDecoded(ctx context.Context, in BackupRequest) (Proof, error) {
+	return a.check(ctx, in, verify.Decoded)
+}
+
+func (a *Activities) check(ctx context.Context, in BackupRequest, look func(context.Context, objstore.Store, string, string) ([]run.Check, error)) (Proof, error) {
+	return withStore(ctx, in.Target, func(store objstore.Store) (Proof, error) {
+		checks, err := look(ctx, store, in.Target.Name, in.BackupID)
+		return Proof{Verdict: proof.Verdict(checks), Checks: checks}, err
+	})
+}
+
+// PlanRestore says what a restore would do and refuses what it could not do.
+func (a *Activities) PlanRestore(ctx context.Context, in Copy) (RestorePlan, error) {
+	return withStore(ctx, in.Target, func(store objstore.Store) (RestorePlan, error) {
+		o, err := a.restoreOptions(ctx, store, in)
+		if err != nil {
+			return RestorePlan{}, err
+		}
+		p, err := restore.Plan(ctx, o)
+		if err != nil {
+			return RestorePlan{}, err
+		}
+		return RestorePlan{Copy: in, Rows: p.Rows, Tables: p.Tables, Bytes: p.Bytes, NeededBytes: p.NeededBytes, FreeBytes: -1,
+			MissingRoles: p.MissingRoles, ServerVersion: p.Server.Version}, nil
+	})
+}
+
+// PrepareScratch finds the place for a drill's copy: the scratch server of the configuration, or a
+// private one, which this worker starts and holds.
+func (a *Activities) PrepareScratch(ctx context.Context, in Copy) (Place, error) {
+	if in.Target.ScratchURL != "" {
+		return Place{Kind: PlaceServer, Queue: run.DatabaseQueue}, nil
+	}
+	return withStore(ctx, in.Target, func(store objstore.Store) (Place, error) {
+		m, err := catalog.Load(ctx, store, in.Target.Name, in.BackupID)
+		if err != nil {
+			return Place{}, err
+		}
+		place := Place{Kind: PlacePrivate, Queue: a.Scratch.Queue, Scratch: in.Database + "-" + in.Owner}
+		in.Place = place
+		_, err = a.Scratch.ensure(ctx, in, m)
+		return place, err
+	})
+}
+
+// CreateDatabase makes the empty copy.
+func (a *Activities) CreateDatabase(ctx context.Context, in Copy) (Copy, error) {
+	return withStore(ctx, in.Target, func(store objstore.Store) (Copy, error) {
+		o, err := a.restoreOptions(ctx, store, in)
+		if err != nil {
+			return in, err
+		}
+		in.Oid, err = restore.Create(ctx, o)
+		return in, err
+	})
+}
+
+// LoadRows loads whatever of the backup the copy lacks.
+func (a *Activities) LoadRows(ctx context.Context, in Copy) (LoadResult, error) {
+	return withStore(ctx, in.Target, func(store objstore.Store) (LoadResult, error) {
+		o, err := a.restoreOptions(ctx, store, in)
+		if err != nil {
+			return LoadResult{}, err
+		}
+		began := time.Now()
+		r, err := restore.Load(ctx, o)
+		return LoadResult{Rows: r.Rows, Bytes: r.Bytes, Chunks: r.Chunks, Skipped: r.Skipped, Seconds: time.Since(began).Seconds()}, err
+	})
+}
+
+// Compare holds the copy against the backup.
+func (a *Activities) Compare(ctx context.Context, in Copy) (Proof, error) {
+	return withStore(ctx, in.Target, func(store objstore.Store) (Proof, error) {
+		o, err := a.restoreOptions(ctx, store, in)
+		if err != nil {
+			return Proof{}, err
+		}
+		archive, err := readChunk(ctx, o, o.Manifest.Schema.Archive)
+		if err != nil {
+			return Proof{}, err
+		}
+		checks, err := proof.Compare(ctx, proof.Options{
+			Copy: o.Server, Database: in.Database, Manifest: o.Manifest, Archive: archive, Connections: in.Target.Connections,
+			Amcheck: in.Place.Kind != PlaceTarget, Properties: true,
+		})
+		return Proof{Verdict: proof.Verdict(checks), Checks: checks}, err
+	})
+}
+
+// Publish gives the copy its final name.
+func (a *Activities) Publish(ctx context.Context, in Copy) (Copy, error) {
+	return withStore(ctx, in.Target, func(store objstore.Store) (Copy, error) {
+		o, err := a.restoreOptions(ctx, store, in)
+		if err != nil {
+			return in, err
+		}
+		return in, restore.Publish(ctx, o)
+	})
+}
+
+// DropCopy removes a half database, or the private server that it is on.
+func (a *Activities) DropCopy(ctx context.Context, in Copy) error {
+	switch in.Place.Kind {
+	case "":
+		return nil // no place was found for it, so there is nothing
+	case PlacePrivate:
+		return a.Scratch.remove(ctx, in)
+	}
+	_, err := withStore(ctx, in.Target, func(store objstore.Store) (struct{}, error) {
+		o, err := a.restoreOptions(ctx, store, in)
+		if err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, restore.Drop(ctx, o)
+	})
+	return err
+}
+
+// restoreOptions finds the copy's place. A private server that this worker lost with its last process
+// is started again on its folder.
+func (a *Activities) restoreOptions(ctx context.Context, store objstore.Store, in Copy) (restore.Options, error) {
+	m, err := catalog.Load(ctx, store, in.Target.Name, in.BackupID)
+	if err != nil {
+		return restore.Options{}, err
+	}
+	o := restore.Options{
+		Manifest: m, Database: in.Database, Final: in.Final, Oid: in.Oid, Owner: in.Owner, Connections: in.Target.Connections,
+		Open: func(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
+			return chunk.Open(ctx, store, m.Target, c)
+		},
+	}
+	switch in.Place.Kind {
+	case PlaceTarget:
+		o.Server = in.Target.source()
+	case PlaceServer:
+		o.Server = postgres.Config{URL: in.Target.ScratchURL, Password: config.Secret(in.Target.ScratchPass).Resolver(), App: "upkeep"}
+	case PlacePrivate:
+		server, err := a.Scratch.ensure(ctx, in, m)
+		if err != nil {
+			return o, err
+		}
+		o.Server, o.Private = postgres.Config{URL: server.DSN("", "postgres"), App: "upkeep"}, true
+	default:
+		return o, fmt.Errorf("the copy's place %q is unknown", in.Place.Kind)
+	}
+	return o, nil
+}
+
+func readChunk(ctx context.Context, o restore.Options, c format.Chunk) ([]byte, error) {
+	r, err := o.Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(r) // bounded by the chunk's declared size
+	return data, errors.Join(err, r.Close())
+}
+
+// withStore opens the target's store for one activity.
+func withStore[T any](ctx context.Context, t Target, work func(objstore.Store) (T, error)) (result T, err error) {
+	store, err := objstore.Open(ctx, t.Store)
+	if err != nil {
+		return result, err
+	}
+	defer func() {
+		if closed := store.Close(); err == nil && closed != nil {
+			err = failure.New(failure.StoreUnreachable, "the store did not close").Because(closed)
+		}
+	}()
+	return work(store)
+}

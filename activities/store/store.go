@@ -1,0 +1,73 @@
+// Package store holds the activity that writes what a run leaves behind into the object store.
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/fault"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/objstore"
+	"github.com/upkeep-run/upkeep/internal/report"
+)
+
+// WriteRun is the activity type.
+const WriteRun = "WriteRun"
+
+var (
+	pointReportBefore = fault.NewPoint("report/before")
+	pointReportAfter  = fault.NewPoint("report/after")
+)
+
+// Record is a run to write down.
+type Record struct {
+	Store    string       `json:"store"` // URL
+	Document run.Document `json:"document"`
+	EndedAt  time.Time    `json:"endedAt"`
+}
+
+// Written says where it is.
+type Written struct {
+	Report string `json:"report"` // URL of the page
+}
+
+// Activities write runs.
+type Activities struct{}
+
+// WriteRun writes the run's document and its report. They are derived from the document alone, so
+// writing them twice leaves the same bytes.
+func (Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
+	store, err := objstore.Open(ctx, in.Store)
+	if err != nil {
+		return Written{}, err
+	}
+	defer func() { _ = store.Close() }()
+	doc := in.Document
+	doc.Report = store.URL(format.RunKey(doc.RunID, "report.html"))
+	data, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return Written{}, fmt.Errorf("encode the run's document: %w", err)
+	}
+	page, err := report.HTML(doc, in.EndedAt)
+	if err != nil {
+		return Written{}, err
+	}
+	pointReportBefore.Hit()
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{
+		{"report.html", page},
+		{"report.md", []byte(report.Markdown(doc, in.EndedAt))},
+		{"run.json", append(data, '\n')}, // last: who finds it finds the report too
+	} {
+		if err := store.Replace(ctx, format.RunKey(doc.RunID, f.name), f.data); err != nil {
+			return Written{}, err
+		}
+	}
+	pointReportAfter.Hit()
+	return Written{Report: doc.Report}, nil
+}

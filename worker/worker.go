@@ -1,0 +1,296 @@
+// Package worker wires Upkeep's workflows and activities to Temporal's task queues.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/operatorservice/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/interceptor"
+	sdkworker "go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+	"go.uber.org/zap"
+
+	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/activities/store"
+	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/verifybackup"
+	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/version"
+	"github.com/upkeep-run/upkeep/worker/zaplog"
+	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
+	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
+	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
+	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
+)
+
+const (
+	// StopTimeout is how long running activities have to end when the worker stops. Give the process
+	// a longer grace.
+	StopTimeout = 20 * time.Second
+	// reapEvery is how often scratch servers of ended runs are looked for.
+	reapEvery = time.Minute
+	// heavyAtOnce is how many database activities run at once on one worker.
+	heavyAtOnce = 4
+)
+
+// Attributes are the search attributes that runs carry where the server knows them.
+func Attributes() map[string]enumspb.IndexedValueType {
+	return map[string]enumspb.IndexedValueType{
+		run.AttrTarget: enumspb.INDEXED_VALUE_TYPE_KEYWORD, run.AttrProcedure: enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		run.AttrPhase: enumspb.INDEXED_VALUE_TYPE_KEYWORD, run.AttrOutcome: enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		run.AttrDryRun: enumspb.INDEXED_VALUE_TYPE_BOOL,
+	}
+}
+
+// Options configure a worker.
+type Options struct {
+	// Client says how to reach Temporal.
+	Client client.Options
+	// ConfigPath is the configuration file; it is read anew by every run.
+	ConfigPath string
+	// Name tells this worker from others, and stays the same when it is restarted; the host's name
+	// when empty.
+	Name string
+	// DataDir holds the private scratch servers.
+	DataDir string
+	// HealthAddress is where /livez and /readyz are; empty: nowhere.
+	HealthAddress string
+	Logger        *zap.Logger
+}
+
+// Worker is a running worker.
+type Worker struct {
+	// Fatal receives the error that ended the worker by itself.
+	Fatal <-chan error
+	// HealthAddress is where the health checks are.
+	HealthAddress string
+
+	client  client.Client
+	workers []sdkworker.Worker
+	scratch *postgres.Scratch
+	health  *health
+	log     *zap.Logger
+	stop    context.CancelFunc
+	tidying sync.WaitGroup
+}
+
+// Start connects to Temporal and serves the queues of Upkeep. Close ends it.
+func Start(ctx context.Context, o Options) (_ *Worker, err error) {
+	if o.Name == "" {
+		if o.Name, err = os.Hostname(); err != nil {
+			return nil, fmt.Errorf("name the worker: %w", err)
+		}
+	}
+	if _, err := config.Load(o.ConfigPath); err != nil {
+		return nil, err
+	}
+	o.Client.Logger = zaplog.Temporal(o.Logger)
+	o.Client.Identity = "upkeep-worker " + version.String() + " " + o.Name
+	c, err := client.DialContext(ctx, o.Client)
+	if err != nil {
+		return nil, fmt.Errorf("reach Temporal at %s (set TEMPORAL_ADDRESS or a profile): %w", o.Client.HostPort, err)
+	}
+	fatal := make(chan error, 8)
+	w := &Worker{client: c, log: o.Logger, Fatal: fatal,
+		scratch: &postgres.Scratch{Root: filepath.Join(o.DataDir, "scratch"), Queue: run.DatabaseQueue + "-" + o.Name}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Close(context.WithoutCancel(ctx)))
+		}
+	}()
+	if o.HealthAddress != "" {
+		if w.health, err = startHealth(o.HealthAddress, c); err != nil {
+			return nil, err
+		}
+		w.HealthAddress = w.health.Address
+	}
+	namespace := o.Client.Namespace
+	if namespace == "" {
+		namespace = client.DefaultNamespace
+	}
+	registered, why := registerAttributes(ctx, c, namespace)
+	if !registered {
+		w.log.Warn("runs carry no search attributes", zap.String("why", why))
+	}
+	if err := w.tidy(ctx); err != nil {
+		w.log.Warn("could not clear away all that ended runs left", zap.Error(err))
+	}
+	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, w.scratch.Queue} {
+		s := sdkworker.New(c, queue, w.options(fatal))
+		if queue == run.WorkflowQueue {
+			registerWorkflows(s)
+		} else {
+			registerActivities(s, &configuration.Activities{
+				Load:       func() (*config.Config, error) { return config.Load(o.ConfigPath) },
+				Attributes: func() (bool, string) { return registered, why },
+			}, &postgres.Activities{Version: version.String(), Scratch: w.scratch})
+		}
+		if err := s.Start(); err != nil {
+			return nil, fmt.Errorf("serve the queue %s: %w", queue, err)
+		}
+		w.workers = append(w.workers, s)
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w.stop = stop
+	w.tidying.Add(1)
+	go w.keepTidy(background)
+	if w.health != nil {
+		w.health.serving.Store(true)
+	}
+	return w, nil
+}
+
+func (w *Worker) options(fatal chan<- error) sdkworker.Options {
+	return sdkworker.Options{
+		MaxConcurrentActivityExecutionSize: heavyAtOnce,
+		WorkerStopTimeout:                  StopTimeout,
+		MaxHeartbeatThrottleInterval:       heartbeatEvery,
+		DefaultHeartbeatThrottleInterval:   heartbeatEvery,
+		Interceptors:                       []interceptor.WorkerInterceptor{&edge{}},
+		OnFatalError: func(err error) {
+			if w.health != nil {
+				w.health.fatal.Store(&err)
+			}
+			select {
+			case fatal <- err:
+			default: // one is enough
+			}
+		},
+	}
+}
+
+func registerWorkflows(s sdkworker.Registry) {
+	for name, fn := range map[string]any{
+		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
+		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
+	} {
+		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
+	}
+}
+
+func registerActivities(s sdkworker.Registry, c *configuration.Activities, p *postgres.Activities) {
+	for name, fn := range map[string]any{
+		configuration.ResolveTarget: c.ResolveTarget,
+		store.WriteRun:              store.Activities{}.WriteRun,
+		postgres.PlanBackup:         p.PlanBackup,
+		postgres.TakeBackup:         p.TakeBackup,
+		postgres.FindBackup:         p.FindBackup,
+		postgres.CheckStored:        p.CheckStored,
+		postgres.CheckDecoded:       p.CheckDecoded,
+		postgres.PlanRestore:        p.PlanRestore,
+		postgres.PrepareScratch:     p.PrepareScratch,
+		postgres.CreateDatabase:     p.CreateDatabase,
+		postgres.LoadRows:           p.LoadRows,
+		postgres.Compare:            p.Compare,
+		postgres.Publish:            p.Publish,
+		postgres.DropCopy:           p.DropCopy,
+	} {
+		s.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
+	}
+}
+
+// registerAttributes makes the search attributes known to the server. Where the worker may not, runs
+// do without them and say why.
+func registerAttributes(ctx context.Context, c client.Client, namespace string) (bool, string) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	known, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})
+	if err != nil {
+		return false, "the server does not list its search attributes: " + err.Error()
+	}
+	missing := make(map[string]enumspb.IndexedValueType)
+	for name, kind := range Attributes() {
+		have, ok := known.GetCustomAttributes()[name]
+		switch {
+		case !ok:
+			missing[name] = kind
+		case have != kind:
+			return false, fmt.Sprintf("the server has the search attribute %s with another type", name)
+		}
+	}
+	if len(missing) == 0 {
+		return true, ""
+	}
+	_, err = c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{Namespace: namespace, SearchAttributes: missing})
+	if err != nil {
+		return false, "the server does not let the worker add search attributes: " + err.Error()
+	}
+	return true, ""
+}
+
+// keepTidy clears away, again and again, what ended runs left on this worker.
+func (w *Worker) keepTidy(ctx context.Context) {
+	defer w.tidying.Done()
+	tick := time.NewTicker(reapEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := w.tidy(ctx); err != nil && ctx.Err() == nil {
+				w.log.Warn("could not clear away all that ended runs left", zap.Error(err))
+			}
+		}
+	}
+}
+
+func (w *Worker) tidy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reapEvery)
+	defer cancel()
+	return w.scratch.Reap(ctx, w.ended)
+}
+
+// ended reports whether the newest run of a workflow id is over. A run that was reset has a newer one.
+func (w *Worker) ended(ctx context.Context, runID string) (bool, error) {
+	d, err := w.client.DescribeWorkflowExecution(ctx, runID, "")
+	var gone *serviceerror.NotFound
+	if errors.As(err, &gone) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return d.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
+}
+
+// Close stops serving, gives running activities StopTimeout to end, and ends the scratch servers,
+// whose folders stay for the worker's next process.
+func (w *Worker) Close(ctx context.Context) error {
+	if w.health != nil {
+		w.health.serving.Store(false)
+	}
+	if w.stop != nil {
+		w.stop()
+	}
+	var stopping sync.WaitGroup
+	for _, s := range w.workers {
+		stopping.Add(1)
+		go func() {
+			defer stopping.Done()
+			s.Stop()
+		}()
+	}
+	stopping.Wait()
+	w.tidying.Wait()
+	all := w.scratch.Stop(ctx)
+	if w.health != nil {
+		all = errors.Join(all, w.health.close(ctx))
+	}
+	w.client.Close()
+	return all
+}

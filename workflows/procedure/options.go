@@ -1,0 +1,39 @@
+package procedure
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+)
+
+// Options are the kinds of activities that there are, by how long they may take. Every activity
+// heartbeats through the worker's interceptor, so a dead worker is noticed within the heartbeat
+// timeout whatever the kind.
+type Options int
+
+// The kinds.
+const (
+	Quick Options = iota // a look, or a small write
+	Long                 // reads or writes a whole database
+)
+
+const (
+	heartbeatTimeout = 10 * time.Second
+	// workerReturnsWithin is how long a step waits for the one worker that holds a scratch server.
+	workerReturnsWithin = 90 * time.Second
+)
+
+func (o Options) activity() workflow.ActivityOptions {
+	a := workflow.ActivityOptions{
+		StartToCloseTimeout: 2 * time.Minute,
+		HeartbeatTimeout:    heartbeatTimeout,
+		WaitForCancellation: true,
+		// What may pass by itself is tried for about five minutes; then the run parks.
+		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 45 * time.Second, MaximumAttempts: 12},
+	}
+	if o == Long {
+		a.StartToCloseTimeout = 7 * 24 * time.Hour
+	}
+	return a
+}

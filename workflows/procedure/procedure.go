@@ -1,0 +1,297 @@
+// Package procedure is what every procedure shares: strict input, steps that are shown while they
+// run, parking until a person has mended what stopped a step, compensations, outcomes, and the
+// document and report that a run leaves. It is workflow code: no I/O, no clock, no configuration.
+package procedure
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/activities/store"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/strictjson"
+)
+
+// Run is one run of a procedure.
+type Run struct {
+	ctx    workflow.Context
+	doc    run.Document
+	began  []time.Time // of the document's steps
+	target postgres.Target
+
+	parked  bool
+	choice  *decision // what a person said since the run parked
+	undo    []cleanup
+	always  []cleanup
+	verdict run.Verdict
+	abandon *run.Decision // who gave the run up
+}
+
+// decision is what a person said of a parked run.
+type decision struct {
+	retry bool
+	by    run.Decision
+}
+
+// cleanup is a step that undoes or tidies.
+type cleanup struct {
+	step Step
+	arg  any
+}
+
+// errAbandoned ends a run that a person gave up.
+var errAbandoned = errors.New("abandoned")
+
+// Execute runs a procedure from its raw input to its document. Common finds the common fields of the
+// decoded input; body does the work, calling Plan where a dry run ends.
+func Execute[In any](ctx workflow.Context, name string, raw converter.RawValue, common func(*In) *run.Common, body func(*Run, In) error) (*run.Document, error) {
+	info := workflow.GetInfo(ctx)
+	r := &Run{ctx: ctx, verdict: run.Pass, doc: run.Document{
+		RunID: info.WorkflowExecution.ID, Procedure: name, Outcome: run.Running, Summary: "starting", Steps: []run.Step{}, Result: json.RawMessage("{}"),
+	}}
+	if err := r.listen(); err != nil {
+		return nil, err
+	}
+	var in In
+	err := decode(raw, &in)
+	if err == nil {
+		c := common(&in)
+		r.doc.Target, r.doc.DryRun = c.Target, c.DryRun
+		r.show()
+		err = r.resolve(c.Target)
+	}
+	if err == nil {
+		err = body(r, in)
+	}
+	return r.end(err)
+}
+
+// decode reads the input strictly. Temporal's own converter would drop a field that it does not know,
+// and "dry_run" would run for real.
+func decode(raw converter.RawValue, into any) error {
+	payload := raw.Payload()
+	if payload == nil {
+		return nil // no input at all: the defaults
+	}
+	switch encoding := string(payload.GetMetadata()[converter.MetadataEncoding]); encoding {
+	case converter.MetadataEncodingNil:
+		return nil
+	case converter.MetadataEncodingJSON:
+		return strictjson.Decode(payload.GetData(), into)
+	default:
+		return failure.New(failure.BadInput, "the input is encoded as %.40q", encoding).Do("give the input as JSON (json/plain)")
+	}
+}
+
+// listen registers the query and the updates, before anything can block.
+func (r *Run) listen() error {
+	if err := workflow.SetQueryHandler(r.ctx, run.StatusQuery, func() (run.Document, error) { return r.doc, nil }); err != nil {
+		return err
+	}
+	if err := r.onDecision(run.RetryUpdate, true); err != nil {
+		return err
+	}
+	return r.onDecision(run.AbandonUpdate, false)
+}
+
+func (r *Run) onDecision(name string, retry bool) error {
+	return workflow.SetUpdateHandlerWithOptions(r.ctx, name,
+		func(_ workflow.Context, d run.Decision) error {
+			r.choice = &decision{retry: retry, by: d}
+			r.parked = false
+			return nil
+		},
+		workflow.UpdateHandlerOptions{
+			Description: map[bool]string{true: "Try the step again that the run waits with.", false: "Give the waiting run up and undo what it did."}[retry],
+			Validator: func(run.Decision) error {
+				if !r.parked {
+					return fmt.Errorf("the run is not waiting for anybody: it is %s", r.doc.Outcome)
+				}
+				return nil
+			},
+		})
+}
+
+// resolve learns what the target is from the worker's configuration.
+func (r *Run) resolve(name string) error {
+	err := r.Do(Step{Name: "Read the target's configuration", Activity: configuration.ResolveTarget, Options: Quick}, configuration.Request{Target: name}, &r.target)
+	if err != nil {
+		return err
+	}
+	r.doc.Target = r.target.Name
+	if r.target.AttributeWhy != "" {
+		r.Detail("without search attributes: " + r.target.AttributeWhy)
+	}
+	r.show()
+	return nil
+}
+
+// ID is the run's id, which is the workflow's.
+func (r *Run) ID() string { return r.doc.RunID }
+
+// Target is the target, as the worker's configuration had it when the run began.
+func (r *Run) Target() postgres.Target { return r.target }
+
+// DryRun says whether the run ends with its plan.
+func (r *Run) DryRun() bool { return r.doc.DryRun }
+
+// Key names the run in the world outside: the same over attempts, restarts of workers, and resets.
+func (r *Run) Key() string {
+	info := workflow.GetInfo(r.ctx)
+	sum := sha256.Sum256([]byte(info.WorkflowExecution.ID + "\x00" + info.OriginalRunID))
+	return hex.EncodeToString(sum[:6])
+}
+
+// BackupID is the id of the backup that this run takes: there is at most one.
+func (r *Run) BackupID() string {
+	return workflow.GetInfo(r.ctx).WorkflowStartTime.UTC().Format("20060102T150405Z") + "-" + r.Key()[:8]
+}
+
+// Now is the workflow's time.
+func (r *Run) Now() time.Time { return workflow.Now(r.ctx) }
+
+// SetResult makes a value the run's result so far.
+func (r *Run) SetResult(result any) {
+	if data, err := json.Marshal(result); err == nil {
+		r.doc.Result = data
+	}
+}
+
+// Say sets the run's summary.
+func (r *Run) Say(format string, args ...any) { r.doc.Summary = fmt.Sprintf(format, args...) }
+
+// Judge lowers the run's verdict to that of a check.
+func (r *Run) Judge(v run.Verdict) {
+	switch {
+	case r.verdict == run.Fail || v == run.Fail:
+		r.verdict = run.Fail
+	case v != run.Pass:
+		r.verdict = run.NotProven
+	}
+}
+
+// OnFailure registers a step that undoes what the next step does: it runs when the run does not
+// succeed, the last registered first.
+func (r *Run) OnFailure(step Step, arg any) { r.undo = append(r.undo, cleanup{step, arg}) }
+
+// Always registers a step that tidies up however the run ends.
+func (r *Run) Always(step Step, arg any) { r.always = append(r.always, cleanup{step, arg}) }
+
+// end tidies up, judges, writes what the run leaves, and turns the outcome into the workflow's end.
+func (r *Run) end(err error) (*run.Document, error) {
+	ctx, _ := workflow.NewDisconnectedContext(r.ctx) // cancelled or not, this is done
+	r.ctx = ctx
+	failed := err != nil || r.verdict == run.Fail
+	r.settle(err)
+	if failed {
+		r.clean(r.undo)
+	}
+	r.clean(r.always)
+	if len(r.doc.Left) > 0 && r.doc.Outcome == run.Succeeded {
+		r.doc.Outcome = run.PartiallySucceeded
+	}
+	r.show()
+	r.leave()
+	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
+		return nil, err
+	}
+	switch r.doc.Outcome {
+	case run.Failed:
+		return nil, temporal.NewNonRetryableApplicationError(r.doc.Summary, run.FailureFailed, nil, r.doc)
+	case run.Refused:
+		return nil, temporal.NewNonRetryableApplicationError(r.doc.Summary, run.FailureRefused, nil, r.doc)
+	case run.Cancelled:
+		return nil, temporal.NewCanceledError(r.doc)
+	}
+	return &r.doc, nil
+}
+
+// settle decides the outcome.
+func (r *Run) settle(err error) {
+	r.doc.WaitingFor = ""
+	switch {
+	case err == nil && r.verdict == run.Pass:
+		r.doc.Outcome = run.Succeeded
+		return
+	case err == nil && r.verdict == run.NotProven:
+		r.doc.Outcome = run.PartiallySucceeded
+		return
+	case err == nil:
+		r.doc.Outcome = run.Failed
+		return
+	case errors.Is(err, errAbandoned):
+		r.doc.Outcome = run.Cancelled
+		r.doc.Summary = "given up by " + who(r.abandon)
+		return
+	case temporal.IsCanceledError(err):
+		r.doc.Outcome = run.Cancelled
+		r.doc.Summary = "cancelled"
+		return
+	}
+	e := describe(err)
+	r.doc.Error = &e
+	r.doc.Outcome = run.Failed
+	switch failure.Class(e.Class) {
+	case failure.InvalidInput, failure.NotFound, failure.Refused, failure.Precondition:
+		r.doc.Outcome = run.Refused
+	}
+	r.doc.Summary = e.What
+	if e.Remedy != "" {
+		r.doc.Summary += "; to mend it: " + e.Remedy
+	}
+}
+
+func who(d *run.Decision) string {
+	name := d.By
+	if name == "" {
+		name = "a person"
+	}
+	if d.Reason != "" {
+		name += " (" + d.Reason + ")"
+	}
+	return name
+}
+
+// clean runs cleanups, the last registered first, and goes on after one that fails.
+func (r *Run) clean(steps []cleanup) {
+	for i := len(steps) - 1; i >= 0; i-- {
+		c := steps[i]
+		at := r.begin(c.step)
+		err := r.once(c.step, c.arg, nil)
+		if err != nil {
+			e := describe(err)
+			r.doc.Left = append(r.doc.Left, c.step.Name+": "+e.What)
+			r.finish(at, run.NotProven, e.What)
+			continue
+		}
+		r.finish(at, run.Pass, "")
+	}
+}
+
+// leave writes the report and the document into the store. A run does not fail for want of a report,
+// but it says so.
+func (r *Run) leave() {
+	if r.target.Store == "" {
+		return // the target was never resolved, so there is no store to write to
+	}
+	var written store.Written
+	if err := r.once(Step{Name: "Write the report", Activity: store.WriteRun, Options: Quick}, store.Record{Store: r.target.Store, Document: r.doc, EndedAt: workflow.Now(r.ctx)}, &written); err != nil {
+		r.doc.Left = append(r.doc.Left, "the report could not be written: "+describe(err).What)
+		if r.doc.Outcome == run.Succeeded {
+			r.doc.Outcome = run.PartiallySucceeded
+		}
+	}
+	r.doc.Report = written.Report
+	r.show()
+}

@@ -1,0 +1,72 @@
+package procedure
+
+import (
+	"fmt"
+	"strings"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/upkeep-run/upkeep/api/run"
+)
+
+// Search attributes of a run.
+var (
+	attrTarget    = temporal.NewSearchAttributeKeyKeyword(run.AttrTarget)
+	attrProcedure = temporal.NewSearchAttributeKeyKeyword(run.AttrProcedure)
+	attrPhase     = temporal.NewSearchAttributeKeyKeyword(run.AttrPhase)
+	attrOutcome   = temporal.NewSearchAttributeKeyKeyword(run.AttrOutcome)
+	attrDryRun    = temporal.NewSearchAttributeKeyBool(run.AttrDryRun)
+)
+
+// maxMemo bounds the document that is kept in the run's memo, in bytes.
+const maxMemo = 48 << 10
+
+// show publishes the document as it stands: in the memo, where it can be read without a worker; in
+// the Web UI's details; and in the search attributes, where the server has them.
+func (r *Run) show() {
+	doc := r.doc
+	if len(doc.Result) > maxMemo {
+		doc.Result = []byte("{}")
+	}
+	// These can only fail for values that cannot be encoded, and all of them can.
+	_ = workflow.UpsertMemo(r.ctx, map[string]any{run.MemoDocument: doc})
+	workflow.SetCurrentDetails(r.ctx, markdown(doc))
+	if r.target.Attributes {
+		_ = workflow.UpsertTypedSearchAttributes(r.ctx, attrTarget.ValueSet(doc.Target), attrProcedure.ValueSet(doc.Procedure),
+			attrPhase.ValueSet(phase(doc)), attrOutcome.ValueSet(string(doc.Outcome)), attrDryRun.ValueSet(doc.DryRun))
+	}
+}
+
+// phase is the name of the step in hand.
+func phase(doc run.Document) string {
+	if doc.Outcome.Ended() || len(doc.Steps) == 0 {
+		return string(doc.Outcome)
+	}
+	return doc.Steps[len(doc.Steps)-1].Name
+}
+
+// markdown is the document for the Web UI.
+func markdown(doc run.Document) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "**%s** of `%s`: **%s**\n\n%s\n\n", doc.Procedure, doc.Target, doc.Outcome, doc.Summary)
+	if doc.WaitingFor != "" {
+		fmt.Fprintf(&b, "**Waiting for a person:** %s\n\nGo on with `upkeep resume %s`, give up with `upkeep abandon %s`.\n\n", doc.WaitingFor, doc.RunID, doc.RunID)
+	}
+	b.WriteString("| step | verdict | seconds |\n| --- | --- | --- |\n")
+	for _, s := range doc.Steps {
+		verdict, took := string(s.Verdict), fmt.Sprintf("%.1f", s.Seconds)
+		if verdict == "" {
+			verdict, took = "running", ""
+		}
+		name := strings.ReplaceAll(s.Name, "|", "\\|")
+		if s.Detail != "" {
+			name += "<br>" + strings.NewReplacer("|", "\\|", "\n", " ").Replace(s.Detail)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", name, verdict, took)
+	}
+	if doc.Report != "" {
+		fmt.Fprintf(&b, "\nReport: `%s`\n", doc.Report)
+	}
+	return b.String()
+}

@@ -1,0 +1,190 @@
+package procedure
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/failure"
+)
+
+// Step is one activity of a run, as people see it.
+type Step struct {
+	Name     string // in words: "Compare the copy with the backup"
+	Activity string // the activity type
+	Options  Options
+	Queue    string // the database queue when empty
+}
+
+// Do runs a step to its end. What a person can mend parks the run, which then waits until it is told
+// to try again or to give up; any other error ends the step and is returned.
+func (r *Run) Do(step Step, arg, result any) error {
+	at := r.begin(step)
+	for {
+		err := r.once(step, arg, result)
+		if err == nil {
+			r.finish(at, run.Pass, "")
+			return nil
+		}
+		e := describe(err)
+		if failure.Class(e.Class) != failure.NeedsPerson || WorkerGone(err) || temporal.IsCanceledError(err) {
+			r.finish(at, failedVerdict(e), e.What)
+			return err
+		}
+		if err := r.park(e); err != nil {
+			r.finish(at, run.NotProven, e.What)
+			return err
+		}
+	}
+}
+
+// failedVerdict is the verdict of a step that ended with an error: what is wrong is a FAIL, what
+// could not be done proves nothing.
+func failedVerdict(e run.Error) run.Verdict {
+	if failure.Class(e.Class) == failure.Damaged {
+		return run.Fail
+	}
+	return run.NotProven
+}
+
+// Prove runs a step that checks, and gives the step the verdict of its checks.
+func (r *Run) Prove(step Step, arg any) (postgres.Proof, error) {
+	var proof postgres.Proof
+	if err := r.Do(step, arg, &proof); err != nil {
+		return proof, err
+	}
+	last := &r.doc.Steps[len(r.doc.Steps)-1]
+	last.Verdict = proof.Verdict
+	for _, c := range proof.Checks {
+		if c.Verdict != run.Pass && (last.Detail == "" || c.Verdict == run.Fail) {
+			last.Detail = limit(c.Name + ": " + c.Detail)
+		}
+	}
+	r.Judge(proof.Verdict)
+	r.show()
+	return proof, nil
+}
+
+// Detail adds a sentence to the newest step.
+func (r *Run) Detail(text string) {
+	r.doc.Steps[len(r.doc.Steps)-1].Detail = limit(text)
+	r.show()
+}
+
+// once executes the step's activity one time, with the retries that its options allow.
+func (r *Run) once(step Step, arg, result any) error {
+	o := step.Options.activity()
+	o.Summary = step.Name
+	o.TaskQueue = step.Queue
+	if o.TaskQueue == "" {
+		o.TaskQueue = run.DatabaseQueue
+	} else if o.TaskQueue != run.DatabaseQueue {
+		o.ScheduleToStartTimeout = workerReturnsWithin
+	}
+	return workflow.ExecuteActivity(workflow.WithActivityOptions(r.ctx, o), step.Activity, arg).Get(r.ctx, result)
+}
+
+// park makes the run wait for a person. It returns nil to try again.
+func (r *Run) park(e run.Error) error {
+	r.doc.Outcome = run.Waiting
+	r.doc.WaitingFor = e.What
+	if e.Remedy != "" {
+		r.doc.WaitingFor += "; to mend it: " + e.Remedy
+	}
+	r.parked, r.choice = true, nil
+	r.show()
+	err := workflow.Await(r.ctx, func() bool { return r.choice != nil })
+	r.parked = false
+	r.doc.Outcome, r.doc.WaitingFor = run.Running, ""
+	switch {
+	case err != nil:
+		return err // cancelled
+	case !r.choice.retry:
+		r.abandon = &r.choice.by
+		return errAbandoned
+	}
+	r.Say("tried again by %s", who(&r.choice.by))
+	r.show()
+	return nil
+}
+
+func (r *Run) begin(step Step) int {
+	r.doc.Steps = append(r.doc.Steps, run.Step{Name: step.Name})
+	r.began = append(r.began, workflow.Now(r.ctx))
+	if !r.doc.Outcome.Ended() {
+		r.doc.Summary = step.Name
+	}
+	r.show()
+	return len(r.doc.Steps) - 1
+}
+
+func (r *Run) finish(at int, v run.Verdict, detail string) {
+	s := &r.doc.Steps[at]
+	s.Verdict = v
+	s.Seconds = Seconds(workflow.Now(r.ctx).Sub(r.began[at]))
+	if detail != "" {
+		s.Detail = limit(detail)
+	}
+	r.show()
+}
+
+// Seconds is a duration in seconds, to the millisecond.
+func Seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
+
+// limit bounds a text that goes into the document, which is kept with every change of it.
+func limit(text string) string {
+	const most = 400
+	if r := []rune(text); len(r) > most {
+		return string(r[:most]) + "..."
+	}
+	return text
+}
+
+// WorkerGone reports whether a step never began because nobody served its queue.
+func WorkerGone(err error) bool {
+	var timeout *temporal.TimeoutError
+	return errors.As(err, &timeout) && timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
+}
+
+// Damaged reports whether a step found that data is wrong, rather than that it could not be done.
+func Damaged(err error) bool {
+	return err != nil && failure.Class(describe(err).Class) == failure.Damaged
+}
+
+// describe turns an activity's error into the document's. Whatever is not in the catalogue, and
+// whatever was retried to the end, is for a person to look at.
+func describe(err error) run.Error {
+	if f, ok := failure.As(err); ok {
+		return run.Error{Code: string(f.Code), Class: string(f.Class()), What: f.What, Remedy: f.Remedy}
+	}
+	var app *temporal.ApplicationError
+	if errors.As(err, &app) {
+		var e run.Error
+		if app.HasDetails() && app.Details(&e) == nil && e.Code != "" {
+			if failure.Class(e.Class) == failure.Transient {
+				e.Class = string(failure.NeedsPerson)
+				if e.Remedy == "" {
+					e.Remedy = "see the worker's log"
+				}
+				e.Remedy += ", then resume the run"
+			}
+			return e
+		}
+		return stillFailing(app.Message())
+	}
+	var timeout *temporal.TimeoutError
+	if errors.As(err, &timeout) {
+		return stillFailing(fmt.Sprintf("no worker finished the step in time (%s)", timeout.TimeoutType()))
+	}
+	return stillFailing(err.Error())
+}
+
+func stillFailing(what string) run.Error {
+	return run.Error{Code: string(failure.StillFailing), Class: string(failure.NeedsPerson), What: what, Remedy: "see the worker's log, then resume the run"}
+}

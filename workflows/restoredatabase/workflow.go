@@ -1,0 +1,99 @@
+// Package restoredatabase is the procedure RestoreDatabase.
+package restoredatabase
+
+import (
+	"fmt"
+
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	api "github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/restore"
+	"github.com/upkeep-run/upkeep/workflows/procedure"
+	"github.com/upkeep-run/upkeep/workflows/verifybackup"
+)
+
+// maxName is the longest name of a PostgreSQL database, in bytes.
+const maxName = 63
+
+// Workflow restores one backup beside the original.
+func Workflow(ctx workflow.Context, raw converter.RawValue) (*run.Document, error) {
+	return procedure.Execute(ctx, api.WorkflowType, raw, func(in *api.Input) *run.Common { return &in.Common }, body)
+}
+
+func body(r *procedure.Run, in api.Input) error {
+	if len(in.Database) > maxName {
+		return failure.New(failure.BadInput, "the database's name has %d bytes, more than %d", len(in.Database), maxName).Do("choose a shorter name")
+	}
+	b, err := verifybackup.Find(r, in.Backup)
+	if err != nil {
+		return err
+	}
+	if in.Database == "" {
+		in.Database = generated(b)
+	}
+	c := postgres.Copy{
+		Target: r.Target(), BackupID: b.BackupID, Database: restore.BuildName(r.Target().Name, b.BackupID, in.Database), Final: in.Database,
+		Owner: r.Key(), RunID: r.ID(), Place: postgres.Place{Kind: postgres.PlaceTarget, Queue: run.DatabaseQueue},
+	}
+	step := func(name, activity string, o procedure.Options) procedure.Step {
+		return procedure.Step{Name: name, Activity: activity, Options: o}
+	}
+	var plan postgres.RestorePlan
+	if err := r.Do(step("Plan the restore", postgres.PlanRestore, procedure.Quick), c, &plan); err != nil {
+		return err
+	}
+	if r.DryRun() {
+		r.SetResult(plan)
+		r.Say("dry run: would restore backup %s (%d rows of %d tables, about %d bytes of disk) as database %s", b.BackupID, plan.Rows, plan.Tables, plan.NeededBytes, in.Database)
+		return nil
+	}
+	result := api.Result{BackupID: b.BackupID, Database: in.Database, Verdict: run.NotProven}
+	r.SetResult(result)
+	stored, err := verifybackup.CheckFiles(r, b.BackupID)
+	result.Checks = stored.Checks
+	if err != nil || stored.Verdict != run.Pass {
+		result.Verdict = stored.Verdict
+		r.SetResult(result)
+		r.Say("backup %s is damaged; nothing was restored%s", b.BackupID, verifybackup.Remarks(stored))
+		return err
+	}
+	r.OnFailure(step("Remove the half database", postgres.DropCopy, procedure.Quick), c)
+	if err := r.Do(step("Create the database", postgres.CreateDatabase, procedure.Quick), c, &c); err != nil {
+		return err
+	}
+	var loaded postgres.LoadResult
+	if err := r.Do(step("Restore the rows", postgres.LoadRows, procedure.Long), c, &loaded); err != nil {
+		return err
+	}
+	proof, err := r.Prove(step("Compare the copy with the backup", postgres.Compare, procedure.Long), c)
+	result.Rows, result.Verdict, result.Checks = b.Rows, proof.Verdict, append(result.Checks, proof.Checks...)
+	r.SetResult(result)
+	if err != nil {
+		return err
+	}
+	if proof.Verdict == run.Fail {
+		r.Say("the copy of backup %s differs from it, so it is not kept%s", b.BackupID, verifybackup.Remarks(proof))
+		return nil
+	}
+	if err := r.Do(step("Give the copy its name", postgres.Publish, procedure.Quick), c, &c); err != nil {
+		return err
+	}
+	r.Say("backup %s is restored as database %s beside the original: %d rows, %s%s", b.BackupID, in.Database, b.Rows, proof.Verdict, verifybackup.Remarks(proof))
+	return nil
+}
+
+// generated names a database after the original and the moment that it shows. A later run of the same
+// backup chooses the same name, and so takes over what this one may leave half done.
+func generated(b postgres.BackupSummary) string {
+	suffix := "_restored_" + b.SnapshotAt.UTC().Format("20060102_150405")
+	name := b.Database
+	for len(name)+len(suffix) > maxName {
+		runes := []rune(name)
+		name = string(runes[:len(runes)-1])
+	}
+	return fmt.Sprint(name, suffix)
+}

@@ -1,0 +1,142 @@
+// Package verifybackup is the procedure VerifyBackup, and the restore into a scratch server by which
+// drills and verifications prove a backup.
+package verifybackup
+
+import (
+	"time"
+
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/api/run"
+	api "github.com/upkeep-run/upkeep/api/verifybackup"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/restore"
+	"github.com/upkeep-run/upkeep/workflows/procedure"
+)
+
+// placesTried is how many workers are tried when one after another goes away with its scratch server.
+const placesTried = 3
+
+// Workflow verifies one backup.
+func Workflow(ctx workflow.Context, raw converter.RawValue) (*run.Document, error) {
+	return procedure.Execute(ctx, api.WorkflowType, raw, func(in *api.Input) *run.Common { return &in.Common }, body)
+}
+
+func body(r *procedure.Run, in api.Input) error {
+	if in.Grade == "" {
+		in.Grade = api.Restored
+	}
+	if in.Grade != api.Stored && in.Grade != api.Decoded && in.Grade != api.Restored {
+		return failure.New(failure.BadInput, "the grade %.40q is unknown", in.Grade).Do("use stored, decoded or restored")
+	}
+	b, err := Find(r, in.Backup)
+	if err != nil {
+		return err
+	}
+	if r.DryRun() {
+		r.SetResult(b)
+		r.Say("dry run: would verify backup %s (%d rows of %d tables) at grade %s", b.BackupID, b.Rows, b.Tables, in.Grade)
+		return nil
+	}
+	result := api.Result{BackupID: b.BackupID, Grade: in.Grade, Verdict: run.NotProven}
+	add := func(p postgres.Proof) {
+		result.Checks = append(result.Checks, p.Checks...)
+		result.Verdict = p.Verdict
+		r.SetResult(result)
+	}
+	if in.Grade == api.Decoded {
+		p, err := look(r, b.BackupID, procedure.Step{Name: "Unpack and count every chunk", Activity: postgres.CheckDecoded, Options: procedure.Long})
+		add(p)
+		return say(r, b.BackupID, in.Grade, p, err)
+	}
+	p, err := CheckFiles(r, b.BackupID)
+	add(p)
+	if err != nil || in.Grade == api.Stored || p.Verdict != run.Pass {
+		return say(r, b.BackupID, in.Grade, p, err)
+	}
+	proven, err := Prove(r, b.BackupID)
+	add(proven.Proof)
+	return say(r, b.BackupID, in.Grade, proven.Proof, err)
+}
+
+func say(r *procedure.Run, backup string, grade api.Grade, p postgres.Proof, err error) error {
+	if err == nil {
+		r.Say("backup %s at grade %s: %s%s", backup, grade, p.Verdict, Remarks(p))
+	}
+	return err
+}
+
+// Remarks names the checks that did not pass, for a summary.
+func Remarks(p postgres.Proof) string {
+	text := ""
+	for _, c := range p.Checks {
+		if c.Verdict != run.Pass {
+			text += "; " + c.Name + " " + string(c.Verdict) + ": " + c.Detail
+		}
+	}
+	return text
+}
+
+// Find finds the backup that an input names; the newest when it names none.
+func Find(r *procedure.Run, backup string) (postgres.BackupSummary, error) {
+	if backup == "" {
+		backup = api.Latest
+	}
+	var b postgres.BackupSummary
+	err := r.Do(procedure.Step{Name: "Find the backup", Activity: postgres.FindBackup, Options: procedure.Quick},
+		postgres.FindRequest{Target: r.Target(), Backup: backup}, &b)
+	return b, err
+}
+
+// CheckFiles compares every file of the backup with its manifest.
+func CheckFiles(r *procedure.Run, backup string) (postgres.Proof, error) {
+	return look(r, backup, procedure.Step{Name: "Check every stored file", Activity: postgres.CheckStored, Options: procedure.Long})
+}
+
+func look(r *procedure.Run, backup string, step procedure.Step) (postgres.Proof, error) {
+	return r.Prove(step, postgres.BackupRequest{Target: r.Target(), BackupID: backup})
+}
+
+// Proven is a proof and what it took.
+type Proven struct {
+	postgres.Proof
+	Loaded      postgres.LoadResult
+	RestoreTime time.Duration // from the empty server to the last valid constraint
+}
+
+// Prove restores a backup into a scratch server, compares the copy with it, and removes the copy. A
+// worker that goes away with its private server for good is replaced by another.
+func Prove(r *procedure.Run, backup string) (Proven, error) {
+	name := restore.BuildName(r.Target().Name, backup, "")
+	base := postgres.Copy{Target: r.Target(), BackupID: backup, Database: name, Final: name, Owner: r.Key(), RunID: r.ID()}
+	for try := 1; ; try++ {
+		p, err := proveOnce(r, base)
+		if !procedure.WorkerGone(err) || try == placesTried {
+			return p, err
+		}
+	}
+}
+
+func proveOnce(r *procedure.Run, c postgres.Copy) (Proven, error) {
+	var p Proven
+	if err := r.Do(procedure.Step{Name: "Prepare a scratch server", Activity: postgres.PrepareScratch, Options: procedure.Quick}, c, &c.Place); err != nil {
+		return p, err
+	}
+	on := func(name, activity string, o procedure.Options) procedure.Step {
+		return procedure.Step{Name: name, Activity: activity, Options: o, Queue: c.Place.Queue}
+	}
+	r.Always(on("Remove the copy", postgres.DropCopy, procedure.Quick), c)
+	began := r.Now()
+	if err := r.Do(on("Create the database", postgres.CreateDatabase, procedure.Quick), c, &c); err != nil {
+		return p, err
+	}
+	if err := r.Do(on("Restore into the scratch server", postgres.LoadRows, procedure.Long), c, &p.Loaded); err != nil {
+		return p, err
+	}
+	p.RestoreTime = r.Now().Sub(began)
+	var err error
+	p.Proof, err = r.Prove(on("Compare the copy with the backup", postgres.Compare, procedure.Long), c)
+	return p, err
+}
