@@ -7,6 +7,8 @@ const (
 	UnknownTarget      Code = "UnknownTarget"      // no target of that name in the configuration
 	UnknownBackup      Code = "UnknownBackup"      // no backup of that id, or none at all
 	UnknownRun         Code = "UnknownRun"         // no run of that id
+	RunExists          Code = "RunExists"          // a run of that id was started before
+	NotWaiting         Code = "NotWaiting"         // a decision for a run that waits for none
 	DatabaseExists     Code = "DatabaseExists"     // a restore would land on an existing database
 	ServerTooNew       Code = "ServerTooNew"       // the server is newer than the pg_dump at hand
 	RowSecurity        Code = "RowSecurity"        // row-level security would hide rows from the reader
@@ -41,6 +43,7 @@ var catalogue = map[Code]Class{
 	BadInput: InvalidInput, BadConfig: InvalidInput,
 	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
 	DatabaseExists: Precondition, ServerTooNew: Precondition, RowSecurity: Precondition,
+	RunExists: Precondition, NotWaiting: Refused,
 	RowTooLong: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,

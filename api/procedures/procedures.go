@@ -1,0 +1,75 @@
+// Package procedures lists the procedures that there are, for commands and documentation.
+package procedures
+
+import (
+	"reflect"
+	"sort"
+	"strings"
+
+	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/verifybackup"
+)
+
+// Procedure is one kind of maintenance.
+type Procedure struct {
+	Name    string  `json:"name"`
+	Purpose string  `json:"purpose"`
+	Input   []Field `json:"input"`
+
+	input func() any
+}
+
+// Field is a field of a procedure's input.
+type Field struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	Help string `json:"help"`
+}
+
+// help says what each field is for; a field has the same meaning wherever it is.
+var help = map[string]string{
+	"target":   "the target in upkeep.yaml; may be left out when there is only one",
+	"dryRun":   "say what would be done and change nothing",
+	"backup":   "a backup's id, or latest",
+	"grade":    "how deep to look: stored, decoded or restored (the default, and the only one that proves)",
+	"database": "the name of the new database, which must not exist; generated when left out",
+}
+
+// All lists the procedures by name.
+func All() []Procedure {
+	all := []Procedure{
+		describe(backupdatabase.WorkflowType, backupdatabase.Purpose, func() any { return new(backupdatabase.Input) }),
+		describe(drillrecovery.WorkflowType, drillrecovery.Purpose, func() any { return new(drillrecovery.Input) }),
+		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
+		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	return all
+}
+
+// NewInput returns a pointer to an empty input of the procedure.
+func (p Procedure) NewInput() any { return p.input() }
+
+func describe(name, purpose string, input func() any) Procedure {
+	p := Procedure{Name: name, Purpose: purpose, input: input}
+	collect(reflect.TypeOf(input()).Elem(), &p.Input)
+	return p
+}
+
+func collect(t reflect.Type, into *[]Field) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			collect(f.Type, into)
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		kind := "string"
+		if f.Type.Kind() == reflect.Bool {
+			kind = "true or false"
+		}
+		*into = append(*into, Field{Name: name, Type: kind, Help: help[name]})
+	}
+}

@@ -1,0 +1,17 @@
+// Command upkeep starts and steers runs.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/upkeep-run/upkeep/starter"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	os.Exit(starter.Main(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}

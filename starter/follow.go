@@ -1,0 +1,268 @@
+package starter
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/progress"
+	"github.com/upkeep-run/upkeep/internal/report"
+)
+
+const (
+	// lookEvery is how often a run is looked at while it is followed.
+	lookEvery = 400 * time.Millisecond
+	// sparse is how often progress is said where the output is no terminal.
+	sparse = 10 * time.Second
+)
+
+// quietLog keeps the SDK's own lines out of what a person reads.
+var quietLog = slog.New(slog.DiscardHandler)
+
+// follow shows a run until it ends and returns its outcome as an exit code.
+func (c *cli) follow(ctx context.Context, s *Starter, id string) error {
+	doc, err := Follow(ctx, s, id, c.err)
+	if ctx.Err() != nil {
+		fmt.Fprintf(c.err, "\ndetached; the run goes on. Look at it with: upkeep show %s; end it with: upkeep cancel %s\n", id, id)
+		if c.output == "json" && doc != nil {
+			c.json(doc)
+		}
+		return Exit{ExitDetached}
+	}
+	if err != nil {
+		return err
+	}
+	if c.output == "json" {
+		c.json(doc)
+	} else {
+		c.print(doc, nil)
+	}
+	if code := ExitCode(doc); code != ExitSucceeded {
+		return Exit{code}
+	}
+	return nil
+}
+
+// Follow watches a run until it ends or the context does, writing its progress to out, and returns
+// its newest document.
+func Follow(ctx context.Context, s *Starter, id string, out io.Writer) (*run.Document, error) {
+	l := &live{out: out, terminal: isTerminal(out), began: time.Now()}
+	fmt.Fprintf(out, "run %s\n", id)
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var newest *run.Document
+	failures := 0
+	for {
+		doc, p, err := s.Look(ctx, id)
+		switch {
+		case err == nil:
+			failures = 0
+			newest = doc
+			l.show(doc, p)
+			if doc.Outcome.Ended() {
+				l.clear()
+				return doc, nil
+			}
+		case ctx.Err() == nil:
+			if failures++; failures == 5 {
+				l.line("Temporal does not answer; still trying: %v", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			l.clear()
+			return newest, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+}
+
+// live says what has changed since the last look.
+type live struct {
+	out      io.Writer
+	terminal bool
+	began    time.Time
+	said     int    // steps whose end was said
+	waiting  string // what was said last of waiting
+	saidAt   time.Time
+	phase    string
+	phaseAt  time.Time
+	drawn    bool // a line that is rewritten stands on the terminal
+}
+
+func (l *live) line(format string, args ...any) {
+	l.clear()
+	fmt.Fprintf(l.out, "%8s  %s\n", clock(time.Since(l.began)), fmt.Sprintf(format, args...))
+	l.saidAt = time.Now()
+}
+
+func (l *live) clear() {
+	if l.drawn {
+		fmt.Fprint(l.out, "\r\033[K")
+		l.drawn = false
+	}
+}
+
+func (l *live) show(doc *run.Document, p *progress.Progress) {
+	for ; l.said < len(doc.Steps) && doc.Steps[l.said].Verdict != ""; l.said++ {
+		s := doc.Steps[l.said]
+		text := fmt.Sprintf("%s: %s in %.1f s", s.Name, s.Verdict, s.Seconds)
+		if s.Detail != "" {
+			text += " (" + s.Detail + ")"
+		}
+		l.line("%s", text)
+	}
+	if doc.WaitingFor != l.waiting {
+		if l.waiting = doc.WaitingFor; l.waiting != "" {
+			l.line("WAITING for a person: %s", l.waiting)
+			l.line("when it is mended: upkeep resume %s; to give up: upkeep abandon %s", doc.RunID, doc.RunID)
+		}
+	}
+	if doc.Outcome != run.Running {
+		return
+	}
+	text := doc.Summary
+	if p != nil {
+		text += ": " + l.measure(*p)
+	}
+	if l.terminal {
+		l.clear()
+		fmt.Fprintf(l.out, "%8s  %s", clock(time.Since(l.began)), short(text, 110))
+		l.drawn = true
+	} else if time.Since(l.saidAt) >= sparse {
+		l.line("%s", text)
+	}
+}
+
+// measure writes how far a step is, and how long the rest may take.
+func (l *live) measure(p progress.Progress) string {
+	if p.Phase != l.phase {
+		l.phase, l.phaseAt = p.Phase, time.Now()
+	}
+	text := p.Phase
+	if p.Total > 0 {
+		text += fmt.Sprintf(" %d%%", min(100, p.Done*100/p.Total))
+	}
+	amount := func(n int64) string {
+		if p.Unit == "bytes" {
+			return report.Bytes(n)
+		}
+		return fmt.Sprintf("%d %s", n, p.Unit)
+	}
+	if p.Done > 0 {
+		text += ", " + amount(p.Done)
+		if p.Total > 0 {
+			text += " of " + amount(p.Total)
+		}
+	}
+	if spent := time.Since(l.phaseAt); p.Total > p.Done && p.Done > 0 && spent > 3*time.Second {
+		text += ", about " + clock(time.Duration(float64(spent)*float64(p.Total-p.Done)/float64(p.Done))) + " to go"
+	}
+	if p.Note != "" {
+		text += " (" + p.Note + ")"
+	}
+	return text
+}
+
+func clock(d time.Duration) string {
+	s := int(d.Seconds())
+	if s >= 3600 {
+		return fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60)
+	}
+	return fmt.Sprintf("%d:%02d", s/60, s%60)
+}
+
+func short(s string, n int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+// print shows a run's document to a person.
+func (c *cli) print(doc *run.Document, p *progress.Progress) {
+	Print(c.out, doc)
+	if p != nil {
+		fmt.Fprintf(c.out, "now: %s\n", (&live{}).measure(*p))
+	}
+}
+
+// Print writes a run's document for a person.
+func Print(out io.Writer, doc *run.Document) {
+	fmt.Fprintf(out, "\n%s of %s: %s\n%s\n\n", doc.Procedure, doc.Target, doc.Outcome, clean(doc.Summary))
+	if doc.WaitingFor != "" {
+		fmt.Fprintf(out, "WAITING for a person: %s\n  when it is mended:  upkeep resume %s\n  to give up:         upkeep abandon %s\n\n", clean(doc.WaitingFor), doc.RunID, doc.RunID)
+	}
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	for _, s := range doc.Steps {
+		verdict, took := string(s.Verdict), fmt.Sprintf("%.1f s", s.Seconds)
+		if verdict == "" {
+			verdict, took = "running", ""
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\n", verdict, clean(s.Name), took)
+	}
+	_ = w.Flush() // the writer below is the caller's
+	if checks := Checks(doc); len(checks) > 0 {
+		fmt.Fprintln(out)
+		for _, check := range checks {
+			fmt.Fprintf(w, "  %s\t%s\t%s\n", check.Verdict, clean(check.Name), clean(check.Detail))
+		}
+		_ = w.Flush()
+	}
+	for _, l := range doc.Left {
+		fmt.Fprintf(out, "left over: %s\n", clean(l))
+	}
+	if doc.Report != "" {
+		fmt.Fprintf(out, "\nreport: %s\n", doc.Report)
+	}
+	fmt.Fprintf(out, "run:    %s\n", doc.RunID)
+}
+
+// Checks are the checks in a run's result.
+func Checks(doc *run.Document) []run.Check {
+	var result struct {
+		Checks []run.Check `json:"checks"`
+	}
+	if err := json.Unmarshal(doc.Result, &result); err != nil {
+		return nil
+	}
+	return result.Checks
+}
+
+// clean keeps a name from a database from steering a terminal.
+func clean(s string) string { return short(s, 600) }
+
+func (c *cli) table(runs []Listed) {
+	if len(runs) == 0 {
+		fmt.Fprintln(c.out, "no runs; start one with: upkeep run DrillRecovery --target NAME --wait")
+		return
+	}
+	w := tabwriter.NewWriter(c.out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "RUN\tPROCEDURE\tTARGET\tOUTCOME\tSTARTED\tSECONDS\tSUMMARY")
+	for _, r := range runs {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%.0f\t%s\n", short(r.RunID, 80), r.Procedure, r.Target, r.Outcome, r.StartedAt.Local().Format("2006-01-02 15:04"), r.Seconds, short(r.Summary, 80))
+	}
+	_ = w.Flush()
+}
