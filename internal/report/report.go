@@ -1,5 +1,6 @@
 // Package report writes what a run did for people: a page that a browser shows without a network or
-// a script, and the same as Markdown. Both follow from the run's document alone.
+// a script, the same as Markdown, and a short text for a terminal. All follow from the run's document
+// alone, so writing them twice gives the same bytes.
 package report
 
 import (
@@ -11,16 +12,19 @@ import (
 	"sort"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/format"
 )
 
 //go:embed report.html.tmpl
 var pageText string
 
 var page = template.Must(template.New("report").Funcs(template.FuncMap{
-	"verdict": func(v run.Verdict) string { return strings.ToLower(strings.ReplaceAll(string(v), "_", "-")) },
-	"seconds": func(s float64) string { return fmt.Sprintf("%.1f s", s) },
+	"css":     func(v run.Verdict) string { return strings.ToLower(strings.ReplaceAll(string(v), "_", "-")) },
+	"words":   words,
+	"seconds": Seconds,
 }).Parse(pageText))
 
 // view is a document with its result laid out.
@@ -31,52 +35,92 @@ type view struct {
 	Checks  []run.Check
 	Facts   []fact
 	Scope   string
-	Longest float64
+	Restore string // the command that brings the run's backup back
+	Folder  string // of the run's backup, in the store
+	longest float64
 }
 
 // fact is one value of a result.
 type fact struct{ Name, Value string }
 
-// Percent is a step's share of the longest step, for its bar.
-func (v view) Percent(s run.Step) int {
-	if v.Longest <= 0 {
+// Share is a step's part of the longest step in percent, for its bar.
+func (v view) Share(s run.Step) int {
+	if v.longest <= 0 {
 		return 0
 	}
-	return int(s.Seconds / v.Longest * 100)
+	return int(s.Seconds / v.longest * 100)
 }
 
 func lay(doc run.Document, ended time.Time) view {
 	v := view{Document: doc, EndedAt: ended.UTC().Format(time.RFC1123)}
-	var result map[string]any
-	d := json.NewDecoder(bytes.NewReader(doc.Result))
-	d.UseNumber()
-	if d.Decode(&result) == nil {
-		var known struct {
-			Verdict run.Verdict `json:"verdict"`
-			Checks  []run.Check `json:"checks"`
-			Scope   string      `json:"scope"`
-		}
-		if json.Unmarshal(doc.Result, &known) == nil {
-			v.Verdict, v.Checks, v.Scope = known.Verdict, known.Checks, known.Scope
-		}
-		for name, value := range result {
-			if name == "checks" || name == "verdict" || name == "scope" {
-				continue
-			}
-			text := fmt.Sprint(value)
-			if n, ok := value.(json.Number); ok && strings.HasPrefix(name, "bytes") {
-				if i, err := n.Int64(); err == nil {
-					text = Bytes(i)
-				}
-			}
-			v.Facts = append(v.Facts, fact{name, text})
-		}
-		sort.Slice(v.Facts, func(i, j int) bool { return v.Facts[i].Name < v.Facts[j].Name })
+	var known struct {
+		Verdict run.Verdict `json:"verdict"`
+		Checks  []run.Check `json:"checks"`
+		Scope   string      `json:"scope"`
+		Backup  string      `json:"backupId"`
 	}
+	// A result of another shape has none of these: that is no error, it has only figures.
+	_ = json.Unmarshal(doc.Result, &known)
+	v.Verdict, v.Checks, v.Scope = known.Verdict, known.Checks, known.Scope
+	if format.ValidID(known.Backup) && format.ValidID(doc.Target) {
+		v.Restore = fmt.Sprintf("upkeep run RestoreDatabase --target %s --set backup=%s --wait", doc.Target, known.Backup)
+		v.Folder = strings.TrimSuffix(format.BackupKey(doc.Target, known.Backup, ""), "/")
+	}
+	v.Facts = facts(doc.Result)
 	for _, s := range doc.Steps {
-		v.Longest = max(v.Longest, s.Seconds)
+		v.longest = max(v.longest, s.Seconds)
 	}
 	return v
+}
+
+// facts are the plain values of a result, by name.
+func facts(result json.RawMessage) []fact {
+	var values map[string]any
+	d := json.NewDecoder(bytes.NewReader(result))
+	d.UseNumber()
+	if err := d.Decode(&values); err != nil {
+		return nil
+	}
+	var out []fact
+	for name, value := range values {
+		switch name {
+		case "checks", "verdict", "scope":
+			continue // they have their own place
+		}
+		if text := plainValue(name, value); text != "" {
+			out = append(out, fact{words(name), text})
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out
+}
+
+// plainValue writes a value for people; "" for what has no short form.
+func plainValue(name string, value any) string {
+	switch v := value.(type) {
+	case string:
+		return v
+	case bool:
+		return fmt.Sprint(v)
+	case json.Number:
+		whole, err := v.Int64()
+		if err != nil {
+			return v.String()
+		}
+		if strings.Contains(strings.ToLower(name), "bytes") && whole >= 0 {
+			return Bytes(whole)
+		}
+		return Count(whole)
+	case []any:
+		var parts []string
+		for _, p := range v {
+			if text := plainValue("", p); text != "" {
+				parts = append(parts, text)
+			}
+		}
+		return strings.Join(parts, ", ")
+	}
+	return ""
 }
 
 // HTML writes the page.
@@ -88,52 +132,26 @@ func HTML(doc run.Document, ended time.Time) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Markdown writes the same as text.
-func Markdown(doc run.Document, ended time.Time) string {
-	v := lay(doc, ended)
+// words writes a field's name as words: "bytesStored" becomes "bytes stored".
+func words(name string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# %s of %s: %s\n\n", plain(doc.Procedure), plain(doc.Target), doc.Outcome)
-	if v.Verdict != "" {
-		fmt.Fprintf(&b, "**%s**\n\n", v.Verdict)
-	}
-	fmt.Fprintf(&b, "%s\n\nRun `%s`, ended %s.\n", plain(doc.Summary), code(doc.RunID), v.EndedAt)
-	if doc.DryRun {
-		b.WriteString("\nA dry run: nothing was changed.\n")
-	}
-	if len(v.Checks) > 0 {
-		b.WriteString("\n| check | verdict | what was found |\n| --- | --- | --- |\n")
-		for _, c := range v.Checks {
-			fmt.Fprintf(&b, "| %s | %s | %s |\n", plain(c.Name), c.Verdict, plain(c.Detail))
+	for i, r := range name {
+		if unicode.IsUpper(r) && i > 0 {
+			b.WriteByte(' ')
 		}
+		b.WriteRune(unicode.ToLower(r))
 	}
-	b.WriteString("\n| step | verdict | seconds |\n| --- | --- | --- |\n")
-	for _, s := range doc.Steps {
-		fmt.Fprintf(&b, "| %s | %s | %.1f |\n", plain(s.Name), s.Verdict, s.Seconds)
-	}
-	if len(v.Facts) > 0 {
-		b.WriteString("\n| | |\n| --- | --- |\n")
-		for _, f := range v.Facts {
-			fmt.Fprintf(&b, "| %s | %s |\n", plain(f.Name), plain(f.Value))
-		}
-	}
-	if len(doc.Left) > 0 {
-		b.WriteString("\n## Left over, for a person to clear away\n\n")
-		for _, l := range doc.Left {
-			fmt.Fprintf(&b, "- %s\n", plain(l))
-		}
-	}
-	if v.Scope != "" {
-		fmt.Fprintf(&b, "\n## Scope\n\n%s\n", plain(v.Scope))
-	}
-	return b.String()
+	return strings.TrimSuffix(b.String(), " id")
 }
 
-// plain keeps a text from being read as Markdown or HTML.
-func plain(s string) string {
-	return strings.NewReplacer("|", "\\|", "\n", " ", "\r", " ", "<", "&lt;", ">", "&gt;", "`", "\\`", "[", "\\[", "*", "\\*").Replace(s)
+// Seconds writes a duration for people.
+func Seconds(s float64) string {
+	d := time.Duration(s * float64(time.Second))
+	if d < time.Minute {
+		return fmt.Sprintf("%.1f s", s)
+	}
+	return d.Round(time.Second).String()
 }
-
-func code(s string) string { return strings.NewReplacer("`", "'", "\n", " ").Replace(s) }
 
 // Bytes writes a size for people.
 func Bytes(n int64) string {
@@ -148,4 +166,17 @@ func Bytes(n int64) string {
 	default:
 		return fmt.Sprintf("%.2f GiB", f/k/k/k)
 	}
+}
+
+// Count writes a whole number with its thousands apart.
+func Count(n int64) string {
+	digits := fmt.Sprint(n)
+	sign := ""
+	if n < 0 {
+		sign, digits = "-", digits[1:]
+	}
+	for at := len(digits) - 3; at > 0; at -= 3 {
+		digits = digits[:at] + "," + digits[at:]
+	}
+	return sign + digits
 }
