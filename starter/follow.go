@@ -2,7 +2,6 @@ package starter
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/report"
 )
@@ -70,6 +70,9 @@ func Follow(ctx context.Context, s *Starter, id string, out io.Writer) (*run.Doc
 				l.clear()
 				return doc, nil
 			}
+		case failure.Is(err, failure.UnknownRun):
+			l.clear()
+			return newest, err
 		case ctx.Err() == nil:
 			if failures++; failures == 5 {
 				l.line("Temporal does not answer; still trying: %v", err)
@@ -201,58 +204,16 @@ func short(s string, n int) string {
 	return s
 }
 
+// Print writes a run's document for a person.
+func Print(out io.Writer, doc *run.Document) { fmt.Fprint(out, report.Text(*doc)) }
+
 // print shows a run's document to a person.
 func (c *cli) print(doc *run.Document, p *progress.Progress) {
 	Print(c.out, doc)
 	if p != nil {
-		fmt.Fprintf(c.out, "now: %s\n", (&live{}).measure(*p))
+		fmt.Fprintf(c.out, "Now:    %s\n", short((&live{}).measure(*p), 200))
 	}
 }
-
-// Print writes a run's document for a person.
-func Print(out io.Writer, doc *run.Document) {
-	fmt.Fprintf(out, "\n%s of %s: %s\n%s\n\n", doc.Procedure, doc.Target, doc.Outcome, clean(doc.Summary))
-	if doc.WaitingFor != "" {
-		fmt.Fprintf(out, "WAITING for a person: %s\n  when it is mended:  upkeep resume %s\n  to give up:         upkeep abandon %s\n\n", clean(doc.WaitingFor), doc.RunID, doc.RunID)
-	}
-	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-	for _, s := range doc.Steps {
-		verdict, took := string(s.Verdict), fmt.Sprintf("%.1f s", s.Seconds)
-		if verdict == "" {
-			verdict, took = "running", ""
-		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\n", verdict, clean(s.Name), took)
-	}
-	_ = w.Flush() // the writer below is the caller's
-	if checks := Checks(doc); len(checks) > 0 {
-		fmt.Fprintln(out)
-		for _, check := range checks {
-			fmt.Fprintf(w, "  %s\t%s\t%s\n", check.Verdict, clean(check.Name), clean(check.Detail))
-		}
-		_ = w.Flush()
-	}
-	for _, l := range doc.Left {
-		fmt.Fprintf(out, "left over: %s\n", clean(l))
-	}
-	if doc.Report != "" {
-		fmt.Fprintf(out, "\nreport: %s\n", doc.Report)
-	}
-	fmt.Fprintf(out, "run:    %s\n", doc.RunID)
-}
-
-// Checks are the checks in a run's result.
-func Checks(doc *run.Document) []run.Check {
-	var result struct {
-		Checks []run.Check `json:"checks"`
-	}
-	if err := json.Unmarshal(doc.Result, &result); err != nil {
-		return nil
-	}
-	return result.Checks
-}
-
-// clean keeps a name from a database from steering a terminal.
-func clean(s string) string { return short(s, 600) }
 
 func (c *cli) table(runs []Listed) {
 	if len(runs) == 0 {

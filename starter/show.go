@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	commonpb "go.temporal.io/api/common/v1"
@@ -27,6 +29,10 @@ const (
 	askFor = 1200 * time.Millisecond
 	// maxDocument bounds a document in the store, in bytes.
 	maxDocument = 4 << 20
+	// maxListed bounds how many runs are looked at for a list.
+	maxListed = 2000
+	// waitsForWorker is the summary of a run that no worker has taken up yet.
+	waitsForWorker = "waiting for a worker"
 )
 
 // Show returns how a run stands. It needs no worker: the document is in the run's memo while it runs,
@@ -84,7 +90,7 @@ func (s *Starter) fromTemporal(ctx context.Context, id string) (*run.Document, *
 
 // fromInfo reads the document in a run's memo; a run that has shown none yet gets an empty one.
 func fromInfo(info *workflowpb.WorkflowExecutionInfo) *run.Document {
-	doc := &run.Document{RunID: info.GetExecution().GetWorkflowId(), Procedure: info.GetType().GetName(), Outcome: run.Running, Summary: "waiting for a worker"}
+	doc := &run.Document{RunID: info.GetExecution().GetWorkflowId(), Procedure: info.GetType().GetName(), Outcome: run.Running, Summary: waitsForWorker}
 	if p := info.GetMemo().GetFields()[run.MemoDocument]; p != nil {
 		var shown run.Document
 		if decode(p, &shown) == nil {
@@ -132,11 +138,20 @@ func (s *Starter) close(ctx context.Context, info *workflowpb.WorkflowExecutionI
 		return
 	}
 	doc.WaitingFor = ""
+	for i := range doc.Steps {
+		if doc.Steps[i].Verdict == "" {
+			doc.Steps[i].Verdict = run.NotProven // it was cut off
+		}
+	}
 	switch info.GetStatus() {
 	case enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED:
 		doc.Outcome, doc.Summary = run.Cancelled, "terminated from outside"
-		if a := last.GetWorkflowExecutionTerminatedEventAttributes(); a.GetReason() != "" {
-			doc.Summary += ": " + a.GetReason()
+		a := last.GetWorkflowExecutionTerminatedEventAttributes()
+		if a.GetIdentity() != "" {
+			doc.Summary += " by " + a.GetIdentity()
+		}
+		if a.GetReason() != "" {
+			doc.Summary += " (" + a.GetReason() + ")"
 		}
 		doc.Summary += "; nothing was undone, a new run takes over what it left"
 	case enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
@@ -145,7 +160,7 @@ func (s *Starter) close(ctx context.Context, info *workflowpb.WorkflowExecutionI
 		doc.Outcome, doc.Summary = run.Cancelled, "cancelled"
 	case enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED:
 		doc.Outcome = run.Succeeded
-	default:
+	default: // it failed without a document: a fault of the workflow's code
 		doc.Outcome, doc.Summary = run.Failed, last.GetWorkflowExecutionFailedEventAttributes().GetFailure().GetMessage()
 	}
 }
@@ -208,23 +223,14 @@ type Filter struct {
 
 // Runs lists runs, the newest first.
 func (s *Starter) Runs(ctx context.Context, f Filter) ([]Listed, error) {
-	query := ""
-	for _, p := range procedures.All() {
-		if query != "" {
-			query += ", "
-		}
-		query += "'" + p.Name + "'"
+	query, err := typesQuery(f.Procedure)
+	if err != nil {
+		return nil, err
 	}
-	if f.Procedure != "" {
-		if _, err := find(f.Procedure); err != nil {
-			return nil, err
-		}
-		query = "'" + f.Procedure + "'"
-	}
-	out := []Listed{}
+	var found []Listed
 	var page []byte
-	for {
-		r, err := s.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: "WorkflowType IN (" + query + ")", PageSize: 200, NextPageToken: page})
+	for len(found) < maxListed {
+		r, err := s.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{Query: query, PageSize: 200, NextPageToken: page})
 		if err != nil {
 			return nil, unreachable(err)
 		}
@@ -233,22 +239,41 @@ func (s *Starter) Runs(ctx context.Context, f Filter) ([]Listed, error) {
 			if info.GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING && !doc.Outcome.Ended() {
 				s.close(ctx, info, doc)
 			}
-			if f.Target != "" && doc.Target != f.Target || f.Outcome != "" && string(doc.Outcome) != f.Outcome {
-				continue
-			}
-			l := Listed{Document: *doc, StartedAt: info.GetStartTime().AsTime()}
-			end := time.Now()
-			if info.GetCloseTime() != nil {
-				end = info.GetCloseTime().AsTime()
-			}
-			l.Seconds = end.Sub(l.StartedAt).Round(time.Millisecond).Seconds()
-			out = append(out, l)
-			if f.Limit > 0 && len(out) == f.Limit {
-				return out, nil
+			if (f.Target == "" || doc.Target == f.Target) && (f.Outcome == "" || strings.EqualFold(string(doc.Outcome), f.Outcome)) {
+				found = append(found, listed(info, doc))
 			}
 		}
 		if page = r.GetNextPageToken(); len(page) == 0 {
-			return out, nil
+			break
 		}
 	}
+	// The server lists running runs before ended ones, whenever they began.
+	slices.SortStableFunc(found, func(a, b Listed) int { return b.StartedAt.Compare(a.StartedAt) })
+	if f.Limit > 0 && len(found) > f.Limit {
+		found = found[:f.Limit]
+	}
+	return append([]Listed{}, found...), nil // never nil: an empty list is one in JSON too
+}
+
+func listed(info *workflowpb.WorkflowExecutionInfo, doc *run.Document) Listed {
+	l := Listed{Document: *doc, StartedAt: info.GetStartTime().AsTime()}
+	end := time.Now()
+	if info.GetCloseTime() != nil {
+		end = info.GetCloseTime().AsTime()
+	}
+	l.Seconds = end.Sub(l.StartedAt).Round(time.Millisecond).Seconds()
+	return l
+}
+
+// typesQuery asks for the runs of one procedure, or of all.
+func typesQuery(procedure string) (string, error) {
+	if procedure != "" {
+		_, err := find(procedure)
+		return "WorkflowType = '" + procedure + "'", err
+	}
+	var types []string
+	for _, p := range procedures.All() {
+		types = append(types, "'"+p.Name+"'")
+	}
+	return "WorkflowType IN (" + strings.Join(types, ", ") + ")", nil
 }

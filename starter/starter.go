@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -42,7 +41,11 @@ type Order struct {
 	ID        string            // the run's id; made when empty
 }
 
-var secretInURL = regexp.MustCompile(`://[^/@\s:]*:[^/@\s]+@`)
+var secretInURL = regexp.MustCompile(`(?i)://[^/@\s:]*:[^/@\s]+@|[?&](ssl)?password=|\bpassword=`)
+
+// HoldsSecret reports whether a text, such as a command's argument, has a password in it as those of
+// databases are written: in a url, or as password=.
+func HoldsSecret(text string) bool { return secretInURL.MatchString(text) }
 
 // Prepare checks an order against the procedure's input and returns the JSON that starts it. Nothing
 // is started by a mistake.
@@ -82,9 +85,9 @@ func Prepare(o Order) (json.RawMessage, error) {
 	}
 	data, err := json.Marshal(fields)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("encode the input: %w", err)
 	}
-	if secretInURL.Match(data) {
+	if HoldsSecret(string(data)) {
 		return nil, failure.New(failure.BadInput, "the input holds a url with a password").Do("keep passwords out of inputs; name them in upkeep.yaml with passwordFrom")
 	}
 	return data, strictjson.Decode(data, p.NewInput())
@@ -109,18 +112,21 @@ func fieldNames(p procedures.Procedure) []string {
 	return names
 }
 
+// typed writes a text as the JSON value that the field takes.
 func typed(name, text string, kind reflect.Type) (json.RawMessage, error) {
-	if kind.Kind() == reflect.Bool {
-		v, err := strconv.ParseBool(text)
-		if err != nil {
-			return nil, failure.New(failure.BadInput, "field %q is %.40q and must be true or false", name, text).Do("write --set %s=true", name)
-		}
-		return json.Marshal(v)
+	if kind.Kind() == reflect.String {
+		return json.Marshal(text)
 	}
-	return json.Marshal(text)
+	value := reflect.New(kind)
+	if err := json.Unmarshal([]byte(text), value.Interface()); err != nil {
+		return nil, failure.New(failure.BadInput, "field %q is %.40q and must be %s", name, text, strictjson.Wants(kind)).Do("correct --set %s=...", name)
+	}
+	return json.RawMessage(text), nil
 }
 
-// Start starts a run and returns its id.
+// Start starts a run and returns its id. An order whose id has a run of the same procedure and input
+// already starts nothing: that run is the answer, unless it failed, was refused or cancelled, when it
+// is started anew. So an order may be given twice and is done once.
 func (s *Starter) Start(ctx context.Context, o Order) (string, error) {
 	input, err := Prepare(o)
 	if err != nil {
@@ -133,28 +139,52 @@ func (s *Starter) Start(ctx context.Context, o Order) (string, error) {
 	if o.Target != "" {
 		what += " of " + o.Target
 	}
+	shown := whole(&run.Document{RunID: o.ID, Procedure: o.Procedure, Target: o.Target, Outcome: run.Running, Summary: waitsForWorker, DryRun: o.DryRun})
 	_, err = s.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID: o.ID, TaskQueue: run.WorkflowQueue, StaticSummary: what,
+		ID: o.ID, TaskQueue: run.WorkflowQueue, StaticSummary: what, Memo: map[string]any{run.MemoDocument: shown},
 		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
-		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 	}, o.Procedure, input)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &started) {
-		return "", failure.New(failure.RunExists, "there is a run %s already", o.ID).Do("look at it with: upkeep show %s; or choose another --id", o.ID)
+	switch {
+	case err == nil:
+		return o.ID, nil
+	case errors.As(err, &started):
+		return o.ID, s.same(ctx, o, input)
 	}
+	return "", unreachable(err)
+}
+
+// same returns nil if the run of the order's id is what the order asks for.
+func (s *Starter) same(ctx context.Context, o Order, input json.RawMessage) error {
+	events := s.Client.GetWorkflowHistory(ctx, o.ID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	if !events.HasNext() {
+		return unknownRun(o.ID)
+	}
+	first, err := events.Next()
 	if err != nil {
-		return "", unreachable(err)
+		return unreachable(err)
 	}
-	return o.ID, nil
+	begun := first.GetWorkflowExecutionStartedEventAttributes()
+	payloads := begun.GetInput().GetPayloads()
+	if begun.GetWorkflowType().GetName() == o.Procedure && len(payloads) == 1 && sameJSON(payloads[0].GetData(), input) {
+		return nil
+	}
+	return failure.New(failure.RunExists, "there is a run %s already, of another procedure or input", o.ID).Do("look at it with: upkeep show %s; or choose another --id", o.ID)
+}
+
+func sameJSON(a, b []byte) bool {
+	var left, right any
+	return json.Unmarshal(a, &left) == nil && json.Unmarshal(b, &right) == nil && reflect.DeepEqual(left, right)
 }
 
 func newID(o Order) string {
-	target := o.Target
-	if target == "" {
-		target = "default"
+	parts := kebab(o.Procedure)
+	if o.Target != "" {
+		parts += "-" + o.Target
 	}
-	return fmt.Sprintf("%s-%s-%s-%s", kebab(o.Procedure), target, time.Now().UTC().Format("20060102-150405"), strings.ToLower(rand.Text()[:4]))
+	return fmt.Sprintf("%s-%s-%s", parts, time.Now().UTC().Format("20060102-150405"), strings.ToLower(rand.Text()[:4]))
 }
 
 var word = regexp.MustCompile(`[A-Z][a-z]*`)
@@ -173,16 +203,16 @@ func (s *Starter) Decide(ctx context.Context, id string, retry bool, d run.Decis
 	if err == nil {
 		err = h.Get(ctx, nil)
 	}
-	var app *temporal.ApplicationError
+	var rejected *temporal.ApplicationError
 	switch {
 	case err == nil:
 		return nil
 	case isGone(err):
-		return unknownRun(id)
-	case errors.As(err, &app):
-		return failure.New(failure.NotWaiting, "run %s: %s", id, app.Message()).Do("see how it stands with: upkeep show %s", id)
-	case errors.Is(err, context.DeadlineExceeded):
-		return failure.New(failure.StillFailing, "run %s did not answer: no worker serves it", id).Do("start upkeep-worker and try again")
+		return s.over(ctx, id)
+	case errors.As(err, &rejected):
+		return failure.New(failure.NotWaiting, "run %s: %s", id, rejected.Message()).Do("see how it stands with: upkeep show %s", id)
+	case ctx.Err() != nil, isLate(err):
+		return failure.New(failure.StillFailing, "run %s did not answer in time", id).Do("see that upkeep-worker runs and try again")
 	}
 	return unreachable(err)
 }
@@ -190,13 +220,29 @@ func (s *Starter) Decide(ctx context.Context, id string, retry bool, d run.Decis
 // Cancel asks a run to end and undo what it did.
 func (s *Starter) Cancel(ctx context.Context, id string) error {
 	err := s.Client.CancelWorkflow(ctx, id, "")
-	if isGone(err) {
-		return unknownRun(id)
+	switch {
+	case err == nil:
+		return nil
+	case isGone(err):
+		return s.over(ctx, id)
 	}
+	return unreachable(err)
+}
+
+// over says why a run takes no orders any more: it has ended, or there is none.
+func (s *Starter) over(ctx context.Context, id string) error {
+	doc, err := s.Show(context.WithoutCancel(ctx), id)
 	if err != nil {
-		return unreachable(err)
+		return err
 	}
-	return nil
+	return failure.New(failure.NotWaiting, "run %s has ended: %s", id, doc.Outcome).Do("start another with: upkeep run %s", doc.Procedure)
+}
+
+// isLate reports whether a call ran into its deadline, on this side or on the server's.
+func isLate(err error) bool {
+	var late *serviceerror.DeadlineExceeded
+	var update *client.WorkflowUpdateServiceTimeoutOrCanceledError
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &late) || errors.As(err, &update)
 }
 
 func isGone(err error) bool {

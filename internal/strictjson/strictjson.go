@@ -80,6 +80,9 @@ func objectKeys(data []byte) ([]string, error) {
 		if err := d.Decode(&skip); err != nil {
 			return nil, bad("the input cannot be read at field %q: %v", key, err)
 		}
+		if string(skip) == "null" {
+			return nil, bad("field %q is null; leave it out, or give it a value", key)
+		}
 	}
 	if _, err := d.Token(); err != nil {
 		return nil, bad("the input cannot be read: %v", err)

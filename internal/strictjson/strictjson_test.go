@@ -34,6 +34,7 @@ func TestDecode(t *testing.T) {
 		{name: "nothing near", in: `{"zzzzzzzz":1}`, refused: []string{`"zzzzzzzz"`, "backup, count, dryRun, target"}},
 		{name: "mistyped", in: `{"dryRun":"yes"}`, refused: []string{`"dryRun"`, "true or false"}},
 		{name: "mistyped number", in: `{"count":"2"}`, refused: []string{`"count"`, "a number"}},
+		{name: "null for a value", in: `{"dryRun":null}`, refused: []string{`"dryRun"`, "null"}},
 		{name: "twice", in: `{"dryRun":true,"dryRun":false}`, refused: []string{`"dryRun"`, "twice"}},
 		{name: "a list", in: `[]`, refused: []string{"not a JSON object"}},
 		{name: "a text", in: `"shop"`, refused: []string{"not a JSON object"}},
