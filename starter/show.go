@@ -73,6 +73,9 @@ func (s *Starter) fromTemporal(ctx context.Context, id string) (*run.Document, *
 		s.close(ctx, info, doc)
 		return doc, nil, nil
 	}
+	if doc.Outcome.Ended() { // its last document is shown a moment before its end
+		doc.Outcome = run.Running
+	}
 	var p *progress.Progress
 	for _, a := range d.GetPendingActivities() {
 		if payloads := a.GetHeartbeatDetails(); payloads != nil {

@@ -100,6 +100,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	}
 	o.Client.Logger = zaplog.Temporal(o.Logger)
 	o.Client.Identity = "upkeep-worker " + version.String() + " " + o.Name
+	o.Client.PayloadLimits.MemoSizeWarning = 64 << 10 // the run's document is in the memo, by design
 	c, err := client.DialContext(ctx, o.Client)
 	if err != nil {
 		return nil, fmt.Errorf("reach Temporal at %s (set TEMPORAL_ADDRESS or a profile): %w", o.Client.HostPort, err)

@@ -35,6 +35,7 @@ type Run struct {
 	undo    []cleanup
 	always  []cleanup
 	verdict run.Verdict
+	ending  bool          // the summary is final
 	abandon *run.Decision // who gave the run up
 }
 
@@ -189,24 +190,24 @@ func (r *Run) OnFailure(step Step, arg any) { r.undo = append(r.undo, cleanup{st
 func (r *Run) Always(step Step, arg any) { r.always = append(r.always, cleanup{step, arg}) }
 
 // end tidies up, judges, writes what the run leaves, and turns the outcome into the workflow's end.
+// The document says an outcome that is final only when nothing comes after it.
 func (r *Run) end(err error) (*run.Document, error) {
 	ctx, _ := workflow.NewDisconnectedContext(r.ctx) // cancelled or not, this is done
 	r.ctx = ctx
-	failed := err != nil || r.verdict == run.Fail
-	r.settle(err)
-	if failed {
+	r.doc.Outcome, r.doc.WaitingFor = run.Running, ""
+	r.ending = true
+	outcome := r.settle(err)
+	if outcome != run.Succeeded && outcome != run.PartiallySucceeded {
 		r.clean(r.undo)
 	}
 	r.clean(r.always)
-	if len(r.doc.Left) > 0 && r.doc.Outcome == run.Succeeded {
-		r.doc.Outcome = run.PartiallySucceeded
-	}
-	r.show()
-	r.leave()
+	outcome = r.leave(outcome)
 	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
 		return nil, err
 	}
-	switch r.doc.Outcome {
+	r.doc.Outcome = outcome
+	r.show()
+	switch outcome {
 	case run.Failed:
 		return nil, temporal.NewNonRetryableApplicationError(r.doc.Summary, run.FailureFailed, nil, r.doc)
 	case run.Refused:
@@ -217,39 +218,33 @@ func (r *Run) end(err error) (*run.Document, error) {
 	return &r.doc, nil
 }
 
-// settle decides the outcome.
-func (r *Run) settle(err error) {
-	r.doc.WaitingFor = ""
+// settle decides the outcome, and says it in the summary where an error decided it.
+func (r *Run) settle(err error) run.Outcome {
 	switch {
 	case err == nil && r.verdict == run.Pass:
-		r.doc.Outcome = run.Succeeded
-		return
+		return run.Succeeded
 	case err == nil && r.verdict == run.NotProven:
-		r.doc.Outcome = run.PartiallySucceeded
-		return
+		return run.PartiallySucceeded
 	case err == nil:
-		r.doc.Outcome = run.Failed
-		return
+		return run.Failed
 	case errors.Is(err, errAbandoned):
-		r.doc.Outcome = run.Cancelled
 		r.doc.Summary = "given up by " + who(r.abandon)
-		return
+		return run.Cancelled
 	case temporal.IsCanceledError(err):
-		r.doc.Outcome = run.Cancelled
 		r.doc.Summary = "cancelled"
-		return
+		return run.Cancelled
 	}
 	e := describe(err)
 	r.doc.Error = &e
-	r.doc.Outcome = run.Failed
-	switch failure.Class(e.Class) {
-	case failure.InvalidInput, failure.NotFound, failure.Refused, failure.Precondition:
-		r.doc.Outcome = run.Refused
-	}
 	r.doc.Summary = e.What
 	if e.Remedy != "" {
 		r.doc.Summary += "; to mend it: " + e.Remedy
 	}
+	switch failure.Class(e.Class) {
+	case failure.InvalidInput, failure.NotFound, failure.Refused, failure.Precondition:
+		return run.Refused
+	}
+	return run.Failed
 }
 
 func who(d *run.Decision) string {
@@ -279,19 +274,25 @@ func (r *Run) clean(steps []cleanup) {
 	}
 }
 
-// leave writes the report and the document into the store. A run does not fail for want of a report,
-// but it says so.
-func (r *Run) leave() {
+// leave writes the report and the document into the store, and returns the outcome that stands then:
+// a run does not fail for what it left over or for want of a report, but it says so.
+func (r *Run) leave(outcome run.Outcome) run.Outcome {
 	if r.target.Store == "" {
-		return // the target was never resolved, so there is no store to write to
+		return outcome // the target was never resolved, so there is no store to write to
 	}
+	if len(r.doc.Left) > 0 && outcome == run.Succeeded {
+		outcome = run.PartiallySucceeded
+	}
+	final := r.doc
+	final.Outcome = outcome
 	var written store.Written
-	if err := r.once(Step{Name: "Write the report", Activity: store.WriteRun, Options: Quick}, store.Record{Store: r.target.Store, Document: r.doc, EndedAt: workflow.Now(r.ctx)}, &written); err != nil {
+	err := r.once(Step{Name: "Write the report", Activity: store.WriteRun, Options: Quick}, store.Record{Store: r.target.Store, Document: final, EndedAt: workflow.Now(r.ctx)}, &written)
+	if err != nil {
 		r.doc.Left = append(r.doc.Left, "the report could not be written: "+describe(err).What)
-		if r.doc.Outcome == run.Succeeded {
-			r.doc.Outcome = run.PartiallySucceeded
+		if outcome == run.Succeeded {
+			outcome = run.PartiallySucceeded
 		}
 	}
 	r.doc.Report = written.Report
-	r.show()
+	return outcome
 }

@@ -117,7 +117,7 @@ func (r *Run) park(e run.Error) error {
 func (r *Run) begin(step Step) int {
 	r.doc.Steps = append(r.doc.Steps, run.Step{Name: step.Name})
 	r.began = append(r.began, workflow.Now(r.ctx))
-	if !r.doc.Outcome.Ended() {
+	if !r.ending {
 		r.doc.Summary = step.Name
 	}
 	r.show()

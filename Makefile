@@ -1,0 +1,59 @@
+# Upkeep. "make help" says what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MODULES := . dev
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/upkeep-run/upkeep/internal/version.stamped=$(VERSION)
+# How long one package's tests may take.
+TEST_TIMEOUT ?= 20m
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## say what there is
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
+
+.PHONY: run
+run: prerequisites build ## run everything on this machine and drill a sample database (ONCE=1: then end; UPKEEP_DSN: drill your own)
+	@UPKEEP_DSN_ORIGIN='$(origin UPKEEP_DSN)' ./bin/upkeep-dev $(ARGS)
+
+.PHONY: build
+build: ## build bin/upkeep, bin/upkeep-worker and bin/upkeep-dev
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/upkeep ./cmd/upkeep-worker
+	cd dev && go build -trimpath -ldflags '$(LDFLAGS)' -o ../bin/ ./cmd/upkeep-dev
+
+.PHONY: test
+test: prerequisites ## run unit, workflow, replay and integration tests
+	go test -timeout $(TEST_TIMEOUT) ./...
+	cd dev && go test -timeout $(TEST_TIMEOUT) ./...
+	go test -race -timeout $(TEST_TIMEOUT) ./internal/chunk ./internal/objstore ./worker/... ./workflows/...
+
+.PHONY: failpoints
+failpoints: prerequisites ## kill and freeze the worker at every point of every effect, and run every mutant
+	cd dev && FAILPOINTS=all go test -count=1 -timeout 120m -v ./tests/failpoints
+
+.PHONY: fuzz
+fuzz: ## fuzz every parser for a minute each
+	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -hoE '^func Fuzz[A-Za-z]*' $$p/*_test.go | cut -d' ' -f2); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime 60s ./$$p; done; done
+
+.PHONY: bench
+bench: prerequisites build ## measure against pg_dump and pg_restore and write docs/benchmarks.md (BENCH_MB=4096 BENCH_RUNS=3)
+	cd dev && go run ./bench -mb $${BENCH_MB:-4096} -runs $${BENCH_RUNS:-3} -out ../docs/benchmarks.md
+
+.PHONY: lint
+lint: ## check formatting, vet, determinism of workflows, and that the modules agree
+	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	@for m in $(MODULES); do (cd $$m && go vet ./... && go mod tidy -diff >/dev/null) || { echo "$$m: go vet or go mod tidy is not clean" >&2; exit 1; }; done
+	go vet -tags fault ./internal/fault ./internal/backup ./internal/restore
+	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 ./workflows/...
+	@dev/agree.sh
+
+.PHONY: prerequisites
+prerequisites: ## check that the machine has what the tests and the demonstration need; install it as root or with YES=1
+	@dev/prerequisites.sh
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin

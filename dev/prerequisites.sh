@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Checks that this machine has what the demonstration and the tests need. What is missing is
+# installed as root or with YES=1; otherwise the one command to run is printed.
+set -euo pipefail
+
+missing=()
+need() { # PACKAGE TEST...
+	local package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing+=("$package")
+}
+newest=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1 || true)
+has_server() { [ -x "${newest:-/none}/postgres" ] && [ -x "${newest:-/none}/initdb" ] || [ -x "${UPKEEP_PG_BIN:-/none}/postgres" ]; }
+has_client() { [ -x "${newest:-/none}/pg_dump" ] || command -v pg_dump; }
+has_amcheck() { ls /usr/share/postgresql/*/extension/amcheck.control; }
+need postgresql has_server
+need postgresql-client has_client
+need postgresql-contrib has_amcheck
+need zstd command -v zstd
+need gcc command -v gcc # for the race detector
+need libc6-dev test -e /usr/include/stdlib.h
+need npm command -v npm # other versions of PostgreSQL for the tests come as npm packages
+command -v go >/dev/null || { echo "Go 1.26 is missing: see https://go.dev/doc/install" >&2; exit 1; }
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+install="apt-get install -y --no-install-recommends ${missing[*]}"
+if ! command -v apt-get >/dev/null; then
+	echo "missing: ${missing[*]} (Debian's names; install your system's packages of them)" >&2
+	exit 1
+fi
+if [ "$(id -u)" = 0 ]; then
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive $install
+elif [ "${YES:-}" = 1 ]; then
+	sudo apt-get update -q && sudo DEBIAN_FRONTEND=noninteractive $install
+else
+	echo "missing: ${missing[*]}. Install them with:" >&2
+	echo "    sudo $install" >&2
+	echo "or let make do it: YES=1 make ..." >&2
+	exit 1
+fi

@@ -1,0 +1,230 @@
+// Package failpoints kills and freezes the worker at every point around every outside effect, and
+// breaks the engine on purpose. However a run is hit, it ends as if it had not been, does nothing
+// twice, and leaves nothing over; however the engine is broken, the proof says FAIL.
+package failpoints
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/dev/internal/harness"
+	"github.com/upkeep-run/upkeep/internal/fault"
+	"github.com/upkeep-run/upkeep/internal/pgserver"
+	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
+
+	_ "github.com/upkeep-run/upkeep/worker" // registers every point and every mutant
+)
+
+// database has a little of everything that has an effect of its own: rows, an index, a constraint, a
+// foreign key, a grant, a sequence, a large object, a table that nothing but the proof watches.
+const database = `
+CREATE ROLE clerk;
+CREATE TABLE customers (id int PRIMARY KEY, name text, note text);
+CREATE TABLE orders (id bigserial PRIMARY KEY, customer int REFERENCES customers, total numeric);
+CREATE TABLE log (at timestamptz, what text);
+CREATE INDEX orders_customer ON orders (customer);
+INSERT INTO customers SELECT g, 'customer ' || g, CASE WHEN g % 3 > 0 THEN 'note ' || g END FROM generate_series(1, 3000) g;
+INSERT INTO orders (customer, total) SELECT 1 + g % 3000, g / 7.0 FROM generate_series(1, 20000) g;
+INSERT INTO log SELECT '2026-01-01'::timestamptz + g * interval '1 s', CASE WHEN g % 2 = 0 THEN repeat('entry ' || g, 40) END FROM generate_series(1, 60000) g;
+CREATE FUNCTION total(int) RETURNS numeric LANGUAGE sql AS 'SELECT sum(total) FROM public.orders WHERE customer = $1';
+CREATE VIEW big AS SELECT * FROM orders WHERE total > 100;
+SELECT lo_from_bytea(0, repeat('large object', 10000)::bytea), lo_from_bytea(0, 'second');
+GRANT SELECT ON orders TO clerk;
+`
+
+func TestMain(m *testing.M) {
+	code := pgservertest.Main(m)
+	harness.RemoveBinaries()
+	os.Exit(code)
+}
+
+func stack(t *testing.T) (*harness.Stack, *pgserver.Server, string) {
+	t.Helper()
+	server := pgservertest.Server(t, pgservertest.Default)
+	name, url := pgservertest.Database(t, server)
+	pgservertest.Exec(t, url, "DROP ROLE IF EXISTS clerk")
+	pgservertest.Exec(t, url, database)
+	t.Cleanup(func() { pgservertest.Exec(t, url, "DROP OWNED BY clerk; DROP ROLE clerk") })
+	return harness.New(t, harness.Target("shop", url, "")+
+		harness.Target("onserver", url, "      scratch: {server: \""+server.DSN("", "postgres")+"\"}\n")), server, name
+}
+
+// chosen says whether a case runs: all of them by "make failpoints", a sample otherwise.
+func chosen(t *testing.T, name string, sample []string) {
+	t.Helper()
+	if os.Getenv("FAILPOINTS") != "all" && !slices.Contains(sample, name) {
+		t.Skip("not in the sample of every commit; make failpoints runs all")
+	}
+}
+
+// sample are the points of the sample: each engine's commit, and the ends of effects.
+var sample = []string{
+	"backup/manifest/before", "backup/manifest/after", "store/create/written", "restore/chunk/after", "restore/index/before", "restore/rename/after", "report/after",
+}
+
+// work is what is run so that a point is hit.
+func work(point string) (procedure, input string) {
+	switch {
+	case strings.HasPrefix(point, "restore/rename"):
+		return "RestoreDatabase", `{"target":"shop","database":"brought_back"}`
+	case strings.HasPrefix(point, "restore/drop"):
+		return "DrillRecovery", `{"target":"onserver"}`
+	case strings.HasPrefix(point, "store/delete"):
+		return "VerifyBackup", `{"target":"shop","grade":"stored"}`
+	}
+	return "DrillRecovery", `{"target":"shop"}`
+}
+
+// prepare brings about what must be there before the point can be hit.
+func prepare(t *testing.T, s *harness.Stack, point string) {
+	t.Helper()
+	needsBackup := strings.HasPrefix(point, "restore/rename") || strings.HasPrefix(point, "store/delete") || strings.HasPrefix(point, "store/move") || strings.HasPrefix(point, "chunk/quarantine")
+	if !needsBackup {
+		return
+	}
+	w := s.Worker(t, "before")
+	defer w.Stop()
+	doc := s.Run(t, "BackupDatabase", `{"target":"shop"}`)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	if strings.HasPrefix(point, "restore/") {
+		return
+	}
+	damageChunks(t, s)
+	if strings.HasPrefix(point, "store/delete") { // a mark that a look takes away again
+		damaged := s.Run(t, "VerifyBackup", `{"target":"shop","grade":"stored"}`)
+		require.Equal(t, run.Failed, damaged.Outcome)
+		repairChunks(t, s)
+	}
+}
+
+// damageChunks cuts the last byte off every chunk and keeps the whole ones beside.
+func damageChunks(t *testing.T, s *harness.Stack) {
+	t.Helper()
+	for _, path := range chunks(t, s) {
+		data, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(path+".whole", data, 0o600))
+		require.NoError(t, os.Truncate(path, int64(len(data)-1)))
+	}
+}
+
+func repairChunks(t *testing.T, s *harness.Stack) {
+	t.Helper()
+	for _, path := range chunks(t, s) {
+		require.NoError(t, os.Rename(path+".whole", path))
+	}
+}
+
+func chunks(t *testing.T, s *harness.Stack) []string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(s.Store, "shop", "chunks", "*", "*.zst"))
+	require.NoError(t, err)
+	require.NotEmpty(t, paths)
+	return paths
+}
+
+// TestKilled kills the worker at each point, once, and starts it again.
+func TestKilled(t *testing.T) {
+	for _, point := range fault.Points() {
+		t.Run(point, func(t *testing.T) {
+			chosen(t, point, sample)
+			s, server, _ := stack(t)
+			prepare(t, s, point)
+			once := filepath.Join(s.Dir, "hit")
+			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":kill", "UPKEEP_FAULT_ONCE="+once)
+			id := s.Start(t, first2(work(point)), second2(work(point)))
+			select {
+			case <-first.Done():
+			case <-time.After(harness.Patience):
+				t.Fatal("the point was never hit")
+			}
+			require.FileExists(t, once, "the worker died of something else")
+			s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":kill", "UPKEEP_FAULT_ONCE="+once)
+			check(t, s, server, s.Await(t, id))
+		})
+	}
+}
+
+// TestFrozen stops the worker at each point for longer than it may be silent, lets another take
+// over, and wakes it: the stale twin must do no harm.
+func TestFrozen(t *testing.T) {
+	for _, point := range fault.Points() {
+		t.Run(point, func(t *testing.T) {
+			chosen(t, point, []string{"backup/manifest/before", "restore/chunk/before"})
+			s, server, _ := stack(t)
+			prepare(t, s, point)
+			once := filepath.Join(s.Dir, "hit")
+			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":stop", "UPKEEP_FAULT_ONCE="+once)
+			id := s.Start(t, first2(work(point)), second2(work(point)))
+			require.Eventually(t, first.Frozen, harness.Patience, 20*time.Millisecond, "the point was never hit")
+			s.Worker(t, "other")
+			// Longer than the heartbeat timeout, or until the other has done it all.
+			silent := time.Now().Add(13 * time.Second)
+			s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || time.Now().After(silent) })
+			first.Continue()
+			check(t, s, server, s.Await(t, id))
+		})
+	}
+}
+
+func first2(a, _ string) string  { return a }
+func second2(_, b string) string { return b }
+
+// check holds a run that was hit against one that was not.
+func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Document) {
+	t.Helper()
+	require.Equal(t, run.Succeeded, doc.Outcome, "%s; left %v", doc.Summary, doc.Left)
+	var result struct {
+		BackupID string
+		Verdict  run.Verdict
+		Database string
+	}
+	require.NoError(t, json.Unmarshal(doc.Result, &result))
+	require.Equal(t, run.Pass, result.Verdict)
+	manifests, err := filepath.Glob(filepath.Join(s.Store, doc.Target, "backups", "*", "manifest.json"))
+	require.NoError(t, err)
+	require.LessOrEqual(t, len(manifests), 2, "one of the run, and one from before where the case needs it")
+	require.FileExists(t, filepath.Join(s.Store, doc.Target, "backups", result.BackupID, "manifest.json"))
+	reports, err := filepath.Glob(filepath.Join(s.Store, "runs", doc.RunID, "*"))
+	require.NoError(t, err)
+	require.Len(t, reports, 3)
+	if doc.Procedure == "RestoreDatabase" {
+		rows := harness.Ask(t, server.DSN("", result.Database), "SELECT count(*)::text FROM log")
+		require.Equal(t, []string{"60000"}, rows)
+		pgservertest.Exec(t, server.DSN("", "postgres"), "DROP DATABASE "+pgx.Identifier{result.Database}.Sanitize())
+	}
+	s.NothingLeft(t, server)
+}
+
+// TestBroken breaks the engine in each way that a mutant knows. A drill must say FAIL.
+func TestBroken(t *testing.T) {
+	for _, mutant := range fault.Mutants() {
+		t.Run(mutant, func(t *testing.T) {
+			s, server, _ := stack(t)
+			s.Worker(t, "w", "UPKEEP_FAULT=mutant="+mutant)
+			doc := s.Run(t, "DrillRecovery", `{"target":"shop"}`)
+			require.Equal(t, run.Failed, doc.Outcome, doc.Summary)
+			var result struct{ Verdict run.Verdict }
+			require.NoError(t, json.Unmarshal(doc.Result, &result))
+			require.Equal(t, run.Fail, result.Verdict, doc.Summary)
+			s.NothingLeft(t, server)
+		})
+	}
+}
+
+// TestSound is the same without a fault: what the others are held against.
+func TestSound(t *testing.T) {
+	s, server, _ := stack(t)
+	s.Worker(t, "w")
+	check(t, s, server, s.Run(t, "DrillRecovery", `{"target":"shop"}`))
+	check(t, s, server, s.Run(t, "DrillRecovery", `{"target":"onserver"}`))
+}
