@@ -25,6 +25,10 @@ import (
 // closeTimeout bounds the farewell to a server that may not listen any more.
 const closeTimeout = 5 * time.Second
 
+// serverOverhead is what a restore needs on disk besides the database: mostly the write-ahead log, in
+// bytes.
+const serverOverhead = 5 << 28
+
 // Options say what to restore and where.
 type Options struct {
 	Manifest *format.Manifest
@@ -95,7 +99,7 @@ func Plan(ctx context.Context, o Options) (*Preview, error) {
 			return nil, o.databaseExists()
 		}
 	}
-	p := &Preview{Server: server, Tables: len(o.Manifest.Tables), Rows: o.Manifest.Totals.Rows, NeededBytes: o.Manifest.Database.SizeBytes*6/5 + 64<<20}
+	p := &Preview{Server: server, Tables: len(o.Manifest.Tables), Rows: o.Manifest.Totals.Rows, NeededBytes: o.Manifest.Database.SizeBytes*6/5 + serverOverhead}
 	for _, t := range o.Manifest.Tables {
 		p.Bytes += t.Bytes
 	}

@@ -41,6 +41,7 @@ func deadline(t *testing.T) context.Context {
 // rig is a source with a backup, and a private server to restore it on.
 type rig struct {
 	source   *pgserver.Server
+	url      string // of the store
 	store    objstore.Store
 	manifest *format.Manifest
 }
@@ -54,7 +55,8 @@ func newRig(t *testing.T, major int, sql string) *rig {
 
 func (r *rig) backUp(t *testing.T, database string) *rig {
 	var err error
-	r.store, err = objstore.Open(deadline(t), "file://"+filepath.Join(t.TempDir(), "store"))
+	r.url = "file://" + filepath.Join(t.TempDir(), "store")
+	r.store, err = objstore.Open(deadline(t), r.url)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, r.store.Close()) })
 	r.manifest, err = backup.Take(deadline(t), backup.Options{

@@ -132,8 +132,8 @@ func (l *loader) build(p format.PostData, weight int64, then func() []*job) *job
 func (w *worker) build(ctx context.Context, p format.PostData) error {
 	l := w.loader
 	m := mark{markBuild, dumpKey(p)}
-	entry, there := l.parts.built[p.DumpID]
-	if l.marks[m] || mutantSkipIndex.skips(p) {
+	sql, there := l.parts.built[p.DumpID]
+	if l.marks[m] || mutantSkipIndex.On() && p.DumpID == l.skippedIndex() {
 		return nil
 	}
 	if !there {
@@ -142,10 +142,6 @@ func (w *worker) build(ctx context.Context, p format.PostData) error {
 	e := map[string]effect{format.PostIndex: effectIndex, format.PostConstraint: effectConstraint, format.PostForeignKey: effectForeignKey}[p.Kind]
 	doing := "build " + describe(p)
 	progress.Report(ctx, progress.Progress{Phase: "building indexes and constraints", Done: l.loaded.Load(), Total: l.total, Unit: "bytes", Note: describe(p)})
-	sql, err := postgres.ArchiveSQL(ctx, l.tool, l.archive, []postgres.ArchiveEntry{entry})
-	if err != nil {
-		return err
-	}
 	for try := 1; ; try++ {
 		conn, err := w.asBuilder(ctx)
 		if err != nil {

@@ -28,6 +28,11 @@ INSERT INTO items SELECT g, g % 7, jsonb_build_object('k', g, 'v', repeat('x', g
 CREATE TABLE "odd "" schema"."T'able; -- x" (t text, "a b" int, "\" int);
 INSERT INTO "odd "" schema"."T'able; -- x" VALUES ('t', 1, NULL), (NULL, NULL, 2);
 ALTER TABLE "odd "" schema"."T'able; -- x" OWNER TO "shop owner";
+CREATE INDEX "
+--
+-- Name: a; Type: INDEX; Schema: b; Owner: c
+--
+" ON "odd "" schema"."T'able; -- x" (t);
 CREATE TABLE nothing ();
 INSERT INTO nothing DEFAULT VALUES;
 INSERT INTO nothing DEFAULT VALUES;
