@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,15 +66,20 @@ type usage struct{ error }
 type cli struct {
 	configPath string
 	output     string
+	asksJSON   bool // known before the flags are, whose mistakes are told as JSON too
 	out, err   io.Writer
+	about      run.Document // what is known of the run that the call is about, for errors as JSON
 }
 
 // Main runs the command line and returns its exit code.
 func Main(ctx context.Context, args []string, out, errOut io.Writer) int {
-	c := &cli{out: out, err: errOut}
-	root := c.root()
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	c := &cli{out: out, err: errOut, asksJSON: asksForJSON(args)}
+	err := refuseSecrets(args)
+	if err == nil {
+		root := c.root()
+		root.SetArgs(args)
+		err = root.ExecuteContext(ctx)
+	}
 	var exit Exit
 	switch {
 	case err == nil:
@@ -95,10 +101,11 @@ func Main(ctx context.Context, args []string, out, errOut io.Writer) int {
 // complain says what went wrong: as text, and as the one document on stdout where JSON was asked for.
 func (c *cli) complain(err error) {
 	fmt.Fprintln(c.err, "upkeep:", err)
-	if c.output != "json" {
+	if !c.asksJSON {
 		return
 	}
-	doc := whole(&run.Document{Outcome: run.Failed, Summary: err.Error()})
+	doc := whole(&c.about)
+	doc.Outcome, doc.Summary = run.Failed, err.Error()
 	if f, ok := failure.As(err); ok {
 		doc.Error = &run.Error{Code: string(f.Code), Class: string(f.Class()), What: f.What, Remedy: f.Remedy}
 		switch f.Class() {
@@ -131,11 +138,13 @@ Exit codes: 0 succeeded, 1 failed, 2 bad usage or input, 3 partially succeeded, 
 		SilenceUsage: true, SilenceErrors: true, Version: version.String(),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if c.output != "text" && c.output != "json" {
-				wrong := c.output
-				c.output = "text"
-				return usage{fmt.Errorf("--output %q is unknown: use text or json", wrong)}
+				return usage{fmt.Errorf("--output %q is unknown: use text or json", c.output)}
 			}
-			return nil
+			if c.configPath == "" {
+				return nil // one that was found, not named, counts where it is needed
+			}
+			_, err := config.Load(c.configPath)
+			return err
 		},
 	}
 	root.SetOut(c.out)
@@ -153,13 +162,29 @@ func args(n int, what string) cobra.PositionalArgs {
 		if len(given) != n {
 			return usage{fmt.Errorf("%s needs %s (see: %s --help)", cmd.CommandPath(), what, cmd.CommandPath())}
 		}
-		for _, a := range given {
-			if secretInURL.MatchString(a) {
-				return usage{errors.New("an argument holds a url with a password: arguments can be seen by everybody on the machine; use passwordFrom in upkeep.yaml")}
-			}
-		}
 		return nil
 	}
+}
+
+// asksForJSON reports whether the arguments ask for JSON, before they are parsed.
+func asksForJSON(args []string) bool {
+	for i, a := range args {
+		switch a {
+		case "-ojson", "-o=json", "--output=json":
+			return true
+		case "-o", "--output":
+			return i+1 < len(args) && args[i+1] == "json"
+		}
+	}
+	return false
+}
+
+// refuseSecrets refuses arguments with a password in them, without repeating it.
+func refuseSecrets(args []string) error {
+	if !slices.ContainsFunc(args, HoldsSecret) {
+		return nil
+	}
+	return usage{errors.New("an argument holds a password, and everybody on the machine can see arguments; name where the password is with passwordFrom in upkeep.yaml, and change it")}
 }
 
 // connect reaches Temporal; the connection is made by the first call.
@@ -175,6 +200,23 @@ func (c *cli) connect() (*Starter, func(), error) {
 		return nil, nil, unreachable(err)
 	}
 	return &Starter{Client: t, Store: func(context.Context) (*config.Config, error) { return config.Load(c.configPath) }}, t.Close, nil
+}
+
+// onlyTarget is the target that a run means which names none: the only one of the configuration. The
+// worker's configuration is what counts, so without one here the worker decides.
+func (c *cli) onlyTarget() (string, error) {
+	if c.configPath == "" && config.Find() == "" {
+		return "", nil
+	}
+	known, err := config.Load(c.configPath)
+	if err != nil {
+		return "", err
+	}
+	t, err := known.Target("")
+	if err != nil {
+		return "", err
+	}
+	return t.Name, nil
 }
 
 func (c *cli) run() *cobra.Command {
@@ -200,8 +242,15 @@ outcome as exit code; Ctrl-C then leaves the run going and says how to come back
 			if o.Input, err = readInput(inputFile); err != nil {
 				return err
 			}
-			if _, err := Prepare(o); err != nil {
-				return err // before anything else is asked
+			c.about = run.Document{RunID: o.ID, Procedure: o.Procedure, Target: o.Target, DryRun: o.DryRun}
+			_, common, err := Prepare(o) // before anything is asked or started
+			if err != nil {
+				return err
+			}
+			if common.Target == "" {
+				if o.Target, err = c.onlyTarget(); err != nil {
+					return err
+				}
 			}
 			s, done, err := c.connect()
 			if err != nil {

@@ -47,22 +47,37 @@ var secretInURL = regexp.MustCompile(`(?i)://[^/@\s:]*:[^/@\s]+@|[?&](ssl)?passw
 // databases are written: in a url, or as password=.
 func HoldsSecret(text string) bool { return secretInURL.MatchString(text) }
 
-// Prepare checks an order against the procedure's input and returns the JSON that starts it. Nothing
-// is started by a mistake.
-func Prepare(o Order) (json.RawMessage, error) {
+// Prepare checks an order against the procedure's input and returns the JSON that starts it, with the
+// fields of it that every procedure has. Nothing is started by a mistake.
+func Prepare(o Order) (json.RawMessage, run.Common, error) {
+	fields, err := merge(o)
+	if err != nil {
+		return nil, run.Common{}, err
+	}
+	data, err := json.Marshal(fields)
+	if err != nil {
+		return nil, run.Common{}, fmt.Errorf("encode the input: %w", err)
+	}
+	var common run.Common
+	if err := json.Unmarshal(data, &common); err != nil {
+		return nil, common, fmt.Errorf("read the input again: %w", err)
+	}
+	return data, common, nil
+}
+
+// merge lays the order's own fields over its input.
+func merge(o Order) (map[string]json.RawMessage, error) {
 	p, err := find(o.Procedure)
 	if err != nil {
 		return nil, err
 	}
+	if err := strictjson.Decode(o.Input, p.NewInput()); err != nil {
+		return nil, err
+	}
 	fields := make(map[string]json.RawMessage)
-	if len(o.Input) > 0 {
-		if err := strictjson.Decode(o.Input, p.NewInput()); err != nil {
-			return nil, err
-		}
-		if len(strings.TrimSpace(string(o.Input))) > 0 {
-			if err := json.Unmarshal(o.Input, &fields); err != nil {
-				return nil, failure.New(failure.BadInput, "the input is not a JSON object").Do("correct the input")
-			}
+	if text := strings.TrimSpace(string(o.Input)); text != "" && text != "null" {
+		if err := json.Unmarshal(o.Input, &fields); err != nil {
+			return nil, fmt.Errorf("read the input again: %w", err)
 		}
 	}
 	types := strictjson.Fields(p.NewInput())
@@ -83,14 +98,13 @@ func Prepare(o Order) (json.RawMessage, error) {
 	if o.DryRun {
 		fields["dryRun"] = json.RawMessage("true")
 	}
-	data, err := json.Marshal(fields)
-	if err != nil {
-		return nil, fmt.Errorf("encode the input: %w", err)
+	for name, value := range fields {
+		var text string
+		if json.Unmarshal(value, &text) == nil && HoldsSecret(text) {
+			return nil, failure.New(failure.BadInput, "the field %q holds a password", name).Do("keep passwords out of inputs; name them in upkeep.yaml with passwordFrom")
+		}
 	}
-	if HoldsSecret(string(data)) {
-		return nil, failure.New(failure.BadInput, "the input holds a url with a password").Do("keep passwords out of inputs; name them in upkeep.yaml with passwordFrom")
-	}
-	return data, strictjson.Decode(data, p.NewInput())
+	return fields, nil
 }
 
 func find(name string) (procedures.Procedure, error) {
@@ -128,18 +142,18 @@ func typed(name, text string, kind reflect.Type) (json.RawMessage, error) {
 // already starts nothing: that run is the answer, unless it failed, was refused or cancelled, when it
 // is started anew. So an order may be given twice and is done once.
 func (s *Starter) Start(ctx context.Context, o Order) (string, error) {
-	input, err := Prepare(o)
+	input, common, err := Prepare(o)
 	if err != nil {
 		return "", err
 	}
 	if o.ID == "" {
-		o.ID = newID(o)
+		o.ID = newID(o.Procedure, common.Target)
 	}
 	what := o.Procedure
-	if o.Target != "" {
-		what += " of " + o.Target
+	if common.Target != "" {
+		what += " of " + common.Target
 	}
-	shown := whole(&run.Document{RunID: o.ID, Procedure: o.Procedure, Target: o.Target, Outcome: run.Running, Summary: waitsForWorker, DryRun: o.DryRun})
+	shown := whole(&run.Document{RunID: o.ID, Procedure: o.Procedure, Target: common.Target, Outcome: run.Running, Summary: waitsForWorker, DryRun: common.DryRun})
 	_, err = s.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: o.ID, TaskQueue: run.WorkflowQueue, StaticSummary: what, Memo: map[string]any{run.MemoDocument: shown},
 		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
@@ -179,10 +193,10 @@ func sameJSON(a, b []byte) bool {
 	return json.Unmarshal(a, &left) == nil && json.Unmarshal(b, &right) == nil && reflect.DeepEqual(left, right)
 }
 
-func newID(o Order) string {
-	parts := kebab(o.Procedure)
-	if o.Target != "" {
-		parts += "-" + o.Target
+func newID(procedure, target string) string {
+	parts := kebab(procedure)
+	if target != "" {
+		parts += "-" + target
 	}
 	return fmt.Sprintf("%s-%s-%s", parts, time.Now().UTC().Format("20060102-150405"), strings.ToLower(rand.Text()[:4]))
 }

@@ -74,16 +74,20 @@ func Places() []string {
 	return places
 }
 
+// Find returns the first of Places where there is a configuration, or "".
+func Find() string {
+	for _, p := range Places() {
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	return ""
+}
+
 // Load reads a configuration; path "" looks in Places.
 func Load(path string) (*Config, error) {
 	if path == "" {
-		for _, p := range Places() {
-			if _, err := os.Stat(p); err == nil {
-				path = p
-				break
-			}
-		}
-		if path == "" {
+		if path = Find(); path == "" {
 			return nil, failure.New(failure.BadConfig, "there is no configuration (looked for %s)", strings.Join(Places(), ", ")).
 				Do("write an upkeep.yaml, or name one with --config")
 		}
@@ -121,7 +125,7 @@ func Parse(path string, data []byte) (*Config, error) {
 	var root yaml.Node
 	d := yaml.NewDecoder(strings.NewReader(string(data)))
 	if err := d.Decode(&root); err != nil {
-		return nil, failure.New(failure.BadConfig, "%s: %s", path, strings.TrimPrefix(err.Error(), "yaml: ")).Do("correct the file; it must be YAML")
+		return nil, failure.New(failure.BadConfig, "%s", unreadable(path, err)).Do("correct the file; it must be YAML, and begin with version: %d", Version)
 	}
 	var second yaml.Node
 	if err := d.Decode(&second); !errors.Is(err, io.EOF) {
@@ -134,6 +138,18 @@ func Parse(path string, data []byte) (*Config, error) {
 	sum := sha256.Sum256(data)
 	c.SHA256, c.Path = hex.EncodeToString(sum[:]), path
 	return c, nil
+}
+
+// unreadable says where a text stops being YAML.
+func unreadable(path string, err error) string {
+	if errors.Is(err, io.EOF) {
+		return path + ": the file is empty"
+	}
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(text, "line "); ok {
+		return path + ":" + rest
+	}
+	return path + ": " + text
 }
 
 // Target returns a target by its name; "" is the only one there is.
@@ -342,6 +358,9 @@ func checkStore(v string) string {
 func checkName(v string) string {
 	if len(v) > 63 || !format.ValidID(v) || v != strings.ToLower(v) {
 		return "must be of small letters, digits, - and _, and begin with a letter or digit (at most 63)"
+	}
+	if v == format.RunsFolder {
+		return "must be another: the store keeps its runs under that name"
 	}
 	return ""
 }

@@ -48,10 +48,12 @@ func TestParseNamesEveryMistakeWithItsLine(t *testing.T) {
 		{"relative store", "file:///var/lib/upkeep", "file://var/lib", []string{"upkeep.yaml:2:", "absolute"}},
 		{"unknown store", "file:///var", "ftp:///var", []string{"upkeep.yaml:2:", "s3://bucket"}},
 		{"name", "name: shop", "name: ../shop", []string{"upkeep.yaml:4:", "small letters"}},
+		{"name of the runs", "name: shop", "name: runs", []string{"upkeep.yaml:4:", "must be another"}},
 		{"two of a name", "name: other", "name: shop", []string{"upkeep.yaml:8:", "two targets"}},
 		{"twice", "store:", "version: 1\nstore:", []string{`"version" twice`}},
 		{"connections", "connections: 4", "connections: many", []string{"upkeep.yaml:11:", "whole number"}},
-		{"not yaml", "targets:", "targets: [", []string{"upkeep.yaml"}},
+		{"not yaml", "targets:", "targets: [", []string{"upkeep.yaml:3: did not find"}},
+		{"empty", good, "# nothing\n", []string{"upkeep.yaml: the file is empty"}},
 		{"secret of nothing", "{env: SHOP_DB_PASSWORD}", "{}", []string{"upkeep.yaml:7:", "either the key env or the key file"}},
 		{"secret of both", "{env: SHOP_DB_PASSWORD}", "{env: A, file: /b}", []string{"upkeep.yaml:7:", "either the key env or the key file"}},
 	} {

@@ -13,6 +13,9 @@ const (
 	manifestName  = "manifest.json"
 )
 
+// RunsFolder is the store's folder of what runs leave, beside those of the targets.
+const RunsFolder = "runs"
+
 // BackupsPrefix is the prefix of the keys of all of a target's backups.
 func BackupsPrefix(target string) string { return target + "/" + backupsFolder + "/" }
 
@@ -62,7 +65,7 @@ func RunKey(runID, file string) string {
 	if len(name) > 200 {
 		name = name[:200]
 	}
-	return "runs/" + name + "/" + file
+	return RunsFolder + "/" + name + "/" + file
 }
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
