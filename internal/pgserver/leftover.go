@@ -49,7 +49,7 @@ func worksIn(pid int, data string) bool {
 
 // endProcess asks for an immediate shutdown and insists after a while.
 func endProcess(ctx context.Context, pid int, data string) error {
-	signal, insist := syscall.SIGQUIT, time.Now().Add(10*time.Second)
+	signal, insist := syscall.SIGQUIT, time.Now().Add(insistAfter)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {

@@ -202,6 +202,18 @@ func segments(t *testing.T, creator int) (n int) {
 	return n
 }
 
+func TestAServerThatDoesNotListenIsKilled(t *testing.T) {
+	dir := filepath.Join(folder(t), "a")
+	s := start(t, pgserver.Options{Dir: dir})
+	require.NoError(t, syscall.Kill(s.Pid(), syscall.SIGSTOP))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, s.Stop(ctx))
+	require.False(t, alive(s.Pid()))
+	require.NoError(t, pgserver.RemoveFolder(deadline(t), dir))
+	require.NoDirExists(t, dir)
+}
+
 func TestAHalfMadeFolderIsMadeAnew(t *testing.T) {
 	dir := filepath.Join(folder(t), "a")
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "data.new", "base"), 0o700))

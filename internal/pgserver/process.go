@@ -17,6 +17,9 @@ import (
 // maxSaid bounds what is kept of a program's complaints, in bytes.
 const maxSaid = 4 << 10
 
+// insistAfter is how long a stronger signal waits for a weaker one.
+const insistAfter = 10 * time.Second
+
 // postmaster is a running server process.
 type postmaster struct {
 	pid  int
@@ -49,8 +52,8 @@ func startPostmaster(cmd *exec.Cmd) (*postmaster, error) {
 }
 
 // end asks the server to end by the signal, and insists when the context ends.
-func (p *postmaster) end(ctx context.Context, signal syscall.Signal) error {
-	for _, next := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGKILL} {
+func (p *postmaster) end(ctx context.Context, first syscall.Signal) error {
+	for _, signal := range []syscall.Signal{first, syscall.SIGQUIT, syscall.SIGKILL} {
 		select {
 		case <-p.done:
 			return nil
@@ -64,9 +67,8 @@ func (p *postmaster) end(ctx context.Context, signal syscall.Signal) error {
 			return nil
 		case <-ctx.Done():
 		}
-		signal = next
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), insistAfter)
 		defer cancel()
 	}
 	return fmt.Errorf("process %d does not end", p.pid)

@@ -15,6 +15,9 @@ import (
 	"github.com/upkeep-run/upkeep/internal/progress"
 )
 
+// stepSchema is the step before all others.
+const stepSchema = "creating the schema"
+
 // Kinds of marks.
 const (
 	markStep        = "step"
@@ -174,7 +177,12 @@ func explainSQL(err error, doing string) error {
 }
 
 func (l *loader) preData(ctx context.Context) error {
-	err := l.step(ctx, "creating the schema", effectPreData, func(conn *pgx.Conn) error {
+	if !l.marks[mark{markStep, stepSchema}] {
+		if err := l.provideTablespaces(ctx); err != nil {
+			return err
+		}
+	}
+	err := l.step(ctx, stepSchema, effectPreData, func(conn *pgx.Conn) error {
 		if err := l.runEntries(ctx, conn, l.parts.pre, "create the schema"); err != nil {
 			return err
 		}

@@ -25,10 +25,6 @@ import (
 // closeTimeout bounds the farewell to a server that may not listen any more.
 const closeTimeout = 5 * time.Second
 
-// serverOverhead is what a restore needs on disk besides the database: mostly the write-ahead log, in
-// bytes.
-const serverOverhead = 5 << 28
-
 // Options say what to restore and where.
 type Options struct {
 	Manifest *format.Manifest
@@ -75,6 +71,14 @@ type Result struct {
 	Skipped int // chunks that an earlier attempt had loaded
 }
 
+// NeededBytes estimates the disk that a copy needs: the database, the files by which its indexes are
+// sorted, the write-ahead log, and the server's own.
+func NeededBytes(m *format.Manifest) int64 {
+	const server, maxLog = 256 << 20, 5 << 28
+	size := m.Database.SizeBytes
+	return size*6/5 + min(size, maxLog) + server
+}
+
 // Plan looks at the place as a restore would and changes nothing. It refuses what Create would refuse.
 func Plan(ctx context.Context, o Options) (*Preview, error) {
 	admin, err := o.connectAdmin(ctx)
@@ -99,7 +103,7 @@ func Plan(ctx context.Context, o Options) (*Preview, error) {
 			return nil, o.databaseExists()
 		}
 	}
-	p := &Preview{Server: server, Tables: len(o.Manifest.Tables), Rows: o.Manifest.Totals.Rows, NeededBytes: o.Manifest.Database.SizeBytes*6/5 + serverOverhead}
+	p := &Preview{Server: server, Tables: len(o.Manifest.Tables), Rows: o.Manifest.Totals.Rows, NeededBytes: NeededBytes(o.Manifest)}
 	for _, t := range o.Manifest.Tables {
 		p.Bytes += t.Bytes
 	}
