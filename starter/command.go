@@ -88,6 +88,10 @@ func Main(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return exit.Code
 	}
 	c.complain(err)
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
 	f, known := failure.As(err)
 	switch {
 	case errors.As(err, &usage{}), known && f.Class() == failure.InvalidInput, strings.HasPrefix(err.Error(), "unknown command"):
@@ -106,6 +110,9 @@ func (c *cli) complain(err error) {
 	}
 	doc := whole(&c.about)
 	doc.Outcome, doc.Summary = run.Failed, err.Error()
+	if exitCode(err) == ExitUsage {
+		doc.Outcome, doc.Error = run.Refused, &run.Error{Code: string(failure.BadInput), Class: string(failure.InvalidInput), What: err.Error()}
+	}
 	if f, ok := failure.As(err); ok {
 		doc.Error = &run.Error{Code: string(f.Code), Class: string(f.Class()), What: f.What, Remedy: f.Remedy}
 		switch f.Class() {
@@ -268,7 +275,7 @@ outcome as exit code; Ctrl-C then leaves the run going and says how to come back
 					c.json(map[string]string{"runId": id})
 				} else {
 					fmt.Fprintf(c.out, "%s\n", id)
-					fmt.Fprintf(c.err, "started; follow it with: upkeep show %s\n", id)
+					fmt.Fprintf(c.err, "started; follow it with: upkeep show %s --wait\n", id)
 				}
 				return nil
 			}
@@ -280,8 +287,8 @@ outcome as exit code; Ctrl-C then leaves the run going and says how to come back
 	f.StringVar(&inputFile, "input", "", "a file with the input as JSON; - reads stdin")
 	f.StringArrayVar(&set, "set", nil, "a field of the input, as name=value; may be given again")
 	f.BoolVar(&o.DryRun, "dry-run", false, "say what would be done and change nothing")
-	f.BoolVar(&wait, "wait", false, "wait for the run's end and show its progress")
-	f.StringVar(&o.ID, "id", "", "the run's id (default: made from procedure, target and time); an id starts once")
+	waitFlag(cmd, &wait)
+	f.StringVar(&o.ID, "id", "", "the run's id (default: made of procedure, target and time); given twice, the run is found, not started again")
 	return cmd
 }
 
@@ -321,17 +328,24 @@ func readInput(file string) ([]byte, error) {
 }
 
 func (c *cli) show() *cobra.Command {
-	return &cobra.Command{
+	wait := false
+	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show how a run stands, or how it ended",
-		Long:  "Shows a run. It answers without a worker, and from the store when the run's history is gone.",
-		Args:  args(1, "a run's id"),
+		Long: `Shows a run. It answers without a worker, and from the store when the run's history is gone; exit
+code 0 says that the run is shown, whatever its outcome. With --wait it follows the run to its end
+as "upkeep run --wait" does, and ends with the run's outcome as exit code.`,
+		Args: args(1, "a run's id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
+			c.about.RunID = a[0]
 			s, done, err := c.connect()
 			if err != nil {
 				return err
 			}
 			defer done()
+			if wait {
+				return c.follow(cmd.Context(), s, a[0])
+			}
 			doc, p, err := s.Look(cmd.Context(), a[0])
 			if err != nil {
 				return err
@@ -344,6 +358,12 @@ func (c *cli) show() *cobra.Command {
 			return nil
 		},
 	}
+	waitFlag(cmd, &wait)
+	return cmd
+}
+
+func waitFlag(cmd *cobra.Command, wait *bool) {
+	cmd.Flags().BoolVar(wait, "wait", false, "wait for the run's end, show its progress, and end with its outcome as exit code")
 }
 
 func (c *cli) runs() *cobra.Command {
@@ -381,6 +401,7 @@ func (c *cli) runs() *cobra.Command {
 
 func (c *cli) decide(retry bool) *cobra.Command {
 	var d run.Decision
+	wait := false
 	cmd := &cobra.Command{
 		Use: "abandon ID", Short: "Give a waiting run up and undo what it did", Args: args(1, "a run's id"),
 	}
@@ -390,6 +411,7 @@ func (c *cli) decide(retry bool) *cobra.Command {
 		word = "tries again"
 	}
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		c.about.RunID = a[0]
 		s, done, err := c.connect()
 		if err != nil {
 			return err
@@ -403,17 +425,20 @@ func (c *cli) decide(retry bool) *cobra.Command {
 		if err := s.Decide(asking, a[0], retry, d); err != nil {
 			return err
 		}
-		return c.said(a[0], "run %s %s\n", a[0], word)
+		return c.said(cmd.Context(), s, a[0], word, wait)
 	}
+	waitFlag(cmd, &wait)
 	cmd.Flags().StringVar(&d.By, "by", "", "who says so (default: the OS user); taken as claimed")
 	cmd.Flags().StringVar(&d.Reason, "reason", "", "why")
 	return cmd
 }
 
 func (c *cli) cancel() *cobra.Command {
-	return &cobra.Command{
+	wait := false
+	cmd := &cobra.Command{
 		Use: "cancel ID", Short: "Ask a run to end and undo what it did", Args: args(1, "a run's id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
+			c.about.RunID = a[0]
 			s, done, err := c.connect()
 			if err != nil {
 				return err
@@ -424,17 +449,23 @@ func (c *cli) cancel() *cobra.Command {
 			if err := s.Cancel(asking, a[0]); err != nil {
 				return err
 			}
-			return c.said(a[0], "run %s was asked to end\n", a[0])
+			return c.said(cmd.Context(), s, a[0], "is asked to end and to undo what it did", wait)
 		},
 	}
+	waitFlag(cmd, &wait)
+	return cmd
 }
 
-func (c *cli) said(id, format string, args ...any) error {
-	if c.output == "json" {
+// said ends a command that told a run something.
+func (c *cli) said(ctx context.Context, s *Starter, id, what string, wait bool) error {
+	switch {
+	case wait:
+		return c.follow(ctx, s, id)
+	case c.output == "json":
 		c.json(map[string]string{"runId": id})
-		return nil
+	default:
+		fmt.Fprintf(c.out, "run %s %s; follow it with: upkeep show %s --wait\n", id, what, id)
 	}
-	fmt.Fprintf(c.out, format, args...)
 	return nil
 }
 

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -21,6 +24,8 @@ const (
 	lookEvery = 400 * time.Millisecond
 	// sparse is how often progress is said where the output is no terminal.
 	sparse = 10 * time.Second
+	// maxLine bounds a line in characters.
+	maxLine = 1000
 )
 
 // quietLog keeps the SDK's own lines out of what a person reads.
@@ -30,7 +35,7 @@ var quietLog = slog.New(slog.DiscardHandler)
 func (c *cli) follow(ctx context.Context, s *Starter, id string) error {
 	doc, err := Follow(ctx, s, id, c.err)
 	if ctx.Err() != nil {
-		fmt.Fprintf(c.err, "\ndetached; the run goes on. Look at it with: upkeep show %s; end it with: upkeep cancel %s\n", id, id)
+		fmt.Fprintf(c.err, "\ndetached; the run goes on. Come back to it with: upkeep show %s --wait; end it with: upkeep cancel %s\n", id, id)
 		if c.output == "json" && doc != nil {
 			c.json(doc)
 		}
@@ -53,7 +58,7 @@ func (c *cli) follow(ctx context.Context, s *Starter, id string) error {
 // Follow watches a run until it ends or the context does, writing its progress to out, and returns
 // its newest document.
 func Follow(ctx context.Context, s *Starter, id string, out io.Writer) (*run.Document, error) {
-	l := &live{out: out, terminal: isTerminal(out), began: time.Now()}
+	l := &live{out: out, width: width(out), began: time.Now()}
 	fmt.Fprintf(out, "run %s\n", id)
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -87,31 +92,39 @@ func Follow(ctx context.Context, s *Starter, id string, out io.Writer) (*run.Doc
 	}
 }
 
-func isTerminal(w io.Writer) bool {
+// width is how many characters a line of the terminal holds; 0 where there is no terminal.
+func width(w io.Writer) int {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
+	if !ok || os.Getenv("TERM") == "dumb" {
+		return 0
 	}
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	if size.Col == 0 {
+		return 80 // a terminal that does not know
+	}
+	return int(size.Col)
 }
 
 // live says what has changed since the last look.
 type live struct {
-	out      io.Writer
-	terminal bool
-	began    time.Time
-	said     int    // steps whose end was said
-	waiting  string // what was said last of waiting
-	saidAt   time.Time
-	phase    string
-	phaseAt  time.Time
-	drawn    bool // a line that is rewritten stands on the terminal
+	out     io.Writer
+	width   int // of the terminal; 0: none, so that no line is rewritten
+	began   time.Time
+	said    int    // steps whose end was said
+	begun   int    // steps whose beginning was said, where there is no terminal
+	waiting string // what was said last of waiting
+	saidAt  time.Time
+	phase   string
+	phaseAt time.Time
+	drawn   bool // a line that is rewritten stands on the terminal
 }
 
 func (l *live) line(format string, args ...any) {
 	l.clear()
-	fmt.Fprintf(l.out, "%8s  %s\n", clock(time.Since(l.began)), fmt.Sprintf(format, args...))
+	fmt.Fprintf(l.out, "%8s  %s\n", clock(time.Since(l.began)), short(fmt.Sprintf(format, args...), maxLine))
 	l.saidAt = time.Now()
 }
 
@@ -144,11 +157,14 @@ func (l *live) show(doc *run.Document, p *progress.Progress) {
 	if p != nil {
 		text += ": " + l.measure(*p)
 	}
-	if l.terminal {
+	if l.width > 0 {
 		l.clear()
-		fmt.Fprintf(l.out, "%8s  %s", clock(time.Since(l.began)), short(text, 110))
+		fmt.Fprintf(l.out, "%8s  %s", clock(time.Since(l.began)), short(text, max(l.width-11, 20)))
 		l.drawn = true
-	} else if time.Since(l.saidAt) >= sparse {
+		return
+	}
+	if l.begun < len(doc.Steps) || time.Since(l.saidAt) >= sparse {
+		l.begun = len(doc.Steps)
 		l.line("%s", text)
 	}
 }
@@ -191,9 +207,10 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("%d:%02d", s/60, s%60)
 }
 
+// short bounds a text and keeps a name from a database from steering the terminal.
 func short(s string, n int) string {
 	s = strings.Map(func(r rune) rune {
-		if r < 0x20 || r == 0x7f {
+		if !unicode.IsPrint(r) {
 			return ' '
 		}
 		return r

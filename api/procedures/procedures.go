@@ -28,13 +28,14 @@ type Field struct {
 	Help string `json:"help"`
 }
 
-// help says what each field is for; a field has the same meaning wherever it is.
+// help says what each field is for, by its name, or by procedure and name where it differs.
 var help = map[string]string{
-	"target":   "the target in upkeep.yaml; may be left out when there is only one",
-	"dryRun":   "say what would be done and change nothing",
-	"backup":   "a backup's id, or latest",
-	"grade":    "how deep to look: stored, decoded or restored (the default, and the only one that proves)",
-	"database": "the name of the new database, which must not exist; generated when left out",
+	"target":               "the target in upkeep.yaml; may be left out when there is only one",
+	"dryRun":               "say what would be done and change nothing",
+	"backup":               "a backup's id, or latest (the default)",
+	"DrillRecovery.backup": "a backup's id, or latest; a fresh backup is taken when left out",
+	"grade":                "how deep to look: stored, decoded or restored (the default, and the only one that proves)",
+	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 
 // All lists the procedures by name.
@@ -54,15 +55,15 @@ func (p Procedure) NewInput() any { return p.input() }
 
 func describe(name, purpose string, input func() any) Procedure {
 	p := Procedure{Name: name, Purpose: purpose, input: input}
-	collect(reflect.TypeOf(input()).Elem(), &p.Input)
+	p.collect(reflect.TypeOf(input()).Elem())
 	return p
 }
 
-func collect(t reflect.Type, into *[]Field) {
+func (p *Procedure) collect(t reflect.Type) {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if f.Anonymous {
-			collect(f.Type, into)
+			p.collect(f.Type)
 			continue
 		}
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
@@ -70,6 +71,10 @@ func collect(t reflect.Type, into *[]Field) {
 		if f.Type.Kind() == reflect.Bool {
 			kind = "true or false"
 		}
-		*into = append(*into, Field{Name: name, Type: kind, Help: help[name]})
+		text, ok := help[p.Name+"."+name]
+		if !ok {
+			text = help[name]
+		}
+		p.Input = append(p.Input, Field{Name: name, Type: kind, Help: text})
 	}
 }
