@@ -36,8 +36,13 @@ func (c *cli) follow(ctx context.Context, s *Starter, id string) error {
 	doc, err := Follow(ctx, s, id, c.err)
 	if ctx.Err() != nil {
 		fmt.Fprintf(c.err, "\ndetached; the run goes on. Come back to it with: upkeep show %s --wait; end it with: upkeep cancel %s\n", id, id)
-		if c.output == "json" && doc != nil {
-			c.json(doc)
+		if c.output == "json" {
+			if now, err := s.Show(context.WithoutCancel(ctx), id); err == nil {
+				doc = now
+			}
+			if doc != nil {
+				c.json(doc)
+			}
 		}
 		return Exit{ExitDetached}
 	}

@@ -233,6 +233,10 @@ func (s *Starter) Decide(ctx context.Context, id string, retry bool, d run.Decis
 
 // Cancel asks a run to end and undo what it did.
 func (s *Starter) Cancel(ctx context.Context, id string) error {
+	// The server takes the cancellation of a run that has ended for done; a person should know.
+	if doc, err := s.Show(ctx, id); err == nil && doc.Outcome.Ended() {
+		return ended(doc)
+	}
 	err := s.Client.CancelWorkflow(ctx, id, "")
 	switch {
 	case err == nil:
@@ -249,7 +253,11 @@ func (s *Starter) over(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return failure.New(failure.NotWaiting, "run %s has ended: %s", id, doc.Outcome).Do("start another with: upkeep run %s", doc.Procedure)
+	return ended(doc)
+}
+
+func ended(doc *run.Document) error {
+	return failure.New(failure.NotWaiting, "run %s has ended: %s", doc.RunID, doc.Outcome).Do("start another with: upkeep run %s", doc.Procedure)
 }
 
 // isLate reports whether a call ran into its deadline, on this side or on the server's.
