@@ -225,7 +225,7 @@ func (s *Server) settings() map[string]string {
 	if !s.opts.Durable {
 		maps.Copy(set, map[string]string{
 			"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "wal_level": "minimal", "max_wal_senders": "0",
-			"max_wal_size": "1GB", "checkpoint_timeout": "1h", "autovacuum": "off",
+			"max_wal_size": "1GB", "wal_init_zero": "off", "wal_buffers": "16MB", "bgwriter_lru_maxpages": "0", "checkpoint_timeout": "1h", "autovacuum": "off",
 			"log_min_messages": "fatal",
 		})
 	}

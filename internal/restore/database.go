@@ -102,7 +102,7 @@ func (o Options) createStatement(versionNum int) string {
 	sql := fmt.Sprintf("CREATE DATABASE %s TEMPLATE template0 CONNECTION LIMIT %d ENCODING %s LC_COLLATE %s LC_CTYPE %s",
 		postgres.Quote(o.Database), o.buildingLimit(), postgres.Literal(d.Encoding), postgres.Literal(d.Collate), postgres.Literal(d.Ctype))
 	switch {
-	case versionNum < 150000 || d.LocaleProvider == "c" && versionNum < 170000:
+	case versionNum < 150000: // knows no other than libc
 	case d.LocaleProvider == "i":
 		sql += " LOCALE_PROVIDER icu ICU_LOCALE " + postgres.Literal(d.Locale)
 		if d.IcuRules != "" {

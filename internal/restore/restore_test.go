@@ -90,6 +90,15 @@ func (r *rig) options(s *pgserver.Server) restore.Options {
 	}
 }
 
+// beside are options to restore on the source's own server, as if it were a private one.
+func (r *rig) beside(t *testing.T) restore.Options {
+	o := r.options(r.source)
+	o.Database = r.manifest.Database.Name + "_copy"
+	o.Final = o.Database
+	t.Cleanup(func() { pgservertest.Exec(t, o.Server.URL, "DROP DATABASE IF EXISTS "+o.Database+" WITH (FORCE)") })
+	return o
+}
+
 func restoreAll(t *testing.T, o restore.Options) restore.Result {
 	oid, err := restore.Create(deadline(t), o)
 	require.NoError(t, err)
