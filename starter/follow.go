@@ -168,8 +168,9 @@ func (l *live) show(doc *run.Document, p *progress.Progress) {
 		l.drawn = true
 		return
 	}
-	if l.begun < len(doc.Steps) || time.Since(l.saidAt) >= sparse {
-		l.begun = len(doc.Steps)
+	begins := l.begun < len(doc.Steps) && doc.Steps[len(doc.Steps)-1].Verdict == ""
+	l.begun = len(doc.Steps)
+	if begins || time.Since(l.saidAt) >= sparse {
 		l.line("%s", text)
 	}
 }

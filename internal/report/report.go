@@ -107,7 +107,10 @@ func plainValue(name string, value any) string {
 		if err != nil {
 			return v.String()
 		}
-		if strings.Contains(strings.ToLower(name), "bytes") && whole >= 0 {
+		if strings.Contains(strings.ToLower(name), "bytes") {
+			if whole < 0 {
+				return "" // not known
+			}
 			return Bytes(whole)
 		}
 		return Count(whole)
