@@ -78,6 +78,7 @@ func Follow(ctx context.Context, s *Starter, id string, out io.Writer) (*run.Doc
 			l.show(doc, p)
 			if doc.Outcome.Ended() {
 				l.clear()
+				fmt.Fprintln(out)
 				return doc, nil
 			}
 		case failure.Is(err, failure.UnknownRun):
@@ -123,8 +124,9 @@ type live struct {
 	waiting string // what was said last of waiting
 	saidAt  time.Time
 	phase   string
-	phaseAt time.Time
-	drawn   bool // a line that is rewritten stands on the terminal
+	phaseAt time.Time // when the phase was seen first,
+	phase0  int64     // and how far it was then
+	drawn   bool      // a line that is rewritten stands on the terminal
 }
 
 func (l *live) line(format string, args ...any) {
@@ -178,7 +180,7 @@ func (l *live) show(doc *run.Document, p *progress.Progress) {
 // measure writes how far a step is, and how long the rest may take.
 func (l *live) measure(p progress.Progress) string {
 	if p.Phase != l.phase {
-		l.phase, l.phaseAt = p.Phase, time.Now()
+		l.phase, l.phaseAt, l.phase0 = p.Phase, time.Now(), p.Done
 	}
 	text := p.Phase
 	if p.Total > 0 {
@@ -196,8 +198,12 @@ func (l *live) measure(p progress.Progress) string {
 			text += " of " + amount(p.Total)
 		}
 	}
-	if spent := time.Since(l.phaseAt); p.Total > p.Done && p.Done > 0 && spent > 3*time.Second {
-		text += ", about " + clock(time.Duration(float64(spent)*float64(p.Total-p.Done)/float64(p.Done))) + " to go"
+	if spent := time.Since(l.phaseAt).Seconds(); p.Done > l.phase0 && spent > 3 {
+		rate := float64(p.Done-l.phase0) / spent
+		text += ", " + amount(int64(rate)) + "/s"
+		if p.Total > p.Done {
+			text += ", about " + clock(time.Duration(float64(p.Total-p.Done)/rate*float64(time.Second))) + " to go"
+		}
 	}
 	if p.Note != "" {
 		text += " (" + p.Note + ")"
