@@ -1,4 +1,5 @@
--- Fills the sample. :traces is the number of traces; everything else follows from it.
+-- Fills the sample. :traces is the number of traces, :per the observations of each; everything else
+-- follows from them.
 SELECT setseed(0.42);
 CREATE TEMP TABLE word AS SELECT row_number() OVER () AS i, w FROM unnest(string_to_array(
 	'the model answers with context from retrieved documents and cites sources when a user asks about orders refunds shipping delays invoices account security password reset latency cost tokens prompt system temperature function call schema error retry timeout rate limit embedding vector search index chunk rerank score evaluation dataset experiment trace span generation session feedback positive negative neutral customer support agent tool weather calendar booking flight hotel translation summary report draft email reply polite formal casual language german french spanish japanese 東京 naïve café Müller résumé 🙂 quote"mark back\slash tab', ' ')) w;
@@ -24,10 +25,10 @@ SELECT pg_temp.id('trace', g), pg_temp.id('project', 1 + g % 200), 'chat-' || g 
 	ARRAY['tag-' || g % 9, 'env-' || g % 3], g % 100 = 0, '2026-08-01'::timestamptz + g * interval '11 seconds', (100 + g % 4000) * interval '1 millisecond'
 FROM generate_series(1, :traces) g JOIN sentence a ON a.i = g % 64 JOIN sentence b ON b.i = (g * 7) % 4096 JOIN sentence c ON c.i = (g * 13 + 5) % 4096;
 INSERT INTO observations
-SELECT g, pg_temp.id('trace', 1 + g / 5), CASE WHEN g % 5 > 0 THEN g - 1 END, (ARRAY['SPAN', 'GENERATION', 'EVENT'])[1 + g % 3], (ARRAY['DEBUG', 'DEFAULT', 'WARNING', 'ERROR'])[1 + g % 4]::trace_level,
+SELECT g, pg_temp.id('trace', 1 + g / :per), CASE WHEN g % :per > 0 THEN g - 1 END, (ARRAY['SPAN', 'GENERATION', 'EVENT'])[1 + g % 3], (ARRAY['DEBUG', 'DEFAULT', 'WARNING', 'ERROR'])[1 + g % 4]::trace_level,
 	CASE WHEN g % 3 = 1 THEN 'model-' || 1 + g % 40 END, g % 3000, g % 900, ((g::bigint * 7919) % 1000003) / 1000000000.0, b.s,
 	'2026-08-01'::timestamptz + g * interval '2 seconds', CASE WHEN g % 50 > 0 THEN '2026-08-01'::timestamptz + g * interval '2 seconds' + (g % 5000) * interval '1 ms' END
-FROM generate_series(1, :traces * 5) g JOIN sentence b ON b.i = (g::bigint * 31 + g / 4096) % 4096;
+FROM generate_series(1, :traces * :per) g JOIN sentence b ON b.i = (g::bigint * 31 + g / 4096) % 4096;
 INSERT INTO scores (trace_id, name, value, comment, created_at) SELECT pg_temp.id('trace', g), 'quality', CASE WHEN g % 11 = 0 THEN 'NaN' ELSE (g % 100) / 99.0 END, CASE WHEN g % 7 = 0 THEN '' WHEN g % 7 > 1 THEN 'ok ' || g END, '2026-08-02'::timestamp + g * interval '3 s' FROM generate_series(1, :traces) g;
 INSERT INTO events SELECT g, '2026-08-20'::timestamptz + g * interval '30 seconds', (ARRAY['DEBUG', 'DEFAULT', 'WARNING', 'ERROR'])[1 + g % 4]::trace_level, jsonb_build_object('n', g) FROM generate_series(1, :traces) g;
 INSERT INTO usage_by_level SELECT kind, count(*) FROM events GROUP BY kind;

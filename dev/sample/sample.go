@@ -19,13 +19,28 @@ var (
 	fill string
 )
 
-// DefaultTraces makes a database of about 300 MB.
-const DefaultTraces = 100_000
+// Size says how much there is.
+type Size struct {
+	// Traces are the rows that the others follow from: ten thousand are about 35 MB on disk, indexes
+	// included, where each has five observations.
+	Traces int
+	// Observations of each trace; five when zero. With five no table holds half of the database, with
+	// twelve one table holds 70% of it.
+	Observations int
+}
 
-// Fill creates the sample's schema and rows in an empty database. Ten thousand traces make about 30
-// MB on disk.
-func Fill(ctx context.Context, conn *pgx.Conn, traces int) error {
-	for _, script := range []string{schema, strings.ReplaceAll(fill, ":traces", strconv.Itoa(traces))} {
+// Default is a database of about 350 MB.
+var Default = Size{Traces: 100_000}
+
+const observations = 5
+
+// Fill creates the sample's schema and rows in an empty database.
+func Fill(ctx context.Context, conn *pgx.Conn, size Size) error {
+	if size.Observations == 0 {
+		size.Observations = observations
+	}
+	numbers := strings.NewReplacer(":traces", strconv.Itoa(size.Traces), ":per", strconv.Itoa(size.Observations))
+	for _, script := range []string{schema, numbers.Replace(fill)} {
 		if _, err := conn.Exec(ctx, script, pgx.QueryExecModeSimpleProtocol); err != nil {
 			return fmt.Errorf("fill the sample database: %w", err)
 		}

@@ -52,11 +52,7 @@ func prepareDemo(ctx context.Context, o options) (*demo, error) {
 		return nil, err
 	}
 	d := &demo{target: "sample", server: server}
-	traces := o.traces
-	if traces == 0 {
-		traces = sample.DefaultTraces
-	}
-	if err := fillOnce(ctx, server, traces); err != nil {
+	if err := fillOnce(ctx, server, sample.Size{Traces: o.traces}); err != nil {
 		return nil, errors.Join(err, d.stop(context.WithoutCancel(ctx)))
 	}
 	d.config, err = writeConfig(o.data, d.target, server.DSN("", "sample"), "")
@@ -94,7 +90,7 @@ func ownDatabase(dsn string, o options) (*demo, error) {
 }
 
 // fillOnce makes the sample database, under another name until it is whole.
-func fillOnce(ctx context.Context, server *pgserver.Server, traces int) error {
+func fillOnce(ctx context.Context, server *pgserver.Server, size sample.Size) error {
 	admin, err := pgx.Connect(ctx, server.DSN("", "postgres"))
 	if err != nil {
 		return fmt.Errorf("reach the private server: %w", err)
@@ -104,7 +100,7 @@ func fillOnce(ctx context.Context, server *pgserver.Server, traces int) error {
 	if err := admin.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = 'sample')").Scan(&there); err != nil || there {
 		return err
 	}
-	say("filling the sample database (once; %d traces)", traces)
+	say("filling the sample database (once; %d traces)", size.Traces)
 	began := time.Now()
 	for _, sql := range []string{
 		"DROP DATABASE IF EXISTS sample_half", "CREATE DATABASE sample_half", "COMMENT ON DATABASE sample_half IS 'made up by upkeep-dev'",
@@ -118,7 +114,7 @@ func fillOnce(ctx context.Context, server *pgserver.Server, traces int) error {
 	if err != nil {
 		return fmt.Errorf("reach the sample database: %w", err)
 	}
-	err = sample.Fill(ctx, conn, traces)
+	err = sample.Fill(ctx, conn, size)
 	if err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))); err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
+	"github.com/upkeep-run/upkeep/dev/sample"
 	"github.com/upkeep-run/upkeep/internal/version"
 	"github.com/upkeep-run/upkeep/starter"
 	"github.com/upkeep-run/upkeep/worker"
@@ -71,7 +72,7 @@ database instead, and writes nothing to its server.`,
 	f.IntVar(&o.uiPort, "ui-port", 8233, "the Web UI's port; 0: no Web UI")
 	f.BoolVar(&o.noDemo, "no-demo", false, "no demonstration: server, Web UI and worker for your own work (needs --config, or an upkeep.yaml)")
 	f.BoolVar(&o.once, "once", os.Getenv("ONCE") == "1", "end after the demonstration; exit code 0 only if the drill is PASS (also: ONCE=1)")
-	f.IntVar(&o.traces, "sample-traces", 0, "the size of the sample, 10000 for about 30 MB (default about 300 MB)")
+	f.IntVar(&o.traces, "sample-traces", sample.Default.Traces, "the size of the sample; ten thousand traces are about 35 MB")
 	return cmd
 }
 
