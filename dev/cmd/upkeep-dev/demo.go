@@ -147,7 +147,7 @@ func writeConfig(data, target, dsn, passwordEnv string) (string, error) {
 
 // drill runs DrillRecovery and shows it. The error is nil only for a PASS.
 func (d *demo) drill(ctx context.Context, server *devserver.Server) error {
-	c, err := client.DialContext(ctx, client.Options{HostPort: server.Address, Logger: discard{}})
+	c, err := client.DialContext(ctx, server.ClientOptions())
 	if err != nil {
 		return fmt.Errorf("reach Temporal: %w", err)
 	}
@@ -191,11 +191,3 @@ func (d *demo) stop(ctx context.Context) error {
 	defer cancel()
 	return d.server.Stop(ctx)
 }
-
-// discard drops the SDK's own log lines.
-type discard struct{}
-
-func (discard) Debug(string, ...any) {}
-func (discard) Info(string, ...any)  {}
-func (discard) Warn(string, ...any)  {}
-func (discard) Error(string, ...any) {}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.temporal.io/sdk/client"
 	"go.uber.org/zap"
 
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
@@ -117,7 +116,7 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	w, err := worker.Start(ctx, worker.Options{
-		Client: client.Options{HostPort: server.Address}, ConfigPath: o.config, Name: "upkeep-dev", DataDir: filepath.Join(o.data, "worker"), Logger: log,
+		Client: server.ClientOptions(), ConfigPath: o.config, Name: "upkeep-dev", DataDir: filepath.Join(o.data, "worker"), Logger: log,
 	})
 	if err != nil {
 		return err

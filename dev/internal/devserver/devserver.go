@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/server/common/authorization"
 	"go.temporal.io/server/common/cluster"
 	"go.temporal.io/server/common/config"
@@ -112,6 +114,15 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		s.startUI(o)
 	}
 	return s, nil
+}
+
+// ClientOptions say how to reach the server from this machine: without compression, which costs a
+// twentieth of a step and saves nothing here, and without the client's own log lines.
+func (s *Server) ClientOptions() client.Options {
+	return client.Options{
+		HostPort: s.Address, Logger: sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler)),
+		ConnectionOptions: client.ConnectionOptions{GrpcCompression: &client.GrpcCompressionNone{}},
+	}
 }
 
 // Stop ends the server; the Web UI first, since it asks the server.
@@ -246,7 +257,9 @@ func limits() dynamicconfig.StaticClient {
 func (s *Server) ready(ctx context.Context, o Options) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	c, err := client.NewLazyClient(client.Options{HostPort: s.Address, Namespace: o.Namespace, Logger: quiet{}})
+	options := s.ClientOptions()
+	options.Namespace = o.Namespace
+	c, err := client.NewLazyClient(options)
 	if err != nil {
 		return fmt.Errorf("reach the Temporal server: %w", err)
 	}
@@ -332,11 +345,3 @@ func free(port int) error {
 	}
 	return l.Close()
 }
-
-// quiet is a logger for the client that waits for the server: it is expected to fail at first.
-type quiet struct{}
-
-func (quiet) Debug(string, ...any) {}
-func (quiet) Info(string, ...any)  {}
-func (quiet) Warn(string, ...any)  {}
-func (quiet) Error(string, ...any) {}

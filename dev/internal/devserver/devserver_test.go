@@ -2,55 +2,27 @@ package devserver_test
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"net/http"
-	"sort"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
-	sdklog "go.temporal.io/sdk/log"
-	"go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
+	"github.com/upkeep-run/upkeep/dev/internal/steps"
 )
 
-// steps runs activities one after another and returns how long each took, in milliseconds.
-func steps(ctx workflow.Context, n int) ([]float64, error) {
-	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: 10 * time.Second})
-	var took []float64
-	for range n {
-		began := workflow.Now(ctx)
-		if err := workflow.ExecuteActivity(ctx, "nothing").Get(ctx, nil); err != nil {
-			return nil, err
-		}
-		took = append(took, float64(workflow.Now(ctx).Sub(began).Microseconds())/1000)
-	}
-	return took, nil
-}
-
-func run(tb testing.TB, s *devserver.Server, n int) []float64 {
+func run(tb testing.TB, s *devserver.Server, n int) []time.Duration {
 	tb.Helper()
-	c, err := client.Dial(client.Options{HostPort: s.Address, Logger: sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
-	require.NoError(tb, err)
-	defer c.Close()
-	w := worker.New(c, "steps", worker.Options{})
-	w.RegisterWorkflowWithOptions(steps, workflow.RegisterOptions{Name: "Steps"})
-	w.RegisterActivityWithOptions(func(context.Context) error { return nil }, activity.RegisterOptions{Name: "nothing"})
-	require.NoError(tb, w.Start())
-	defer w.Stop()
 	ctx, cancel := context.WithTimeout(tb.Context(), 2*time.Minute)
 	defer cancel()
-	r, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{TaskQueue: "steps"}, "Steps", n)
+	took, err := steps.Measure(ctx, s.ClientOptions(), n)
 	require.NoError(tb, err)
-	var took []float64
-	require.NoError(tb, r.Get(ctx, &took))
 	return took
 }
 
@@ -66,7 +38,7 @@ func TestServerKeepsItsRunsOverARestart(t *testing.T) {
 	s, err = devserver.Start(t.Context(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Stop()) })
-	c, err := client.Dial(client.Options{HostPort: s.Address, Logger: sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+	c, err := client.Dial(s.ClientOptions())
 	require.NoError(t, err)
 	defer c.Close()
 	require.Eventually(t, func() bool {
@@ -109,11 +81,12 @@ func BenchmarkStep(b *testing.B) {
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, s.Stop()) })
 	run(b, s, 20)
-	var all []float64
+	var all []time.Duration
 	for b.Loop() {
 		all = append(all, run(b, s, 100)...)
 	}
-	sort.Float64s(all)
-	b.ReportMetric(all[len(all)/2], "p50-ms/step")
-	b.ReportMetric(all[len(all)*99/100], "p99-ms/step")
+	slices.Sort(all)
+	milliseconds := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	b.ReportMetric(milliseconds(all[len(all)/2]), "p50-ms/step")
+	b.ReportMetric(milliseconds(all[len(all)*99/100]), "p99-ms/step")
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +20,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
-	sdklog "go.temporal.io/sdk/log"
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
@@ -90,7 +88,7 @@ func New(t testing.TB, targets string) *Stack {
 	s.Temporal, err = devserver.Start(t.Context(), devserver.Options{Dir: filepath.Join(dir, "temporal"), SearchAttributes: worker.Attributes()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Temporal.Stop()) })
-	s.Client, err = client.Dial(client.Options{HostPort: s.Temporal.Address, Logger: sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+	s.Client, err = client.Dial(s.Temporal.ClientOptions())
 	require.NoError(t, err)
 	t.Cleanup(s.Client.Close)
 	s.Starter = &starter.Starter{Client: s.Client, Store: func(context.Context) (*config.Config, error) { return config.Load(s.Config) }}
