@@ -51,11 +51,13 @@ func Parse(text string) (Sum, error) {
 // ErrHalfRow says that a text ended inside a row.
 var ErrHalfRow = errors.New("the text ends inside a row")
 
-// Counter is a writer that counts and hashes the rows of COPY text, in whatever pieces it comes.
+// Counter is a writer that counts and hashes the rows of COPY text, in whatever pieces it comes. It
+// keeps no text, so a row of any size costs it nothing.
 type Counter struct {
 	rows int64
 	sum  Sum
-	half []byte // the beginning of a row whose end has not come yet
+	half *xxh3.Hasher // what has come of a row that came in pieces; nil until there is one
+	open bool         // a row's beginning has come, and its end has not
 }
 
 // Write takes the next piece of the text. It never fails.
@@ -63,32 +65,47 @@ func (c *Counter) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
 		end := bytes.IndexByte(p, '\n')
-		if end < 0 {
-			c.half = append(c.half, p...)
+		switch {
+		case end < 0:
+			c.begin(p)
 			return n, nil
+		case c.open:
+			c.end(p[:end])
+		default:
+			c.sum.Add(p[:end])
 		}
-		row := p[:end]
-		if len(c.half) > 0 {
-			c.half = append(c.half, row...)
-			row = c.half
-		}
-		c.sum.Add(row)
 		c.rows++
-		c.half, p = c.half[:0], p[end+1:]
+		p = p[end+1:]
 	}
 	return n, nil
 }
 
+func (c *Counter) begin(piece []byte) {
+	if c.half == nil {
+		c.half = xxh3.New()
+	}
+	_, _ = c.half.Write(piece) // a hash never fails
+	c.open = true
+}
+
+func (c *Counter) end(piece []byte) {
+	_, _ = c.half.Write(piece) // a hash never fails
+	h := c.half.Sum128()
+	c.sum = c.sum.Merge(Sum{h.Hi, h.Lo})
+	c.half.Reset()
+	c.open = false
+}
+
 // Close says whether the text ended with a row.
 func (c *Counter) Close() error {
-	if len(c.half) > 0 {
+	if c.open {
 		return ErrHalfRow
 	}
 	return nil
 }
 
-// Rows is the number of rows so far.
+// Rows is the number of whole rows so far.
 func (c *Counter) Rows() int64 { return c.rows }
 
-// Sum is the hash of the rows so far.
+// Sum is the hash of the whole rows so far.
 func (c *Counter) Sum() Sum { return c.sum }

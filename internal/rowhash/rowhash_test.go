@@ -1,6 +1,7 @@
 package rowhash
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -55,4 +56,39 @@ func TestCounterTakesAnyPieces(t *testing.T) {
 	_, err := c.Write([]byte("half a row"))
 	require.NoError(t, err)
 	require.ErrorIs(t, c.Close(), ErrHalfRow)
+}
+
+// The hash is part of the format: a backup of long ago must still be proven by it.
+func TestHashIsFixed(t *testing.T) {
+	require.Equal(t, "00000000000000000000000000000000", hashOf().Hex())
+	require.Equal(t, "99aa06d3014798d86001c324468d497f", hashOf("").Hex(), "XXH3 128 of nothing, as its authors publish it")
+	var c Counter
+	_, _ = c.Write([]byte("1\tone\n2\t\\N\n"))
+	require.Equal(t, hashOf("1\tone", "2\t\\N").Hex(), c.Sum().Hex())
+	require.Equal(t, "66d46ba54ddb3079d301b40820c9b93f", c.Sum().Hex())
+}
+
+func TestCounterKeepsNoText(t *testing.T) {
+	row := []byte("42\tsome text that is as long as rows are\n")
+	long := bytes.Repeat([]byte("x"), 64<<10)
+	var c Counter
+	_, _ = c.Write(long)
+	_, _ = c.Write([]byte("\n"))
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		_, _ = c.Write(row)
+		for range 16 { // a row of 1 MiB in pieces
+			_, _ = c.Write(long)
+		}
+		_, _ = c.Write(row)
+	}))
+	require.NoError(t, c.Close())
+}
+
+func BenchmarkCounter(b *testing.B) {
+	text := bytes.Repeat([]byte(strings.Repeat("x", 200)+"\n"), 5000)
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		var c Counter
+		_, _ = c.Write(text)
+	}
 }
