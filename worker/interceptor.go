@@ -25,6 +25,9 @@ type edge struct {
 	interceptor.WorkerInterceptorBase
 }
 
+// Interceptors are what every worker of Upkeep puts around its activities.
+func Interceptors() []interceptor.WorkerInterceptor { return []interceptor.WorkerInterceptor{&edge{}} }
+
 func (*edge) InterceptActivity(_ context.Context, next interceptor.ActivityInboundInterceptor) interceptor.ActivityInboundInterceptor {
 	in := &inbound{}
 	in.Next = next

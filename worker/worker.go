@@ -15,7 +15,6 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/interceptor"
 	sdkworker "go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 	"go.uber.org/zap"
@@ -133,7 +132,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, w.scratch.Queue} {
 		s := sdkworker.New(c, queue, w.options(fatal))
 		if queue == run.WorkflowQueue {
-			registerWorkflows(s)
+			RegisterWorkflows(s)
 		} else {
 			registerActivities(s, &configuration.Activities{
 				Load:       func() (*config.Config, error) { return config.Load(o.ConfigPath) },
@@ -161,7 +160,7 @@ func (w *Worker) options(fatal chan<- error) sdkworker.Options {
 		WorkerStopTimeout:                  StopTimeout,
 		MaxHeartbeatThrottleInterval:       heartbeatEvery,
 		DefaultHeartbeatThrottleInterval:   heartbeatEvery,
-		Interceptors:                       []interceptor.WorkerInterceptor{&edge{}},
+		Interceptors:                       Interceptors(),
 		OnFatalError: func(err error) {
 			if w.health != nil {
 				w.health.fatal.Store(&err)
@@ -174,7 +173,8 @@ func (w *Worker) options(fatal chan<- error) sdkworker.Options {
 	}
 }
 
-func registerWorkflows(s sdkworker.Registry) {
+// RegisterWorkflows registers every procedure under its name.
+func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,

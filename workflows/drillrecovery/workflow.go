@@ -33,10 +33,8 @@ func body(r *procedure.Run, in api.Input) error {
 	r.SetResult(result)
 	b, err := obtain(r, in)
 	if err != nil {
-		if procedure.Damaged(err) { // what was read disagrees with the catalog: that is a drill that failed
-			result.Verdict = run.Fail
-			r.SetResult(result)
-		}
+		result.Verdict = procedure.VerdictOf(err) // what disagrees with the catalog is a drill that failed
+		r.SetResult(result)
 		return err
 	}
 	result.BackupID, result.Rows, result.BytesRead, result.BytesStored, result.Scope = b.BackupID, b.Rows, b.BytesRead, b.BytesStored, b.Scope
@@ -48,22 +46,14 @@ func body(r *procedure.Run, in api.Input) error {
 	stored, err := verifybackup.CheckFiles(r, b.BackupID)
 	publish(stored)
 	if err != nil || stored.Verdict != run.Pass {
-		result.Verdict = stored.Verdict
 		return conclude(r, result, stored, err)
 	}
 	result.Verdict = run.NotProven // whole files prove nothing yet
 	r.SetResult(result)
 	proven, err := verifybackup.Prove(r, b.BackupID)
 	result.RestoreSecs = procedure.Seconds(proven.RestoreTime)
-	if err != nil {
-		if procedure.Damaged(err) {
-			result.Verdict = run.Fail
-			r.SetResult(result)
-		}
-		return err
-	}
 	publish(proven.Proof)
-	return conclude(r, result, proven.Proof, nil)
+	return conclude(r, result, proven.Proof, err)
 }
 
 func obtain(r *procedure.Run, in api.Input) (postgres.BackupSummary, error) {

@@ -34,7 +34,7 @@ func (r *Run) Do(step Step, arg, result any) error {
 		}
 		e := describe(err)
 		if failure.Class(e.Class) != failure.NeedsPerson || WorkerGone(err) || temporal.IsCanceledError(err) {
-			r.finish(at, failedVerdict(e), e.What)
+			r.finish(at, VerdictOf(err), e.What)
 			return err
 		}
 		if err := r.park(e); err != nil {
@@ -44,20 +44,24 @@ func (r *Run) Do(step Step, arg, result any) error {
 	}
 }
 
-// failedVerdict is the verdict of a step that ended with an error: what is wrong is a FAIL, what
-// could not be done proves nothing.
-func failedVerdict(e run.Error) run.Verdict {
-	if failure.Class(e.Class) == failure.Damaged {
+// VerdictOf is the verdict of a check that ended with an error: wrong data is a FAIL, and what could
+// not be done proves nothing.
+func VerdictOf(err error) run.Verdict {
+	if failure.Class(describe(err).Class) == failure.Damaged {
 		return run.Fail
 	}
 	return run.NotProven
 }
 
+// Wait parks the run because of an error that its steps did not wait with. It returns nil when a
+// person wants it tried again.
+func (r *Run) Wait(err error) error { return r.park(describe(err)) }
+
 // Prove runs a step that checks, and gives the step the verdict of its checks.
 func (r *Run) Prove(step Step, arg any) (postgres.Proof, error) {
 	var proof postgres.Proof
 	if err := r.Do(step, arg, &proof); err != nil {
-		return proof, err
+		return postgres.Proof{Verdict: VerdictOf(err)}, err
 	}
 	last := &r.doc.Steps[len(r.doc.Steps)-1]
 	last.Verdict = proof.Verdict
@@ -150,11 +154,6 @@ func limit(text string) string {
 func WorkerGone(err error) bool {
 	var timeout *temporal.TimeoutError
 	return errors.As(err, &timeout) && timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
-}
-
-// Damaged reports whether a step found that data is wrong, rather than that it could not be done.
-func Damaged(err error) bool {
-	return err != nil && failure.Class(describe(err).Class) == failure.Damaged
 }
 
 // describe turns an activity's error into the document's. Whatever is not in the catalogue, and

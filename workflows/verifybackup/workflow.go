@@ -107,15 +107,25 @@ type Proven struct {
 }
 
 // Prove restores a backup into a scratch server, compares the copy with it, and removes the copy. A
-// worker that goes away with its private server for good is replaced by another.
+// worker that goes away with its private server for good is replaced by another; when none stays, the
+// run waits for a person.
 func Prove(r *procedure.Run, backup string) (Proven, error) {
 	name := restore.BuildName(r.Target().Name, backup, "")
 	base := postgres.Copy{Target: r.Target(), BackupID: backup, Database: name, Final: name, Owner: r.Key(), RunID: r.ID()}
 	for try := 1; ; try++ {
 		p, err := proveOnce(r, base)
-		if !procedure.WorkerGone(err) || try == placesTried {
-			return p, err
+		if procedure.WorkerGone(err) {
+			if try%placesTried != 0 {
+				continue
+			}
+			if err = r.Wait(err); err == nil {
+				continue
+			}
 		}
+		if err != nil {
+			p.Verdict = procedure.VerdictOf(err)
+		}
+		return p, err
 	}
 }
 
