@@ -1,0 +1,197 @@
+// Package proceduretest stands for everything outside of a procedure, for its tests: activities under
+// their production names and types, which answer as a healthy system would until a test says
+// otherwise. What they return passes through the worker's own interceptor.
+package proceduretest
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	sdkworker "go.temporal.io/sdk/worker"
+
+	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/activities/store"
+	"github.com/upkeep-run/upkeep/api/run"
+)
+
+// BackupID is the backup that the world has when a run looks for one.
+const BackupID = "20260102T030405Z-0a1b2c3d"
+
+// PrivateQueue is the queue of the worker that holds the world's scratch servers.
+const PrivateQueue = run.DatabaseQueue + "-test"
+
+// World is a system outside of procedures.
+type World struct {
+	// Attributes says that the server knows Upkeep's search attributes.
+	Attributes bool
+	// LeftOut is what backups leave out.
+	LeftOut []string
+
+	mu      sync.Mutex
+	calls   []string
+	errors  map[string][]error
+	proofs  map[string]postgres.Proof
+	hangs   map[string]chan struct{}
+	records []store.Record
+	copies  []postgres.Copy
+	backups []postgres.BackupRequest
+}
+
+// Fail makes the next calls of an activity return the errors, one each.
+func (w *World) Fail(activityType string, errs ...error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.errors == nil {
+		w.errors = make(map[string][]error)
+	}
+	w.errors[activityType] = append(w.errors[activityType], errs...)
+}
+
+// Find makes a check come to this verdict.
+func (w *World) Find(activityType string, v run.Verdict, detail string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.proofs == nil {
+		w.proofs = make(map[string]postgres.Proof)
+	}
+	w.proofs[activityType] = postgres.Proof{Verdict: v, Checks: []run.Check{{Name: "rows", Verdict: v, Detail: detail}}}
+}
+
+// Hang makes the next calls of an activity run until they are cancelled. The channel is closed when
+// one has begun.
+func (w *World) Hang(activityType string) <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.hangs == nil {
+		w.hangs = make(map[string]chan struct{})
+	}
+	w.hangs[activityType] = make(chan struct{})
+	return w.hangs[activityType]
+}
+
+// Calls lists the activities that were called, in order.
+func (w *World) Calls() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.calls)
+}
+
+// Records lists what runs left in the store, in order.
+func (w *World) Records() []store.Record {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.records)
+}
+
+// Copies lists the copies that were created, in order.
+func (w *World) Copies() []postgres.Copy {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.copies)
+}
+
+// Backups lists the backups that were asked for, in order.
+func (w *World) Backups() []postgres.BackupRequest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.backups)
+}
+
+// enter notes a call, and returns what the test wants of it.
+func (w *World) enter(ctx context.Context, activityType string) error {
+	w.mu.Lock()
+	w.calls = append(w.calls, activityType)
+	var err error
+	if errs := w.errors[activityType]; len(errs) > 0 {
+		err, w.errors[activityType] = errs[0], errs[1:]
+	}
+	began := w.hangs[activityType]
+	delete(w.hangs, activityType)
+	w.mu.Unlock()
+	if began != nil {
+		close(began)
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return err
+}
+
+// answer makes an activity that returns what reply makes of its argument.
+func answer[In, Out any](w *World, activityType string, reply func(In) Out) any {
+	return func(ctx context.Context, in In) (Out, error) {
+		if err := w.enter(ctx, activityType); err != nil {
+			var none Out
+			return none, err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return reply(in), nil
+	}
+}
+
+func check[In any](w *World, activityType string) any {
+	return answer(w, activityType, func(In) postgres.Proof {
+		if p, ok := w.proofs[activityType]; ok {
+			return p
+		}
+		return postgres.Proof{Verdict: run.Pass, Checks: []run.Check{{Name: "rows", Verdict: run.Pass, Detail: "42 rows of 3 tables"}}}
+	})
+}
+
+func (w *World) summary(id string) postgres.BackupSummary {
+	return postgres.BackupSummary{
+		BackupID: id, Database: "shop", SnapshotAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tables: 3, Rows: 42,
+		BytesRead: 4096, BytesStored: 1024, BytesTotal: 1024, LeftOut: w.LeftOut, VersionNum: 150000,
+	}
+}
+
+// Register registers the world's activities.
+func (w *World) Register(s sdkworker.ActivityRegistry) {
+	for name, fn := range map[string]any{
+		configuration.ResolveTarget: answer(w, configuration.ResolveTarget, func(in configuration.Request) postgres.Target {
+			return postgres.Target{
+				Name: "shop", DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: postgres.Secret{Env: "SHOP_DB_PASSWORD"},
+				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
+			}
+		}),
+		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
+			return postgres.BackupPlan{Database: "shop", ServerVersion: "15.1", Tables: 3, EstimatedRows: 40, EstimatedBytes: 8192, LeftOut: w.LeftOut}
+		}),
+		postgres.TakeBackup: answer(w, postgres.TakeBackup, func(in postgres.BackupRequest) postgres.BackupSummary {
+			w.backups = append(w.backups, in)
+			return w.summary(in.BackupID)
+		}),
+		postgres.FindBackup: answer(w, postgres.FindBackup, func(in postgres.FindRequest) postgres.BackupSummary {
+			return w.summary(BackupID)
+		}),
+		postgres.CheckStored:  check[postgres.BackupRequest](w, postgres.CheckStored),
+		postgres.CheckDecoded: check[postgres.BackupRequest](w, postgres.CheckDecoded),
+		postgres.PlanRestore: answer(w, postgres.PlanRestore, func(in postgres.Copy) postgres.RestorePlan {
+			return postgres.RestorePlan{Copy: in, Rows: 42, Tables: 3, Bytes: 4096, NeededBytes: 8192, FreeBytes: -1, ServerVersion: "15.1"}
+		}),
+		postgres.PrepareScratch: answer(w, postgres.PrepareScratch, func(in postgres.Copy) postgres.Place {
+			return postgres.Place{Kind: postgres.PlacePrivate, Queue: PrivateQueue, Scratch: in.Database}
+		}),
+		postgres.CreateDatabase: answer(w, postgres.CreateDatabase, func(in postgres.Copy) postgres.Copy {
+			in.Oid = 16384
+			w.copies = append(w.copies, in)
+			return in
+		}),
+		postgres.LoadRows: answer(w, postgres.LoadRows, func(postgres.Copy) postgres.LoadResult {
+			return postgres.LoadResult{Rows: 42, Bytes: 4096, Chunks: 3, Seconds: 1}
+		}),
+		postgres.Compare:  check[postgres.Copy](w, postgres.Compare),
+		postgres.Publish:  answer(w, postgres.Publish, func(in postgres.Copy) postgres.Copy { return in }),
+		postgres.DropCopy: answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),
+		store.WriteRun: answer(w, store.WriteRun, func(in store.Record) store.Written {
+			w.records = append(w.records, in)
+			return store.Written{Report: in.Store + "/runs/" + in.Document.RunID + "/report.html"}
+		}),
+	} {
+		s.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
+	}
+}
