@@ -1,12 +1,14 @@
 package proceduretest
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
@@ -114,6 +116,13 @@ func (r *Run) Decide(update string, d run.Decision) *Answer {
 		OnComplete: func(_ any, err error) { a.Taken, a.Refused = err == nil, err },
 	}, d)
 	return a
+}
+
+// OnStarted calls back with the type and the queue of every activity that begins.
+func (r *Run) OnStarted(then func(activityType, queue string)) {
+	r.SetOnActivityStartedListener(func(info *activity.Info, _ context.Context, _ converter.EncodedValues) {
+		then(info.ActivityType.Name, info.TaskQueue)
+	})
 }
 
 // silent is a logger for tests whose runs fail on purpose.
