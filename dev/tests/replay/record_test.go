@@ -1,0 +1,152 @@
+// Package replay records runs for the replay tests of workflows: real histories of a real server, of
+// workflows and activity types under their production names.
+package replay
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/api/temporalproto"
+	"go.temporal.io/sdk/client"
+	sdkworker "go.temporal.io/sdk/worker"
+
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/verifybackup"
+	"github.com/upkeep-run/upkeep/dev/internal/devserver"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/worker"
+	"github.com/upkeep-run/upkeep/workflows/proceduretest"
+)
+
+// recorded names the environment variable that holds the release to record, such as v0.1.0.
+const recorded = "UPKEEP_RECORD"
+
+// scenario is one run to record.
+type scenario struct {
+	procedure, name, input string
+	world                  func(*proceduretest.World)
+	during                 func(t *testing.T, c client.Client, id string) // with the run
+	status                 enumspb.WorkflowExecutionStatus
+}
+
+var scenarios = []scenario{
+	{procedure: backupdatabase.WorkflowType, name: "whole", input: `{"target":"shop"}`},
+	{procedure: backupdatabase.WorkflowType, name: "dry-run", input: `{"dryRun":true}`},
+	{procedure: backupdatabase.WorkflowType, name: "refused-input", input: `{"dry_run":true}`, status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+	{procedure: backupdatabase.WorkflowType, name: "parked-and-resumed", input: `{}`, world: parks(postgres.TakeBackup), during: decide(run.RetryUpdate)},
+	{procedure: verifybackup.WorkflowType, name: "stored", input: `{"grade":"stored"}`},
+	{procedure: verifybackup.WorkflowType, name: "decoded", input: `{"grade":"decoded"}`},
+	{procedure: verifybackup.WorkflowType, name: "restored", input: `{}`},
+	{procedure: verifybackup.WorkflowType, name: "damaged", input: `{}`, status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED,
+		world: func(w *proceduretest.World) { w.Find(postgres.CheckStored, run.Fail, "a chunk is gone") }},
+	{procedure: restoredatabase.WorkflowType, name: "whole", input: `{"database":"shop_copy"}`},
+	{procedure: restoredatabase.WorkflowType, name: "parked-and-given-up", input: `{}`, world: parks(postgres.LoadRows), during: decide(run.AbandonUpdate),
+		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
+	{procedure: drillrecovery.WorkflowType, name: "whole", input: `{}`},
+	{procedure: drillrecovery.WorkflowType, name: "differs", input: `{"backup":"latest"}`, status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED,
+		world: func(w *proceduretest.World) { w.Find(postgres.Compare, run.Fail, "one row differs") }},
+	{procedure: drillrecovery.WorkflowType, name: "parked-and-cancelled", input: `{}`, world: parks(postgres.LoadRows), status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED,
+		during: func(t *testing.T, c client.Client, id string) {
+			waitUntilParked(t, c, id)
+			require.NoError(t, c.CancelWorkflow(t.Context(), id, ""))
+		}},
+}
+
+func parks(activity string) func(*proceduretest.World) {
+	return func(w *proceduretest.World) {
+		w.Fail(activity, failure.New(failure.DiskFull, "no space left").Do("free some space"))
+	}
+}
+
+func decide(update string) func(*testing.T, client.Client, string) {
+	return func(t *testing.T, c client.Client, id string) {
+		waitUntilParked(t, c, id)
+		h, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{WorkflowID: id, UpdateName: update,
+			Args: []any{run.Decision{By: "ann", Reason: "seen to"}}, WaitForStage: client.WorkflowUpdateStageCompleted})
+		require.NoError(t, err)
+		require.NoError(t, h.Get(t.Context(), nil))
+	}
+}
+
+func waitUntilParked(t *testing.T, c client.Client, id string) {
+	require.Eventually(t, func() bool {
+		answer, err := c.QueryWorkflow(t.Context(), id, "", run.StatusQuery)
+		var doc run.Document
+		return err == nil && answer.Get(&doc) == nil && doc.Outcome == run.Waiting
+	}, 30*time.Second, 50*time.Millisecond)
+}
+
+// TestRecord writes the histories of the release that UPKEEP_RECORD names into the workflows' folders.
+// Without it, it checks that every scenario can still be recorded.
+func TestRecord(t *testing.T) {
+	tag := os.Getenv(recorded)
+	s, err := devserver.Start(t.Context(), devserver.Options{Dir: t.TempDir(), SearchAttributes: worker.Attributes()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Stop()) })
+	o := s.ClientOptions()
+	o.Identity = "recorder"
+	c, err := client.Dial(o)
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	for _, sc := range scenarios {
+		t.Run(sc.procedure+"/"+sc.name, func(t *testing.T) {
+			history := sc.play(t, c)
+			if tag == "" {
+				return
+			}
+			data, err := temporalproto.CustomJSONMarshalOptions{Indent: " "}.Marshal(history)
+			require.NoError(t, err)
+			dir := filepath.Join("..", "..", "..", "workflows", strings.ToLower(sc.procedure), "testdata", "replay", tag)
+			require.NoError(t, os.MkdirAll(dir, 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, sc.name+".json"), append(data, '\n'), 0o644))
+		})
+	}
+}
+
+// play runs the scenario in a world of its own and returns the run's history.
+func (sc scenario) play(t *testing.T, c client.Client) *historypb.History {
+	t.Helper()
+	w := &proceduretest.World{Attributes: true}
+	if sc.world != nil {
+		sc.world(w)
+	}
+	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, proceduretest.PrivateQueue} {
+		s := sdkworker.New(c, queue, sdkworker.Options{Interceptors: worker.Interceptors(), Identity: "recorder"})
+		worker.RegisterWorkflows(s)
+		w.Register(s)
+		require.NoError(t, s.Start())
+		defer s.Stop()
+	}
+	id := strings.ToLower(sc.procedure) + "-" + sc.name
+	started, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: id, TaskQueue: run.WorkflowQueue}, sc.procedure, json.RawMessage(sc.input))
+	require.NoError(t, err)
+	if sc.during != nil {
+		sc.during(t, c, id)
+	}
+	_ = started.Get(t.Context(), nil) // how it ended is looked at below
+	described, err := c.DescribeWorkflowExecution(t.Context(), id, started.GetRunID())
+	require.NoError(t, err)
+	want := sc.status
+	if want == enumspb.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED {
+		want = enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
+	}
+	require.Equal(t, want, described.GetWorkflowExecutionInfo().GetStatus())
+	history := &historypb.History{}
+	for events := c.GetWorkflowHistory(t.Context(), id, started.GetRunID(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+		e, err := events.Next()
+		require.NoError(t, err)
+		history.Events = append(history.Events, e)
+	}
+	return history
+}
