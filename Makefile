@@ -47,7 +47,7 @@ lint: ## check formatting, vet, determinism of workflows, and that the modules a
 	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
 	@for m in $(MODULES); do (cd $$m && go vet ./... && go mod tidy -diff >/dev/null) || { echo "$$m: go vet or go mod tidy is not clean" >&2; exit 1; }; done
 	go vet -tags fault ./internal/fault ./internal/backup ./internal/restore
-	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 ./workflows/...
+	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 -config workflows/workflowcheck.config.yaml ./workflows/...
 	@dev/agree.sh
 
 .PHONY: prerequisites

@@ -9,8 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/agnivade/levenshtein"
@@ -132,14 +133,7 @@ func Wants(t reflect.Type) string {
 	return "an object"
 }
 
-func names(known map[string]reflect.Type) []string {
-	out := make([]string, 0, len(known))
-	for n := range known {
-		out = append(out, n)
-	}
-	sort.Strings(out)
-	return out
-}
+func names(known map[string]reflect.Type) []string { return slices.Sorted(maps.Keys(known)) }
 
 // Unknown is the failure for a name that is not among the known ones, with the nearest of them.
 func Unknown(what, name string, known []string) error {
