@@ -138,7 +138,9 @@ func (s *Scratch) Reap(ctx context.Context, ended func(ctx context.Context, runI
 	}
 	removed, err := pgserver.Reap(ctx, s.Root, reapGrace)
 	for _, name := range removed {
-		all = errors.Join(all, os.Remove(s.notePath(name)))
+		if err := os.Remove(s.notePath(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			all = errors.Join(all, err)
+		}
 	}
 	return errors.Join(all, err)
 }
