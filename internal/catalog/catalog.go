@@ -6,10 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"sort"
+	"slices"
 	"time"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 )
@@ -44,7 +45,7 @@ func Load(ctx context.Context, store objstore.Store, target, id string) (*format
 	// Ids begin with the time at which their run began; a run may have waited, so the snapshots of the
 	// last few are compared.
 	const look = 8
-	sort.Strings(ids)
+	slices.Sort(ids)
 	var newest *format.Manifest
 	for i := len(ids) - 1; i >= max(0, len(ids)-look); i-- {
 		m, err := load(ctx, store, target, ids[i])
@@ -67,40 +68,67 @@ func load(ctx context.Context, store objstore.Store, target, id string) (*format
 		return nil, failure.New(failure.UnknownBackup, "%.120q is not the id of a backup", id).
 			Do("use an id that BackupDatabase gave as backupId, or %q", Latest)
 	}
-	data, err := store.Read(ctx, format.ManifestKey(target, id), format.MaxManifest)
-	if errors.Is(err, objstore.ErrNotExist) {
-		return nil, failure.New(failure.UnknownBackup, "target %s has no backup %s", target, id).
+	key := format.ManifestKey(target, id)
+	data, err := store.Read(ctx, key, format.MaxManifest)
+	switch {
+	case errors.Is(err, objstore.ErrNotExist):
+		return nil, failure.New(failure.UnknownBackup, "target %s has no backup %s: there is no %s", target, id, key).
 			Do("use an id that BackupDatabase gave as backupId, or %q", Latest)
-	}
-	if err != nil {
+	case failure.Is(err, failure.UnsafeArchive):
+		f, _ := failure.As(err)
+		return nil, failure.New(failure.BackupDamaged, "%s", f.What).Do("%s", f.Remedy)
+	case err != nil:
 		return nil, err
 	}
 	return format.Decode(data, target, id)
 }
 
+// Who finds a backup damaged.
+const (
+	FoundByBackup  = "backup"  // it came upon a chunk that it wanted to use again
+	FoundByStored  = "stored"  // a look at grade stored
+	FoundByDecoded = "decoded" // a look at grade decoded
+)
+
 // Mark is the note that a backup was found damaged.
 type Mark struct {
 	Backup  string    `json:"backup"`
 	FoundAt time.Time `json:"foundAt"`
-	What    []string  `json:"what"` // the files, and what is wrong with them; the first few
+	FoundBy string    `json:"foundBy"` // one of the FoundBy constants
+	What    []string  `json:"what"`    // the files, and what is wrong with them; the first few
 }
 
-// maxMark bounds a mark's file, in bytes.
-const maxMark = 64 << 10
+const (
+	maxMark  = 64 << 10 // bounds a mark's file, in bytes
+	maxNamed = 20       // bounds the files that a mark names
+)
+
+var (
+	pointMarkBefore = fault.NewPoint("catalog/mark/before")
+	pointMarkAfter  = fault.NewPoint("catalog/mark/after")
+)
 
 // SetMark notes that a backup is damaged. A mark that is there is replaced: the newest look counts.
-func SetMark(ctx context.Context, store objstore.Store, target, id string, what ...string) error {
-	data, err := json.MarshalIndent(Mark{Backup: id, FoundAt: time.Now().UTC(), What: what[:min(len(what), 20)]}, "", "  ")
+func SetMark(ctx context.Context, store objstore.Store, target, id, foundBy string, what ...string) error {
+	mark := Mark{Backup: id, FoundAt: time.Now().UTC(), FoundBy: foundBy, What: what[:min(len(what), maxNamed)]}
+	data, err := json.MarshalIndent(mark, "", "  ")
 	if err != nil {
 		return err
 	}
-	return store.Replace(ctx, format.MarkKey(target, id), data)
+	pointMarkBefore.Hit()
+	if err := store.Replace(ctx, format.MarkKey(target, id), data); err != nil {
+		return err
+	}
+	pointMarkAfter.Hit()
+	return nil
 }
 
-// ClearMark removes the note of a backup that was found whole.
-func ClearMark(ctx context.Context, store objstore.Store, target, id string) error {
-	if _, err := store.Stat(ctx, format.MarkKey(target, id)); errors.Is(err, objstore.ErrNotExist) {
-		return nil
+// ClearMark removes the note of a backup that a look found whole. A cheaper look cannot clear what a
+// more thorough one found.
+func ClearMark(ctx context.Context, store objstore.Store, target, id, lookedBy string) error {
+	mark, err := ReadMark(ctx, store, target, id)
+	if err != nil || mark == nil || mark.FoundBy == FoundByDecoded && lookedBy != FoundByDecoded {
+		return err
 	}
 	return store.Delete(ctx, format.MarkKey(target, id))
 }
@@ -111,38 +139,37 @@ func ReadMark(ctx context.Context, store objstore.Store, target, id string) (*Ma
 	if errors.Is(err, objstore.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
+	if err != nil && !failure.Is(err, failure.UnsafeArchive) {
 		return nil, err
 	}
 	var m Mark
-	if err := json.Unmarshal(data, &m); err != nil {
+	if err != nil || json.Unmarshal(data, &m) != nil {
 		return &Mark{Backup: id, What: []string{"the note itself cannot be read"}}, nil
 	}
 	return &m, nil
 }
 
-// MarkUsers marks every backup of the target that needs a chunk.
-func MarkUsers(ctx context.Context, store objstore.Store, target, sha256, what string) error {
+// Users lists the backups of the target that need a chunk, but for those that are to be left out.
+func Users(ctx context.Context, store objstore.Store, target, sha256 string, without map[string]bool) ([]string, error) {
 	ids, err := IDs(ctx, store, target)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var users []string
 	for _, id := range ids {
+		if without[id] {
+			continue
+		}
 		m, err := load(ctx, store, target, id)
 		if failure.Is(err, failure.BackupDamaged) || failure.Is(err, failure.UnknownBackup) || failure.Is(err, failure.FormatTooNew) {
 			continue // it speaks for itself
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		for _, c := range m.Chunks() {
-			if c.SHA256 == sha256 {
-				if err := SetMark(ctx, store, target, id, what); err != nil {
-					return err
-				}
-				break
-			}
+		if slices.ContainsFunc(m.Chunks(), func(c format.Chunk) bool { return c.SHA256 == sha256 }) {
+			users = append(users, id)
 		}
 	}
-	return nil
+	return users, nil
 }

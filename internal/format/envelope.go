@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -32,16 +31,41 @@ func Encode(m *Manifest) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the manifest: %w", err)
 	}
+	if replaced(raw) {
+		return nil, failure.New(failure.UnsupportedName, "a name or a text in the catalog is not valid in UTF-8, so the manifest cannot hold it").
+			Do("rename what has a name of other bytes; a database in SQL_ASCII can hold such names")
+	}
 	raw = ascii(raw)
 	sum := sha256.Sum256(raw)
 	var out bytes.Buffer
-	fmt.Fprintf(&out, `{"upkeep":"backup","format":%d,"sha256":%q,"manifest":`, m.Format, hex.EncodeToString(sum[:]))
+	out.WriteString(head(m.Format, hex.EncodeToString(sum[:])))
 	out.Write(raw)
-	out.WriteString("}\n")
+	out.WriteString(tail)
 	if out.Len() > MaxManifest {
 		return nil, failure.New(failure.Internal, "the manifest has %d bytes, more than %d", out.Len(), MaxManifest)
 	}
 	return out.Bytes(), nil
+}
+
+// head and tail are what stands around the manifest.
+func head(format int, sum string) string {
+	return fmt.Sprintf(`{"upkeep":"backup","format":%d,"sha256":%q,"manifest":`, format, sum)
+}
+
+const tail = "}\n"
+
+// replaced reports whether the JSON encoder has put its replacement, which it writes as an escape, in
+// the place of bytes that are no text. A true U+FFFD it writes as it is.
+func replaced(raw []byte) bool {
+	mark := []byte(`\ufffd`)
+	for at := bytes.Index(raw, mark); at >= 0; at = bytes.Index(raw, mark) {
+		before := len(raw[:at]) - len(bytes.TrimRight(raw[:at], `\`))
+		if before%2 == 0 { // otherwise the backslash is itself escaped
+			return true
+		}
+		raw = raw[at+len(mark):]
+	}
+	return false
 }
 
 // ascii escapes what is not ASCII; in JSON it can only stand inside strings.
@@ -65,37 +89,32 @@ func ascii(raw []byte) []byte {
 }
 
 // Decode reads a manifest's file and believes nothing in it: the checksum, the names that it must
-// have by its place in the store, and every number that others rely on.
+// have by its place in the store, and every number that others rely on. Any bit of the file that is
+// not as it was written is an error.
 func Decode(data []byte, target, backup string) (*Manifest, error) {
 	key := ManifestKey(target, backup)
 	damaged := func(format string, args ...any) error {
 		return failure.New(failure.BackupDamaged, "%s: %s", key, fmt.Sprintf(format, args...)).
 			Do("use another backup; this one cannot be trusted")
 	}
-	var e envelope
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&e); err != nil {
-		return nil, damaged("not a manifest (%v)", err)
-	}
-	if rest := data[d.InputOffset():]; strings.TrimSpace(string(rest)) != "" {
-		return nil, damaged("%d bytes after the end", len(rest))
-	}
-	if e.Upkeep != "backup" {
-		return nil, damaged("not the manifest of a backup")
-	}
-	if e.Format > Version {
-		return nil, failure.New(failure.FormatTooNew, "%s is in format %d, and this Upkeep reads up to %d", key, e.Format, Version).
+	if newer := newerFormat(data); newer > 0 {
+		return nil, failure.New(failure.FormatTooNew, "%s is in format %d, and this Upkeep reads up to %d", key, newer, Version).
 			Do("use a newer Upkeep")
+	}
+	var e envelope
+	if err := strict(data, &e); err != nil {
+		return nil, damaged("not a manifest (%v)", err)
 	}
 	sum := sha256.Sum256(e.Manifest)
 	if hex.EncodeToString(sum[:]) != e.SHA256 {
 		return nil, damaged("its checksum is wrong")
 	}
+	before := head(Version, e.SHA256)
+	if len(data) != len(before)+len(e.Manifest)+len(tail) || !bytes.HasPrefix(data, []byte(before)) || !bytes.HasSuffix(data, []byte(tail)) {
+		return nil, damaged("the bytes around the manifest are not what was written")
+	}
 	m := new(Manifest)
-	d = json.NewDecoder(bytes.NewReader(e.Manifest))
-	d.DisallowUnknownFields()
-	if err := d.Decode(m); err != nil {
+	if err := strict(e.Manifest, m); err != nil {
 		return nil, damaged("not a manifest (%v)", err)
 	}
 	if m.Format != e.Format || m.Backup != backup || m.Target != target {
@@ -105,4 +124,31 @@ func Decode(data []byte, target, backup string) (*Manifest, error) {
 		return nil, damaged("%v", err)
 	}
 	return m, nil
+}
+
+// newerFormat returns the format of a manifest that a newer Upkeep wrote, which may have fields that
+// are unknown here, and 0 for any other file. Envelope and manifest must say the same, so that a
+// flipped bit is not taken for news.
+func newerFormat(data []byte) int {
+	var e struct {
+		Format   int
+		Manifest struct{ Format int }
+	}
+	if json.Unmarshal(data, &e) != nil || e.Format <= Version || e.Manifest.Format != e.Format {
+		return 0
+	}
+	return e.Format
+}
+
+// strict decodes one JSON value with known fields and nothing after it.
+func strict(data []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if rest := bytes.TrimSpace(data[d.InputOffset():]); len(rest) > 0 {
+		return fmt.Errorf("%d bytes after the end", len(rest))
+	}
+	return nil
 }

@@ -1,6 +1,8 @@
 package format
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"regexp"
 	"strings"
@@ -38,13 +40,14 @@ func BackupOfManifest(target, key string) (string, bool) {
 }
 
 // ChunkKey is the key of a chunk, named by the SHA-256 of its plain bytes.
-func ChunkKey(target, sha256 string) string {
-	return fmt.Sprintf("%s/%s/%.2s/%s.zst", target, chunksFolder, sha256, sha256)
+func ChunkKey(target, chunk string) string {
+	return fmt.Sprintf("%s/%s/%.2s/%s.zst", target, chunksFolder, chunk, chunk)
 }
 
-// QuarantineKey is where a damaged chunk is set aside.
-func QuarantineKey(target, sha256 string, unixNano int64) string {
-	return fmt.Sprintf("%s/quarantine/%s.%d", target, sha256, unixNano)
+// QuarantineKey is where the bytes of a damaged chunk are set aside. They are named by what they are,
+// so that doing it twice is doing it once.
+func QuarantineKey(target, chunk, found string) string {
+	return fmt.Sprintf("%s/quarantine/%s.%.16s", target, chunk, found)
 }
 
 // MarkKey is the key of the note that a backup was found damaged.
@@ -53,6 +56,7 @@ func MarkKey(target, backup string) string { return fmt.Sprintf("%s/marks/%s.jso
 // RunKey is the key of a file that a run leaves. The id is any workflow's id; it is written so that
 // it is one part of a path and two ids never meet.
 func RunKey(runID, file string) string {
+	const longest = 200
 	var escaped strings.Builder
 	for _, b := range []byte(runID) {
 		if 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '-' || b == '_' {
@@ -62,8 +66,9 @@ func RunKey(runID, file string) string {
 		}
 	}
 	name := escaped.String()
-	if len(name) > 200 {
-		name = name[:200]
+	if len(name) > longest {
+		sum := sha256.Sum256([]byte(runID))
+		name = name[:longest-33] + "." + hex.EncodeToString(sum[:16]) // a dot stands in no other name
 	}
 	return RunsFolder + "/" + name + "/" + file
 }

@@ -10,11 +10,16 @@ import (
 )
 
 const (
-	// MaxChunk bounds a chunk's plain bytes: one row's COPY text, or the schema's archive.
+	// MaxChunk bounds a chunk's plain bytes: one row's COPY text, or the schema's archive. In bytes, as
+	// the others here.
 	MaxChunk = 1 << 30
-	// maxStoredOverhead is how much larger than its plain bytes a stored chunk may be.
-	maxStoredOverhead = 1 << 20
+	// MaxFile bounds another file in a backup's folder.
+	MaxFile = 16 << 20
 )
+
+// MaxStored bounds the stored bytes of a chunk of so many plain bytes: what cannot be packed grows a
+// little.
+func MaxStored(size int64) int64 { return size + 1<<20 }
 
 var (
 	hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -77,7 +82,7 @@ func (m *Manifest) validate() error {
 	}
 	files := make(map[string]bool, len(m.Files))
 	for _, f := range m.Files {
-		if !plainName.MatchString(f.Name) || f.Name == manifestName || files[f.Name] || f.Size < 0 || !hexSHA256.MatchString(f.SHA256) {
+		if !plainName.MatchString(f.Name) || f.Name == manifestName || files[f.Name] || f.Size < 0 || f.Size > MaxFile || !hexSHA256.MatchString(f.SHA256) {
 			return fmt.Errorf("the file %.120q is not one that a backup can have", f.Name)
 		}
 		files[f.Name] = true
@@ -88,6 +93,9 @@ func (m *Manifest) validate() error {
 func (t Table) validate() error {
 	if t.Schema == "" || t.Name == "" || t.Pages < 0 || len(t.Ranges) == 0 {
 		return errors.New("no name, or no range of pages")
+	}
+	if t.Root != nil && (t.Root.Schema == "" || t.Root.Name == "") {
+		return errors.New("its root has no name")
 	}
 	var rows, size int64
 	var sum rowhash.Sum
@@ -115,7 +123,7 @@ func (l LargeObjects) validate() error {
 	if err != nil {
 		return err
 	}
-	if rows != l.Rows || sum.Hex() != l.RowHash || l.Count < 0 {
+	if rows != l.Rows || sum.Hex() != l.RowHash || l.Count < 0 || l.Bytes < 0 {
 		return errors.New("their chunks do not add up to them")
 	}
 	return nil
@@ -142,7 +150,7 @@ func (c Chunk) validate() error {
 	if !hexSHA256.MatchString(c.SHA256) || !hexSHA256.MatchString(c.StoredSHA256) {
 		return fmt.Errorf("the chunk name %.80q is not a SHA-256", c.SHA256)
 	}
-	if c.Size < 0 || c.Size > MaxChunk || c.StoredSize <= 0 || c.StoredSize > c.Size+maxStoredOverhead {
+	if c.Size < 0 || c.Size > MaxChunk || c.StoredSize <= 0 || c.StoredSize > MaxStored(c.Size) {
 		return fmt.Errorf("chunk %.12s declares sizes out of bounds (%d, stored %d)", c.SHA256, c.Size, c.StoredSize)
 	}
 	return nil

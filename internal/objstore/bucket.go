@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"strings"
+	"time"
 
 	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/azureblob" // azblob://
@@ -17,7 +18,14 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
-// bucket is a store in a bucket of gocloud.
+const (
+	// patience is how long the store may be silent in one request.
+	patience = 2 * time.Minute
+	// slowest is the slowest upload that is waited for, in bytes a second.
+	slowest = 64 << 10
+)
+
+// bucket is a store in a bucket of gocloud. Requests are tried again by the cloud's own library.
 type bucket struct {
 	name string // the URL without its query
 	b    *blob.Bucket
@@ -26,7 +34,7 @@ type bucket struct {
 func openBucket(ctx context.Context, u *url.URL) (Store, error) {
 	b, err := blob.OpenBucket(ctx, u.String())
 	if err != nil {
-		return nil, failure.New(failure.BadConfig, "the store %s cannot be opened", u.Redacted()).Because(err).
+		return nil, failure.New(failure.BadConfig, "the store %s://%s cannot be opened", u.Scheme, u.Host).Because(plain(err)).
 			Do("check the url's parameters and the credentials in the worker's environment")
 	}
 	name := u.Scheme + "://" + u.Host
@@ -41,24 +49,31 @@ func (s *bucket) Close() error { return s.b.Close() }
 func (s *bucket) URL(key string) string { return s.name + "/" + key }
 
 func (s *bucket) Create(ctx context.Context, key string, data []byte) error {
-	pointCreateBefore.Hit()
-	if err := s.write(ctx, key, data, &blob.WriterOptions{IfNotExist: true}); err != nil {
-		return err
+	err := s.put(ctx, key, data, pointsCreate, &blob.WriterOptions{IfNotExist: true})
+	switch gcerrors.Code(err) {
+	case gcerrors.AlreadyExists, gcerrors.FailedPrecondition:
+		return fmt.Errorf("%s: %w", s.URL(key), ErrExist)
 	}
-	pointCreateAfter.Hit()
-	return nil
+	return s.classifyWrite(ctx, err, key)
 }
 
 func (s *bucket) Replace(ctx context.Context, key string, data []byte) error {
-	return s.write(ctx, key, data, &blob.WriterOptions{})
+	return s.classifyWrite(ctx, s.put(ctx, key, data, pointsReplace, &blob.WriterOptions{}), key)
 }
 
-func (s *bucket) write(ctx context.Context, key string, data []byte, o *blob.WriterOptions) error {
+func (s *bucket) put(ctx context.Context, key string, data []byte, points effect, o *blob.WriterOptions) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
+	limited, cancel := context.WithTimeout(ctx, patience+time.Duration(len(data)/slowest)*time.Second)
+	defer cancel()
 	o.ContentType = "application/octet-stream"
-	return s.classify(s.b.WriteAll(ctx, key, data, o), key)
+	points.before.Hit()
+	if err := s.b.WriteAll(limited, key, data, o); err != nil {
+		return err
+	}
+	points.after.Hit()
+	return nil
 }
 
 func (s *bucket) Read(ctx context.Context, key string, limit int64) ([]byte, error) {
@@ -74,20 +89,52 @@ func (s *bucket) Open(ctx context.Context, key string) (io.ReadCloser, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	r, err := s.b.NewReader(ctx, key, nil)
+	reading, cancel := context.WithCancel(ctx)
+	silence := time.AfterFunc(patience, cancel)
+	r, err := s.b.NewReader(reading, key, nil)
 	if err != nil {
-		return nil, s.classify(err, key)
+		cancel()
+		return nil, s.classify(ctx, err, key)
 	}
-	return r, nil
+	silence.Stop()
+	return &download{bucket: s, ctx: ctx, key: key, r: r, silence: silence, cancel: cancel}, nil
+}
+
+// download reads an object, and gives up when the store is silent for too long.
+type download struct {
+	bucket  *bucket
+	ctx     context.Context // the caller's
+	key     string
+	r       io.ReadCloser
+	silence *time.Timer
+	cancel  context.CancelFunc
+}
+
+func (d *download) Read(p []byte) (int, error) {
+	d.silence.Reset(patience)
+	n, err := d.r.Read(p)
+	d.silence.Stop()
+	if err != nil && !errors.Is(err, io.EOF) {
+		return n, d.bucket.classify(d.ctx, err, d.key)
+	}
+	return n, err
+}
+
+func (d *download) Close() error {
+	d.silence.Stop()
+	defer d.cancel()
+	return d.r.Close()
 }
 
 func (s *bucket) Stat(ctx context.Context, key string) (Info, error) {
 	if err := checkKey(key); err != nil {
 		return Info{}, err
 	}
-	a, err := s.b.Attributes(ctx, key)
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	a, err := s.b.Attributes(limited, key)
 	if err != nil {
-		return Info{}, s.classify(err, key)
+		return Info{}, s.classify(ctx, err, key)
 	}
 	return Info{Key: key, Size: a.Size, ModTime: a.ModTime}, nil
 }
@@ -95,12 +142,12 @@ func (s *bucket) Stat(ctx context.Context, key string) (Info, error) {
 func (s *bucket) List(ctx context.Context, prefix string, each func(Info) error) error {
 	objects := s.b.List(&blob.ListOptions{Prefix: prefix})
 	for {
-		o, err := objects.Next(ctx)
+		o, err := next(ctx, objects)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
-			return s.classify(err, prefix)
+			return s.classifyWrite(ctx, err, prefix) // as with a write, what is not found is the bucket
 		}
 		if o.IsDir {
 			continue
@@ -111,60 +158,79 @@ func (s *bucket) List(ctx context.Context, prefix string, each func(Info) error)
 	}
 }
 
-func (s *bucket) Move(ctx context.Context, from, to string) error {
-	if err := errors.Join(checkKey(from), checkKey(to)); err != nil {
-		return err
-	}
-	pointMoveBefore.Hit()
-	if err := s.b.Copy(ctx, to, from, nil); err != nil {
-		return s.classify(err, from)
-	}
-	pointMoveAfter.Hit()
-	return s.Delete(ctx, from)
+func next(ctx context.Context, objects *blob.ListIterator) (*blob.ListObject, error) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return objects.Next(limited)
 }
 
 func (s *bucket) Delete(ctx context.Context, key string) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	pointDeleteBefore.Hit()
-	if err := s.b.Delete(ctx, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
-		return s.classify(err, key)
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	pointsDelete.before.Hit()
+	if err := s.b.Delete(limited, key); err != nil && gcerrors.Code(err) != gcerrors.NotFound {
+		return s.classify(ctx, err, key)
 	}
-	pointDeleteAfter.Hit()
+	pointsDelete.after.Hit()
 	return nil
 }
 
-func (s *bucket) classify(err error, key string) error {
+// classifyWrite is classify where only the bucket itself can be missing.
+func (s *bucket) classifyWrite(ctx context.Context, err error, key string) error {
+	if gcerrors.Code(err) == gcerrors.NotFound {
+		return failure.New(failure.StoreUnwritable, "there is no bucket %s", s.name).
+			Do("create it, or correct the store's url in the configuration, then resume the run")
+	}
+	return s.classify(ctx, err, key)
+}
+
+// refusals are parts of the messages by which the clouds' libraries say that credentials are missing,
+// unknown or not enough, where gocloud has no code for it.
+var refusals = []string{
+	"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "StatusCode: 403", "AuthenticationFailed",
+	"get credentials", "refresh cached credentials", "could not find default credentials",
+}
+
+// classify turns an error of the bucket into one of the catalogue.
+func (s *bucket) classify(ctx context.Context, err error, key string) error {
 	if err == nil {
 		return nil
 	}
+	if _, ok := failure.As(err); ok {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	what := s.URL(key)
-	switch gcerrors.Code(err) {
-	case gcerrors.NotFound:
+	refused := gcerrors.Code(err) == gcerrors.PermissionDenied
+	if gcerrors.Code(err) == gcerrors.NotFound {
 		return fmt.Errorf("%s: %w", what, ErrNotExist)
-	case gcerrors.AlreadyExists, gcerrors.FailedPrecondition:
-		return fmt.Errorf("%s: %w", what, ErrExist)
-	case gcerrors.PermissionDenied:
-		return failure.New(failure.StoreUnwritable, "the store refused %s", what).
-			Do("give the worker's credentials the right to read, write, list and delete in the bucket, then resume the run")
-	case gcerrors.Canceled:
-		return context.Canceled
 	}
-	text := err.Error()
-	for _, refused := range []string{"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "StatusCode: 403"} {
-		if strings.Contains(text, refused) {
-			return failure.New(failure.StoreUnwritable, "the store refused %s (%s)", what, refused).
-				Do("check the credentials in the worker's environment and their rights on the bucket, then resume the run")
-		}
+	for _, part := range refusals {
+		refused = refused || strings.Contains(err.Error(), part)
 	}
-	return failure.New(failure.StoreUnreachable, "could not reach %s", what).Because(errors.New(cut(text, 300))).
+	if refused {
+		return failure.New(failure.StoreUnwritable, "the store refused %s", what).Because(plain(err)).
+			Do("give the worker credentials in its environment, with the right to read, write, list and delete in the bucket, then resume the run")
+	}
+	return failure.New(failure.StoreUnreachable, "could not reach %s", what).Because(plain(err)).
 		Do("see whether the store is up and reachable from the worker")
 }
 
-func cut(s string, n int) string {
-	if len(s) > n {
-		return s[:n] + "..."
+// plain is an error's text, cut short, without the address that was asked: some clouds sign addresses.
+func plain(err error) error {
+	const most = 300
+	var asked *url.Error
+	if errors.As(err, &asked) {
+		err = asked.Err
 	}
-	return s
+	text := err.Error()
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return errors.New(text)
 }

@@ -13,23 +13,13 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
-	"github.com/upkeep-run/upkeep/internal/fault"
-)
-
-var (
-	pointCreateBefore  = fault.NewPoint("store/create/before")
-	pointCreateWritten = fault.NewPoint("store/create/written")
-	pointCreateAfter   = fault.NewPoint("store/create/after")
-	pointDeleteBefore  = fault.NewPoint("store/delete/before")
-	pointDeleteAfter   = fault.NewPoint("store/delete/after")
-	pointMoveBefore    = fault.NewPoint("store/move/before")
-	pointMoveAfter     = fault.NewPoint("store/move/after")
 )
 
 const (
@@ -42,19 +32,45 @@ const (
 // folder is a store in a folder. Every path is resolved inside an os.Root, so neither a key nor a
 // symbolic link leads out of it.
 type folder struct {
-	path string
-	root *os.Root
+	path    string
+	root    *os.Root
+	escapes error       // what the root says of a path that leads out of it
+	named   atomic.Bool // the file system was found to have no unnamed files
 }
 
 func openFolder(dir string) (Store, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := makeDurable(dir); err != nil {
 		return nil, classifyFile(err, dir)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, classifyFile(err, dir)
 	}
-	return &folder{path: dir, root: root}, nil
+	f := &folder{path: dir, root: root, escapes: errors.ErrUnsupported}
+	var outside *fs.PathError
+	if _, err := root.Stat(".."); errors.As(err, &outside) {
+		f.escapes = outside.Err
+	}
+	return f, nil
+}
+
+// makeDurable makes the store's own folder and those above it, each durable in its parent.
+func makeDurable(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if err := makeDurable(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	d, err := os.Open(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (f *folder) Close() error { return f.root.Close() }
@@ -64,51 +80,94 @@ func (f *folder) URL(key string) string {
 }
 
 func (f *folder) Create(ctx context.Context, key string, data []byte) error {
-	return f.put(ctx, key, func(dir *os.File) error {
-		file, err := unnamed(dir)
-		if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EISDIR) {
-			return f.createNamed(dir, key, data) // a file system without unnamed files, such as NFS
+	return f.put(ctx, key, pointsCreate, func(dir *os.File) error {
+		file, err := f.unnamed(dir, data)
+		if errors.Is(err, errNamed) {
+			return f.withTemporary(key, data, pointsCreate, func(tmp string) error {
+				return errors.Join(f.root.Link(tmp, key), f.root.Remove(tmp))
+			})
 		}
 		if err != nil {
 			return err
 		}
-		if err := fill(file, data); err != nil {
-			return errors.Join(err, file.Close())
-		}
-		pointCreateWritten.Hit()
+		pointsCreate.written.Hit()
 		// A link to an existing name fails, whoever made it: an atomic create-if-absent, and a
 		// writer that dies before it leaves nothing behind.
-		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), int(dir.Fd()), path.Base(key), unix.AT_SYMLINK_FOLLOW)
-		return errors.Join(err, file.Close())
+		return errors.Join(link(file, dir, path.Base(key)), file.Close())
 	})
 }
 
-// unnamed makes a file without a name in the folder; the kernel frees it with its last descriptor.
-func unnamed(dir *os.File) (*os.File, error) {
+// Replace gives the new file a temporary name only for the instant between two system calls, so a
+// writer that dies leaves nothing but by the rarest chance, and that is swept later.
+func (f *folder) Replace(ctx context.Context, key string, data []byte) error {
+	return f.put(ctx, key, pointsReplace, func(dir *os.File) error {
+		file, err := f.unnamed(dir, data)
+		if errors.Is(err, errNamed) {
+			return f.withTemporary(key, data, pointsReplace, func(tmp string) error { return f.root.Rename(tmp, key) })
+		}
+		if err != nil {
+			return err
+		}
+		pointsReplace.written.Hit()
+		tmp := temporaryPrefix + suffix()
+		if err := errors.Join(link(file, dir, tmp), file.Close()); err != nil {
+			return err
+		}
+		if err := unix.Renameat(int(dir.Fd()), tmp, int(dir.Fd()), path.Base(key)); err != nil {
+			return errors.Join(err, unix.Unlinkat(int(dir.Fd()), tmp, 0))
+		}
+		return nil
+	})
+}
+
+// errNamed says that the file system has no unnamed files.
+var errNamed = errors.New("no unnamed files")
+
+// unnamed makes a durable file without a name in the folder's file system; the kernel frees it with
+// its last descriptor. Some file systems, such as NFS, have none: errNamed.
+func (f *folder) unnamed(dir *os.File, data []byte) (*os.File, error) {
+	if f.named.Load() {
+		return nil, errNamed
+	}
 	fd, err := unix.Openat(int(dir.Fd()), ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o640)
+	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EISDIR) {
+		f.named.Store(true)
+		return nil, errNamed
+	}
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), "unnamed"), nil
+	file := os.NewFile(uintptr(fd), "unnamed")
+	if err := fill(file, data); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
-func (f *folder) createNamed(_ *os.File, key string, data []byte) error {
-	return f.withTemporary(key, data, func(tmp string) error {
-		if err := f.root.Link(tmp, key); err != nil {
-			return err
-		}
-		return f.root.Remove(tmp)
-	})
+// link gives an unnamed file a name in the folder.
+func link(file, dir *os.File, name string) error {
+	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", file.Fd()), int(dir.Fd()), name, unix.AT_SYMLINK_FOLLOW)
 }
 
-func (f *folder) Replace(ctx context.Context, key string, data []byte) error {
-	return f.put(ctx, key, func(*os.File) error {
-		return f.withTemporary(key, data, func(tmp string) error { return f.root.Rename(tmp, key) })
-	})
+// withTemporary writes a durable temporary file beside the object and hands on its name.
+func (f *folder) withTemporary(key string, data []byte, points effect, name func(tmp string) error) (err error) {
+	tmp := path.Join(path.Dir(key), temporaryPrefix+suffix())
+	file, err := f.root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	if err = errors.Join(fill(file, data), file.Close()); err == nil {
+		points.written.Hit()
+		err = name(tmp)
+	}
+	if err != nil {
+		_ = f.root.Remove(tmp) // it may be gone; the first error counts
+	}
+	return err
 }
 
 // put makes an object by the given means and makes its name durable.
-func (f *folder) put(ctx context.Context, key string, write func(dir *os.File) error) error {
+func (f *folder) put(ctx context.Context, key string, points effect, write func(dir *os.File) error) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
@@ -117,45 +176,26 @@ func (f *folder) put(ctx context.Context, key string, write func(dir *os.File) e
 	}
 	parent := path.Dir(key)
 	if err := f.makeFolders(parent); err != nil {
-		return classifyFile(err, f.URL(key))
+		return f.classify(err, key)
 	}
 	dir, err := f.root.Open(parent)
 	if err != nil {
-		return classifyFile(err, f.URL(key))
+		return f.classify(err, key)
 	}
 	defer func() { _ = dir.Close() }()
-	pointCreateBefore.Hit()
+	points.before.Hit()
 	err = write(dir)
 	if errors.Is(err, fs.ErrExist) {
-		return ErrExist
+		return fmt.Errorf("%s: %w", f.URL(key), ErrExist)
 	}
 	if err == nil {
 		err = dir.Sync()
 	}
 	if err != nil {
-		return classifyFile(err, f.URL(key))
+		return f.classify(err, key)
 	}
-	pointCreateAfter.Hit()
+	points.after.Hit()
 	return nil
-}
-
-// withTemporary writes a durable temporary file beside the object and hands on its name.
-func (f *folder) withTemporary(key string, data []byte, name func(tmp string) error) (err error) {
-	tmp := path.Join(path.Dir(key), temporaryPrefix+suffix())
-	file, err := f.root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = f.root.Remove(tmp)
-		}
-	}()
-	if err = errors.Join(fill(file, data), file.Close()); err != nil {
-		return err
-	}
-	pointCreateWritten.Hit()
-	return name(tmp)
 }
 
 func fill(file *os.File, data []byte) error {
@@ -230,17 +270,6 @@ func (f *folder) Read(ctx context.Context, key string, limit int64) ([]byte, err
 	return readAll(file, key, limit)
 }
 
-func readAll(r io.Reader, key string, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err != nil {
-		return nil, failure.New(failure.StoreUnreachable, "could not read %s", key).Because(err).Do("see to the store")
-	}
-	if int64(len(data)) > limit {
-		return nil, failure.New(failure.UnsafeArchive, "%s has more than %d bytes", key, limit).Do("it is not what Upkeep writes; do not trust it")
-	}
-	return data, nil
-}
-
 func (f *folder) Open(ctx context.Context, key string) (io.ReadCloser, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
@@ -248,16 +277,34 @@ func (f *folder) Open(ctx context.Context, key string) (io.ReadCloser, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	file, err := f.root.Open(key)
+	// Without O_NONBLOCK a named pipe in a file's place would be waited for without end.
+	file, err := f.root.OpenFile(key, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, classifyFile(err, f.URL(key))
+		return nil, f.classify(err, key)
 	}
 	if st, err := file.Stat(); err != nil || !st.Mode().IsRegular() {
 		_ = file.Close()
 		return nil, fmt.Errorf("%s is not a file: %w", key, ErrNotExist)
 	}
-	return file, nil
+	return &openFile{folder: f, key: key, file: file}, nil
 }
+
+// openFile is a file whose read errors are classified.
+type openFile struct {
+	folder *folder
+	key    string
+	file   *os.File
+}
+
+func (o *openFile) Read(p []byte) (int, error) {
+	n, err := o.file.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = o.folder.classify(err, o.key)
+	}
+	return n, err
+}
+
+func (o *openFile) Close() error { return o.file.Close() }
 
 func (f *folder) Stat(ctx context.Context, key string) (Info, error) {
 	if err := checkKey(key); err != nil {
@@ -265,7 +312,7 @@ func (f *folder) Stat(ctx context.Context, key string) (Info, error) {
 	}
 	st, err := f.root.Stat(key)
 	if err != nil {
-		return Info{}, classifyFile(err, f.URL(key))
+		return Info{}, f.classify(err, key)
 	}
 	if !st.Mode().IsRegular() {
 		return Info{}, ErrNotExist
@@ -297,7 +344,7 @@ func (f *folder) List(ctx context.Context, prefix string, each func(Info) error)
 		return err
 	})
 	if err != nil {
-		return classifyFile(err, f.URL(prefix))
+		return f.classify(err, prefix)
 	}
 	sort.Slice(found, func(i, j int) bool { return found[i].Key < found[j].Key })
 	for _, info := range found {
@@ -308,40 +355,38 @@ func (f *folder) List(ctx context.Context, prefix string, each func(Info) error)
 	return nil
 }
 
-func (f *folder) Move(_ context.Context, from, to string) error {
-	if err := errors.Join(checkKey(from), checkKey(to)); err != nil {
-		return err
-	}
-	if err := f.makeFolders(path.Dir(to)); err != nil {
-		return classifyFile(err, f.URL(to))
-	}
-	pointMoveBefore.Hit()
-	if err := f.root.Rename(from, to); err != nil {
-		return classifyFile(err, f.URL(from))
-	}
-	if err := errors.Join(f.sync(path.Dir(to)), f.sync(path.Dir(from))); err != nil {
-		return classifyFile(err, f.URL(to))
-	}
-	pointMoveAfter.Hit()
-	return nil
-}
-
 func (f *folder) Delete(_ context.Context, key string) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	pointDeleteBefore.Hit()
-	if err := f.root.Remove(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return classifyFile(err, f.URL(key))
+	pointsDelete.before.Hit()
+	err := f.root.Remove(key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	pointDeleteAfter.Hit()
-	return f.sync(path.Dir(key))
+	if err == nil {
+		err = f.sync(path.Dir(key))
+	}
+	if err != nil {
+		return f.classify(err, key)
+	}
+	pointsDelete.after.Hit()
+	return nil
 }
 
 func suffix() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
+}
+
+// classify is classifyFile, and knows a path that a link leads out of the store.
+func (f *folder) classify(err error, key string) error {
+	if errors.Is(err, f.escapes) || errors.Is(err, syscall.ELOOP) {
+		return failure.New(failure.UnsafeArchive, "%s is reached by a link that leads out of the store", f.URL(key)).
+			Do("this is not of Upkeep's making; see who changed the store, and put the file itself in the link's place")
+	}
+	return classifyFile(err, f.URL(key))
 }
 
 // classifyFile turns an error of the file system into one of the catalogue.

@@ -32,19 +32,17 @@ type Store interface {
 	// Create stores data under a key that must not exist yet, else ErrExist.
 	// When it returns nil the object is whole, durable and visible.
 	Create(ctx context.Context, key string, data []byte) error
-	// Replace stores data under a key, whether it exists or not, atomically. Only for
-	// documents that are derived and may be written again (reports, marks).
+	// Replace stores data under a key, whether it exists or not, atomically. Only for what may be
+	// written again: documents that are derived (reports, marks), and good bytes over damaged ones.
 	Replace(ctx context.Context, key string, data []byte) error
 	// Read returns a whole object of at most limit bytes; a larger one is an error.
 	Read(ctx context.Context, key string, limit int64) ([]byte, error)
-	// Open streams an object.
+	// Open streams an object. The errors of its Read are classified too.
 	Open(ctx context.Context, key string) (io.ReadCloser, error)
 	// Stat describes an object, or returns ErrNotExist.
 	Stat(ctx context.Context, key string) (Info, error)
 	// List calls each for every object whose key has the prefix, in key order.
 	List(ctx context.Context, prefix string, each func(Info) error) error
-	// Move renames an object, replacing what is at the new key.
-	Move(ctx context.Context, from, to string) error
 	// Delete removes an object; one that is not there is no error.
 	Delete(ctx context.Context, key string) error
 	// URL names an object for people.

@@ -2,6 +2,7 @@ package objstore
 
 import (
 	"context"
+	"io"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -54,4 +55,17 @@ func checkKey(key string) error {
 			Do("this is a fault of the backup or of who wrote it; do not trust it")
 	}
 	return nil
+}
+
+// readAll reads an object of at most limit bytes. The reader's own errors are classified.
+func readAll(r io.Reader, key string, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, failure.New(failure.UnsafeArchive, "%s has more than %d bytes", key, limit).
+			Do("it is not what Upkeep writes; do not trust it")
+	}
+	return data, nil
 }

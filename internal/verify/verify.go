@@ -14,6 +14,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,124 +28,131 @@ import (
 	"github.com/upkeep-run/upkeep/internal/rowhash"
 )
 
-const (
-	// maxNamed bounds how many bad files one check names.
-	maxNamed = 5
-	// maxFile bounds the other files in a backup's folder, in bytes.
-	maxFile = 16 << 20
-)
+// maxNamed bounds how many bad files one check names.
+const maxNamed = 5
 
 // Stored compares every file of a backup with the sizes and checksums of its manifest. A backup that
 // is damaged is marked, and the mark of one that is whole is taken away. An error means that the
 // check could not be carried out.
 func Stored(ctx context.Context, store objstore.Store, target, backup string) ([]run.Check, error) {
-	return look(ctx, store, target, backup, pass{
-		name: "stored", good: "%d files (%d bytes) have the sizes and checksums of the manifest",
+	return look(ctx, store, target, backup, grade{
+		name: catalog.FoundByStored, good: "%d files (%d bytes) have the sizes and checksums of the manifest",
 		one: func(ctx context.Context, c format.Chunk) error { return chunk.CheckStored(ctx, store, target, c) },
 	})
 }
 
 // Decoded does what Stored does, and unpacks every chunk, counts its rows and hashes them.
 func Decoded(ctx context.Context, store objstore.Store, target, backup string) ([]run.Check, error) {
-	return look(ctx, store, target, backup, pass{
-		name: "decoded", good: "%d files (%d bytes) are what was written; every chunk unpacks to the rows that were counted and hashed",
+	return look(ctx, store, target, backup, grade{
+		name: catalog.FoundByDecoded, good: "%d files (%d bytes) are what was written; every chunk unpacks to the rows that were counted and hashed",
 		one: func(ctx context.Context, c format.Chunk) error { return decode(ctx, store, target, c) },
 	})
 }
 
-// pass is one look at every chunk.
-type pass struct {
+// grade is how thoroughly every chunk is looked at.
+type grade struct {
 	name, good string
 	one        func(context.Context, format.Chunk) error
 }
 
-func look(ctx context.Context, store objstore.Store, target, backup string, p pass) ([]run.Check, error) {
+func look(ctx context.Context, store objstore.Store, target, backup string, g grade) ([]run.Check, error) {
 	m, err := catalog.Load(ctx, store, target, backup)
-	if failure.Is(err, failure.BackupDamaged) {
-		f, _ := failure.As(err)
-		return []run.Check{{Name: "manifest", Verdict: run.Fail, Detail: f.What}}, catalog.SetMark(ctx, store, target, backup, f.What)
+	if f, ok := failure.As(err); ok && f.Class() == failure.Damaged {
+		checks := []run.Check{{Name: "manifest", Verdict: run.Fail, Detail: f.What}}
+		return note(ctx, store, target, backup, g, checks, []string{f.What})
 	}
 	if err != nil {
 		return nil, err
 	}
 	checks := []run.Check{{Name: "manifest", Verdict: run.Pass, Detail: "the manifest has its checksum, and its tables add up to their chunks"}}
-	if disagreements := m.Disagreements(); len(disagreements) > 0 {
-		checks = append(checks, run.Check{Name: "census", Verdict: run.Fail, Detail: strings.Join(disagreements[:min(len(disagreements), maxNamed)], "; ")})
+	found := m.Disagreements()
+	if len(found) > 0 {
+		checks = append(checks, run.Check{Name: "census", Verdict: run.Fail, Detail: summary(found)})
 	}
-	bad, bytes, files, err := p.run(ctx, store, m)
+	bad, bytes, files, err := g.run(ctx, store, m)
 	if err != nil {
 		return nil, err
 	}
-	check := run.Check{Name: p.name, Verdict: run.Pass, Detail: fmt.Sprintf(p.good, files, bytes)}
+	check := run.Check{Name: g.name, Verdict: run.Pass, Detail: fmt.Sprintf(g.good, files, bytes)}
 	if len(bad) > 0 {
 		check.Verdict, check.Detail = run.Fail, summary(bad)
 	}
-	checks = append(checks, check)
+	return note(ctx, store, target, m.Backup, g, append(checks, check), append(bad, found...))
+}
+
+// note marks a backup in which something bad was found, and takes the mark from one without. The
+// verdict stands also where the store takes no notes.
+func note(ctx context.Context, store objstore.Store, target, backup string, g grade, checks []run.Check, bad []string) ([]run.Check, error) {
+	var err error
 	if len(bad) > 0 {
-		return checks, catalog.SetMark(ctx, store, target, backup, bad...)
+		err = catalog.SetMark(ctx, store, target, backup, g.name, bad...)
+	} else {
+		err = catalog.ClearMark(ctx, store, target, backup, g.name)
 	}
-	return checks, catalog.ClearMark(ctx, store, target, backup)
+	if err != nil && ctx.Err() == nil {
+		checks = append(checks, run.Check{
+			Name: "mark", Verdict: run.NotProven, Optional: true, Detail: "the result could not be noted beside the backup: " + err.Error(),
+		})
+	}
+	return checks, ctx.Err()
 }
 
 func summary(found []string) string {
 	text := strings.Join(found[:min(len(found), maxNamed)], "; ")
 	if len(found) > maxNamed {
-		text += fmt.Sprintf("; and %d more of %d bad files", len(found)-maxNamed, len(found))
+		text += fmt.Sprintf("; and %d more", len(found)-maxNamed)
 	}
 	return text
 }
 
 // run looks at every file of the backup, many at once, and names the bad ones.
-func (p pass) run(ctx context.Context, store objstore.Store, m *format.Manifest) (bad []string, bytes int64, files int, err error) {
-	unique := make(map[string]format.Chunk)
-	var order []string
-	for _, c := range m.Chunks() {
-		if other, ok := unique[c.SHA256]; !ok {
-			order = append(order, c.SHA256)
-			unique[c.SHA256] = c
-			bytes += c.StoredSize
-		} else if other.StoredSHA256 != c.StoredSHA256 || other.Size != c.Size {
-			bad = append(bad, "chunk "+c.SHA256+" is described in two ways")
-		}
-	}
+func (g grade) run(ctx context.Context, store objstore.Store, m *format.Manifest) (bad []string, bytes int64, files int, err error) {
+	chunks, bad := distinct(m)
+	total := int64(len(m.Files) + len(chunks))
 	var mu sync.Mutex
-	note := func(err error) error {
-		f, ok := failure.As(err)
-		if !ok || f.Class() != failure.Damaged {
-			return err // nil too
+	done := int64(0)
+	count := func(size int64, err error) error {
+		f, isFailure := failure.As(err)
+		damaged := isFailure && f.Class() == failure.Damaged
+		if err != nil && !damaged {
+			return err
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		bad = append(bad, f.What)
+		if damaged {
+			bad = append(bad, f.What)
+		}
+		done++
+		bytes += size
+		progress.Report(ctx, progress.Progress{Phase: "checking files", Done: done, Total: total, Unit: "files"})
 		return nil
 	}
-	for _, f := range m.Files {
-		bytes += f.Size
-		if err := note(checkFile(ctx, store, m, f)); err != nil {
-			return nil, 0, 0, err
-		}
-	}
-	done := int64(0)
-	group, ctx := errgroup.WithContext(ctx)
+	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(2 * runtime.GOMAXPROCS(0))
-	for _, name := range order {
-		group.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := note(p.one(ctx, unique[name])); err != nil {
-				return err
-			}
-			mu.Lock()
-			done++
-			progress.Report(ctx, progress.Progress{Phase: "checking files", Done: done, Total: int64(len(order)), Unit: "chunks"})
-			mu.Unlock()
-			return nil
-		})
+	for _, f := range m.Files {
+		group.Go(func() error { return count(f.Size, checkFile(gctx, store, m, f)) })
+	}
+	for _, c := range chunks {
+		group.Go(func() error { return count(c.StoredSize, g.one(gctx, c)) })
 	}
 	err = group.Wait()
 	sort.Strings(bad)
-	return bad, bytes, len(order) + len(m.Files) + 1, err
+	return bad, bytes, int(total) + 1, err
+}
+
+// distinct lists each chunk once, and complains of one that is described in two ways.
+func distinct(m *format.Manifest) (chunks []format.Chunk, bad []string) {
+	seen := make(map[string]format.Chunk)
+	for _, c := range m.Chunks() {
+		c.CheckedAt = time.Time{}
+		if other, ok := seen[c.SHA256]; !ok {
+			chunks = append(chunks, c)
+			seen[c.SHA256] = c
+		} else if other != c {
+			bad = append(bad, format.ManifestKey(m.Target, m.Backup)+" describes chunk "+c.SHA256+" in two ways")
+		}
+	}
+	return chunks, bad
 }
 
 func checkFile(ctx context.Context, store objstore.Store, m *format.Manifest, f format.File) error {
@@ -152,13 +160,11 @@ func checkFile(ctx context.Context, store objstore.Store, m *format.Manifest, f 
 	damaged := func(what string) error {
 		return failure.New(failure.BackupDamaged, "%s %s", key, what).Do("bring the file back from a copy of the store, or take a new backup")
 	}
-	data, err := store.Read(ctx, key, maxFile)
-	switch {
-	case errors.Is(err, objstore.ErrNotExist):
+	data, err := store.Read(ctx, key, f.Size)
+	if errors.Is(err, objstore.ErrNotExist) {
 		return damaged("is missing")
-	case failure.Is(err, failure.UnsafeArchive):
-		return damaged("has another size than was written")
-	case err != nil:
+	}
+	if err != nil {
 		return err
 	}
 	if sum := sha256.Sum256(data); int64(len(data)) != f.Size || hex.EncodeToString(sum[:]) != f.SHA256 {
