@@ -126,7 +126,10 @@ func (a *Activities) PrepareScratch(ctx context.Context, in Copy) (Place, error)
 		}
 		place := Place{Kind: PlacePrivate, Queue: a.Scratch.Queue, Scratch: in.Database + "-" + in.Owner}
 		in.Place = place
-		_, err = a.Scratch.ensure(ctx, in, m)
+		server, err := a.Scratch.ensure(ctx, in, m)
+		if err == nil && !server.Isolated() {
+			place.Remark = "the scratch server runs as the worker's own OS user, because the worker is not root"
+		}
 		return place, err
 	})
 }
@@ -152,7 +155,7 @@ func (a *Activities) LoadRows(ctx context.Context, in Copy) (LoadResult, error) 
 		}
 		began := time.Now()
 		r, err := restore.Load(ctx, o)
-		return LoadResult{Rows: r.Rows, Bytes: r.Bytes, Chunks: r.Chunks, Skipped: r.Skipped, Seconds: time.Since(began).Seconds()}, err
+		return LoadResult{Rows: r.Rows, Bytes: r.Bytes, Chunks: r.Chunks, Skipped: r.Skipped, Seconds: time.Since(began).Seconds()}, lost(in, err)
 	})
 }
 
@@ -171,8 +174,17 @@ func (a *Activities) Compare(ctx context.Context, in Copy) (Proof, error) {
 			Copy: o.Server, Database: in.Database, Manifest: o.Manifest, Archive: archive, Connections: in.Target.Connections,
 			Amcheck: in.Place.Kind != PlaceTarget, Properties: true,
 		})
-		return Proof{Verdict: proof.Verdict(checks), Checks: checks}, err
+		return Proof{Verdict: proof.Verdict(checks), Checks: checks}, lost(in, err)
 	})
+}
+
+// lost tells of a copy that went with its private server: the worker's folder is new, or the machine
+// was restarted, and without durability nothing from before can be trusted then.
+func lost(in Copy, err error) error {
+	if in.Place.Kind != PlacePrivate || !failure.Is(err, failure.MissingDatabase) {
+		return err
+	}
+	return failure.New(failure.CopyLost, "the private scratch server was lost with the copy in it")
 }
 
 // Publish gives the copy its final name.

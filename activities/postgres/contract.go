@@ -78,6 +78,8 @@ type Place struct {
 	Queue string `json:"queue"`
 	// Scratch names the private scratch server's folder; empty otherwise.
 	Scratch string `json:"scratch,omitempty"`
+	// Remark is what people should know of the place.
+	Remark string `json:"remark,omitempty"`
 }
 
 // Kinds of Place.

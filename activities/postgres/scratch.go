@@ -66,7 +66,7 @@ func (s *Scratch) ensure(ctx context.Context, in Copy, m *format.Manifest) (*pgs
 			Do("give the worker a folder that it may write with --data, then resume the run")
 	}
 	if _, err := os.Stat(filepath.Join(s.Root, name)); errors.Is(err, os.ErrNotExist) {
-		if err := pgserver.RequireFree(s.Root, m.Database.SizeBytes*6/5+256<<20); err != nil {
+		if err := pgserver.RequireFree(s.Root, restore.NeededBytes(m)); err != nil {
 			return nil, err
 		}
 	}

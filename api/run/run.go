@@ -81,6 +81,9 @@ type Common struct {
 	DryRun bool `json:"dryRun,omitempty"`
 }
 
+// CommonFields lets what every procedure shares find the common fields of any procedure's input.
+func (c *Common) CommonFields() *Common { return c }
+
 // Names of the query and the updates that every run answers.
 const (
 	StatusQuery   = "Status"  // → Document

@@ -35,6 +35,7 @@ const (
 	StoreUnreachable   Code = "StoreUnreachable"   // the object store does not answer
 	Fenced             Code = "Fenced"             // a newer attempt took over; this one must stop
 	ScratchUnavailable Code = "ScratchUnavailable" // the private scratch server could not be started
+	CopyLost           Code = "CopyLost"           // a private scratch server is there again, but empty
 	ConcurrentDDL      Code = "ConcurrentDDL"      // DDL crossed the snapshot: take a new one
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
@@ -43,7 +44,7 @@ var catalogue = map[Code]Class{
 	BadInput: InvalidInput, BadConfig: InvalidInput,
 	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
 	DatabaseExists: Precondition, ServerTooNew: Precondition, RowSecurity: Precondition,
-	RunExists: Precondition, NotWaiting: Refused,
+	RunExists: Precondition, CopyLost: Precondition, NotWaiting: Refused,
 	RowTooLong: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,

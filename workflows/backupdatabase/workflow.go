@@ -14,8 +14,8 @@ import (
 )
 
 // Workflow takes one backup.
-func Workflow(ctx workflow.Context, raw converter.RawValue) (*run.Document, error) {
-	return procedure.Execute(ctx, api.WorkflowType, raw, func(in *api.Input) *run.Common { return &in.Common }, body)
+func Workflow(ctx workflow.Context, input, second converter.RawValue) (*run.Document, error) {
+	return procedure.Execute(ctx, api.WorkflowType, input, second, body)
 }
 
 func body(r *procedure.Run, _ api.Input) error {

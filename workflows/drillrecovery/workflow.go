@@ -14,8 +14,8 @@ import (
 )
 
 // Workflow drills one recovery.
-func Workflow(ctx workflow.Context, raw converter.RawValue) (*run.Document, error) {
-	return procedure.Execute(ctx, api.WorkflowType, raw, func(in *api.Input) *run.Common { return &in.Common }, body)
+func Workflow(ctx workflow.Context, input, second converter.RawValue) (*run.Document, error) {
+	return procedure.Execute(ctx, api.WorkflowType, input, second, body)
 }
 
 func body(r *procedure.Run, in api.Input) error {
@@ -45,15 +45,23 @@ func body(r *procedure.Run, in api.Input) error {
 
 	stored, err := verifybackup.CheckFiles(r, b.BackupID)
 	publish(stored)
-	if err != nil || stored.Verdict != run.Pass {
-		return conclude(r, result, stored, err)
+	if err != nil {
+		return err
+	}
+	if stored.Verdict != run.Pass {
+		r.Say("%s: the files of backup %s are not what was written, so nothing was restored%s", stored.Verdict, b.BackupID, verifybackup.Remarks(stored))
+		return nil
 	}
 	result.Verdict = run.NotProven // whole files prove nothing yet
 	r.SetResult(result)
 	proven, err := verifybackup.Prove(r, b.BackupID)
 	result.RestoreSecs = procedure.Seconds(proven.RestoreTime)
 	publish(proven.Proof)
-	return conclude(r, result, proven.Proof, err)
+	if err != nil {
+		return err
+	}
+	r.Say("%s: backup %s, %d rows, restored and compared in %.1f s%s", result.Verdict, b.BackupID, result.Rows, result.DrillSeconds, verifybackup.Remarks(proven.Proof))
+	return nil
 }
 
 func obtain(r *procedure.Run, in api.Input) (postgres.BackupSummary, error) {
@@ -74,11 +82,4 @@ func plan(r *procedure.Run, in api.Input) error {
 	r.SetResult(b)
 	r.Say("dry run: would restore backup %s (%d rows of %d tables) into a scratch server and compare it", b.BackupID, b.Rows, b.Tables)
 	return nil
-}
-
-func conclude(r *procedure.Run, result api.Result, p postgres.Proof, err error) error {
-	if err == nil {
-		r.Say("%s: backup %s, %d rows, restored and compared in %.1f s%s", result.Verdict, result.BackupID, result.Rows, result.DrillSeconds, verifybackup.Remarks(p))
-	}
-	return err
 }

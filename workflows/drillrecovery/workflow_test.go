@@ -169,6 +169,28 @@ func TestWorkerThatDoesNotComeBackIsReplaced(t *testing.T) {
 	require.Equal(t, w.Copies()[0], w.Copies()[1], "the next one takes over")
 }
 
+// TestWorkerThatComesBackEmptyStartsAgain loses the private server's folder at each step that needs it.
+func TestWorkerThatComesBackEmptyStartsAgain(t *testing.T) {
+	for _, step := range []string{postgres.LoadRows, postgres.Compare} {
+		t.Run(step, func(t *testing.T) {
+			w := &proceduretest.World{}
+			w.Fail(step, failure.New(failure.CopyLost, "the server is new"))
+			doc := proceduretest.New(t, w).Do(api.WorkflowType, `{}`)
+			require.Equal(t, run.Succeeded, doc.Outcome)
+			require.Len(t, w.Copies(), 2)
+			calls := w.Calls()
+			require.Equal(t, []string{postgres.Compare, postgres.DropCopy, store.WriteRun}, calls[len(calls)-3:], "the same server is removed once")
+		})
+	}
+}
+
+func TestSummaryOfADamagedBackupClaimsNoRestore(t *testing.T) {
+	w := &proceduretest.World{}
+	w.Find(postgres.CheckStored, run.Fail, "a chunk is gone")
+	doc := proceduretest.New(t, w).Do(api.WorkflowType, `{"backup":"latest"}`)
+	require.Contains(t, doc.Summary, "nothing was restored")
+}
+
 func TestNoWorkerAtAllIsWaitedFor(t *testing.T) {
 	w := &proceduretest.World{}
 	r := proceduretest.New(t, w)
@@ -177,7 +199,7 @@ func TestNoWorkerAtAllIsWaitedFor(t *testing.T) {
 	waited := false
 	r.WhenWaiting(func(d run.Document) {
 		waited = true
-		require.Contains(t, d.WaitingFor, "no worker finished the step in time")
+		require.Contains(t, d.WaitingFor, "the worker that holds the scratch server has not come back")
 		r.Decide(run.RetryUpdate, run.Decision{})
 	})
 	require.Equal(t, run.Succeeded, r.Do(api.WorkflowType, `{}`).Outcome)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/converter"
@@ -48,15 +49,21 @@ type decision struct {
 // cleanup is a step that undoes or tidies.
 type cleanup struct {
 	step Step
-	arg  any
+	arg  any // comparable
 }
 
 // errAbandoned ends a run that a person gave up.
 var errAbandoned = errors.New("abandoned")
 
-// Execute runs a procedure from its raw input to its document. Common finds the common fields of the
-// decoded input; body does the work, calling Plan where a dry run ends.
-func Execute[In any](ctx workflow.Context, name string, raw converter.RawValue, common func(*In) *run.Common, body func(*Run, In) error) (*run.Document, error) {
+// Input is the input of a procedure that embeds run.Common.
+type Input[In any] interface {
+	*In
+	CommonFields() *run.Common
+}
+
+// Execute runs a procedure from its raw input to its document; body does the work. Temporal drops
+// arguments that a workflow does not take, so a second one is taken, to be refused.
+func Execute[In any, P Input[In]](ctx workflow.Context, name string, raw, second converter.RawValue, body func(*Run, In) error) (*run.Document, error) {
 	info := workflow.GetInfo(ctx)
 	r := &Run{ctx: ctx, verdict: run.Pass, doc: run.Document{
 		RunID: info.WorkflowExecution.ID, Procedure: name, Outcome: run.Running, Summary: "starting", Steps: []run.Step{}, Result: json.RawMessage("{}"),
@@ -66,10 +73,12 @@ func Execute[In any](ctx workflow.Context, name string, raw converter.RawValue, 
 	}
 	var in In
 	err := decode(raw, &in)
+	if err == nil && second.Payload() != nil {
+		err = failure.New(failure.BadInput, "there is more than one input").Do("give all fields in one JSON object")
+	}
 	if err == nil {
-		c := common(&in)
+		c := P(&in).CommonFields()
 		r.doc.Target, r.doc.DryRun = c.Target, c.DryRun
-		r.show()
 		err = r.resolve(c.Target)
 	}
 	if err == nil {
@@ -134,7 +143,6 @@ func (r *Run) resolve(name string) error {
 	if r.target.AttributeWhy != "" {
 		r.Detail("without search attributes: " + r.target.AttributeWhy)
 	}
-	r.show()
 	return nil
 }
 
@@ -186,8 +194,12 @@ func (r *Run) Judge(v run.Verdict) {
 // succeed, the last registered first.
 func (r *Run) OnFailure(step Step, arg any) { r.undo = append(r.undo, cleanup{step, arg}) }
 
-// Always registers a step that tidies up however the run ends.
-func (r *Run) Always(step Step, arg any) { r.always = append(r.always, cleanup{step, arg}) }
+// Always registers a step that tidies up however the run ends; the same step twice is one.
+func (r *Run) Always(step Step, arg any) {
+	if c := (cleanup{step, arg}); !slices.Contains(r.always, c) {
+		r.always = append(r.always, c)
+	}
+}
 
 // end tidies up, judges, writes what the run leaves, and turns the outcome into the workflow's end.
 // The document says an outcome that is final only when nothing comes after it.

@@ -58,7 +58,21 @@ func TestInputInAnotherEncodingIsRefused(t *testing.T) {
 	require.Empty(t, w.Calls())
 }
 
+// TestSecondInputIsRefused starts a run as "temporal workflow start --input A --input B" does.
+func TestSecondInputIsRefused(t *testing.T) {
+	w := &proceduretest.World{}
+	r := proceduretest.New(t, w)
+	r.ExecuteWorkflow(backup, map[string]any{"target": "shop"}, map[string]any{"dryRun": true})
+	require.ErrorContains(t, r.GetWorkflowError(), "there is more than one input")
+	require.Empty(t, w.Calls())
+}
+
 func TestNoInputMeansDefaults(t *testing.T) {
+	t.Run("no argument", func(t *testing.T) {
+		r := proceduretest.New(t, &proceduretest.World{})
+		r.ExecuteWorkflow(backup)
+		require.NoError(t, r.GetWorkflowError())
+	})
 	for name, input := range map[string]*commonpb.Payload{
 		"nothing": {Metadata: map[string][]byte{converter.MetadataEncoding: []byte(converter.MetadataEncodingNil)}},
 		"null":    {Metadata: map[string][]byte{converter.MetadataEncoding: []byte(converter.MetadataEncodingJSON)}, Data: []byte("null")},
@@ -221,6 +235,7 @@ func TestDocumentIsShown(t *testing.T) {
 			}
 			require.Equal(t, run.Succeeded, outcomes[len(outcomes)-1])
 			require.Equal(t, attributes, typed > 0)
+			require.LessOrEqual(t, len(outcomes), 4, "each adds to the history: once a step, and at the end")
 		})
 	}
 }

@@ -23,7 +23,8 @@ var (
 const maxMemo = 48 << 10
 
 // show publishes the document as it stands: in the memo, where it can be read without a worker; in
-// the Web UI's details; and in the search attributes, where the server has them.
+// the Web UI's details; and in the search attributes, where the server has them. Each time adds to the
+// history, so it is called only when the run is about to wait, and at its end.
 func (r *Run) show() {
 	doc := r.doc
 	if len(doc.Result) > maxMemo {

@@ -3,6 +3,7 @@ package procedure
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -20,6 +21,7 @@ type Step struct {
 	Activity string // the activity type
 	Options  Options
 	Queue    string // the database queue when empty
+	Whole    bool   // once begun, it is not cut off by a cancellation: it is done or it is not
 }
 
 // Do runs a step to its end. What a person can mend parks the run, which then waits until it is told
@@ -33,7 +35,7 @@ func (r *Run) Do(step Step, arg, result any) error {
 			return nil
 		}
 		e := describe(err)
-		if failure.Class(e.Class) != failure.NeedsPerson || WorkerGone(err) || temporal.IsCanceledError(err) {
+		if failure.Class(e.Class) != failure.NeedsPerson || CopyLost(err) || temporal.IsCanceledError(err) {
 			r.finish(at, VerdictOf(err), e.What)
 			return err
 		}
@@ -71,14 +73,12 @@ func (r *Run) Prove(step Step, arg any) (postgres.Proof, error) {
 		}
 	}
 	r.Judge(proof.Verdict)
-	r.show()
 	return proof, nil
 }
 
 // Detail adds a sentence to the newest step.
 func (r *Run) Detail(text string) {
 	r.doc.Steps[len(r.doc.Steps)-1].Detail = limit(text)
-	r.show()
 }
 
 // once executes the step's activity one time, with the retries that its options allow.
@@ -91,7 +91,15 @@ func (r *Run) once(step Step, arg, result any) error {
 	} else if o.TaskQueue != run.DatabaseQueue {
 		o.ScheduleToStartTimeout = workerReturnsWithin
 	}
-	return workflow.ExecuteActivity(workflow.WithActivityOptions(r.ctx, o), step.Activity, arg).Get(r.ctx, result)
+	ctx := r.ctx
+	if step.Whole {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		ctx, _ = workflow.NewDisconnectedContext(ctx)
+	}
+	r.show()
+	return workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), step.Activity, arg).Get(ctx, result)
 }
 
 // park makes the run wait for a person. It returns nil to try again.
@@ -114,7 +122,6 @@ func (r *Run) park(e run.Error) error {
 		return errAbandoned
 	}
 	r.Say("tried again by %s", who(&r.choice.by))
-	r.show()
 	return nil
 }
 
@@ -124,7 +131,6 @@ func (r *Run) begin(step Step) int {
 	if !r.ending {
 		r.doc.Summary = step.Name
 	}
-	r.show()
 	return len(r.doc.Steps) - 1
 }
 
@@ -135,7 +141,6 @@ func (r *Run) finish(at int, v run.Verdict, detail string) {
 	if detail != "" {
 		s.Detail = limit(detail)
 	}
-	r.show()
 }
 
 // Seconds is a duration in seconds, to the millisecond.
@@ -150,8 +155,14 @@ func limit(text string) string {
 	return text
 }
 
-// WorkerGone reports whether a step never began because nobody served its queue.
-func WorkerGone(err error) bool {
+// CopyLost reports whether a copy in a private scratch server is gone for good: its worker has not
+// come back, or has come back without it.
+func CopyLost(err error) bool {
+	return workerGone(err) || err != nil && describe(err).Code == string(failure.CopyLost)
+}
+
+// workerGone reports whether a step never began because nobody served its queue.
+func workerGone(err error) bool {
 	var timeout *temporal.TimeoutError
 	return errors.As(err, &timeout) && timeout.TimeoutType() == enumspb.TIMEOUT_TYPE_SCHEDULE_TO_START
 }
@@ -171,11 +182,19 @@ func describe(err error) run.Error {
 				if e.Remedy == "" {
 					e.Remedy = "see the worker's log"
 				}
-				e.Remedy += ", then resume the run"
+				if !strings.Contains(e.Remedy, "resume") {
+					e.Remedy += ", then resume the run"
+				}
 			}
 			return e
 		}
 		return stillFailing(app.Message())
+	}
+	if temporal.IsCanceledError(err) {
+		return stillFailing("cancelled")
+	}
+	if workerGone(err) {
+		return stillFailing(fmt.Sprintf("the worker that holds the scratch server has not come back within %s", workerReturnsWithin))
 	}
 	var timeout *temporal.TimeoutError
 	if errors.As(err, &timeout) {

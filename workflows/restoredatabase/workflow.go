@@ -20,8 +20,8 @@ import (
 const maxName = 63
 
 // Workflow restores one backup beside the original.
-func Workflow(ctx workflow.Context, raw converter.RawValue) (*run.Document, error) {
-	return procedure.Execute(ctx, api.WorkflowType, raw, func(in *api.Input) *run.Common { return &in.Common }, body)
+func Workflow(ctx workflow.Context, input, second converter.RawValue) (*run.Document, error) {
+	return procedure.Execute(ctx, api.WorkflowType, input, second, body)
 }
 
 func body(r *procedure.Run, in api.Input) error {
@@ -79,7 +79,10 @@ func body(r *procedure.Run, in api.Input) error {
 		r.Say("the copy of backup %s differs from it, so it is not kept%s", b.BackupID, verifybackup.Remarks(proof))
 		return nil
 	}
-	if err := r.Do(step("Give the copy its name", postgres.Publish, procedure.Quick), c, &c); err != nil {
+	// From here on the database is there for people: a run that is cancelled has either named it or not.
+	publish := step("Give the copy its name", postgres.Publish, procedure.Quick)
+	publish.Whole = true
+	if err := r.Do(publish, c, &c); err != nil {
 		return err
 	}
 	r.Say("backup %s is restored as database %s beside the original: %d rows, %s%s", b.BackupID, in.Database, b.Rows, proof.Verdict, verifybackup.Remarks(proof))

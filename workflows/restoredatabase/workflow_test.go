@@ -105,7 +105,7 @@ func TestTakenNameIsRefusedAndUndone(t *testing.T) {
 
 // TestCancelledAtEveryStep cancels while the step runs; half a database does not stay.
 func TestCancelledAtEveryStep(t *testing.T) {
-	for at, step := range whole[:8] {
+	for at, step := range whole[:slices.Index(whole, postgres.Publish)] {
 		t.Run(step, func(t *testing.T) {
 			w := &proceduretest.World{}
 			r := proceduretest.New(t, w)
@@ -126,6 +126,31 @@ func TestCancelledAtEveryStep(t *testing.T) {
 			require.Equal(t, want, w.Calls())
 		})
 	}
+}
+
+// TestNamingIsNotCutOff cancels while the copy gets its name: nobody could say whether it has it.
+func TestNamingIsNotCutOff(t *testing.T) {
+	w := &proceduretest.World{}
+	r := proceduretest.New(t, w)
+	r.OnStarted(func(activity, _ string) {
+		if activity == postgres.Publish {
+			r.CancelWorkflow()
+		}
+	})
+	doc := r.Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.Succeeded, doc.Outcome)
+	require.Equal(t, whole, w.Calls())
+}
+
+// TestParkedNamingIsCancelled parks the naming itself, which then has not happened.
+func TestParkedNamingIsCancelled(t *testing.T) {
+	w := &proceduretest.World{}
+	w.Fail(postgres.Publish, failure.New(failure.LockHeld, "sessions keep coming"))
+	r := proceduretest.New(t, w)
+	r.WhenWaiting(func(run.Document) { r.CancelWorkflow() })
+	doc := r.Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.Cancelled, doc.Outcome)
+	require.Equal(t, append(slices.Clone(whole[:8]), postgres.DropCopy, store.WriteRun), w.Calls())
 }
 
 func TestParkedRestoreIsGivenUp(t *testing.T) {

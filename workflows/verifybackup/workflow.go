@@ -3,6 +3,7 @@
 package verifybackup
 
 import (
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/converter"
@@ -11,8 +12,8 @@ import (
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/run"
 	api "github.com/upkeep-run/upkeep/api/verifybackup"
-	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/restore"
+	"github.com/upkeep-run/upkeep/internal/strictjson"
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 )
 
@@ -20,16 +21,16 @@ import (
 const placesTried = 3
 
 // Workflow verifies one backup.
-func Workflow(ctx workflow.Context, raw converter.RawValue) (*run.Document, error) {
-	return procedure.Execute(ctx, api.WorkflowType, raw, func(in *api.Input) *run.Common { return &in.Common }, body)
+func Workflow(ctx workflow.Context, input, second converter.RawValue) (*run.Document, error) {
+	return procedure.Execute(ctx, api.WorkflowType, input, second, body)
 }
 
 func body(r *procedure.Run, in api.Input) error {
 	if in.Grade == "" {
 		in.Grade = api.Restored
 	}
-	if in.Grade != api.Stored && in.Grade != api.Decoded && in.Grade != api.Restored {
-		return failure.New(failure.BadInput, "the grade %.40q is unknown", in.Grade).Do("use stored, decoded or restored")
+	if grades := []string{string(api.Stored), string(api.Decoded), string(api.Restored)}; !slices.Contains(grades, string(in.Grade)) {
+		return strictjson.Unknown("grade", string(in.Grade), grades)
 	}
 	b, err := Find(r, in.Backup)
 	if err != nil {
@@ -114,7 +115,7 @@ func Prove(r *procedure.Run, backup string) (Proven, error) {
 	base := postgres.Copy{Target: r.Target(), BackupID: backup, Database: name, Final: name, Owner: r.Key(), RunID: r.ID()}
 	for try := 1; ; try++ {
 		p, err := proveOnce(r, base)
-		if procedure.WorkerGone(err) {
+		if procedure.CopyLost(err) {
 			if try%placesTried != 0 {
 				continue
 			}
@@ -133,6 +134,9 @@ func proveOnce(r *procedure.Run, c postgres.Copy) (Proven, error) {
 	var p Proven
 	if err := r.Do(procedure.Step{Name: "Prepare a scratch server", Activity: postgres.PrepareScratch, Options: procedure.Quick}, c, &c.Place); err != nil {
 		return p, err
+	}
+	if c.Place.Remark != "" {
+		r.Detail(c.Place.Remark)
 	}
 	on := func(name, activity string, o procedure.Options) procedure.Step {
 		return procedure.Step{Name: name, Activity: activity, Options: o, Queue: c.Place.Queue}

@@ -85,9 +85,9 @@ func TestChecksDecide(t *testing.T) {
 
 func TestUnknownGradeIsRefused(t *testing.T) {
 	w := &proceduretest.World{}
-	doc := proceduretest.New(t, w).Do(api.WorkflowType, `{"grade":"glanced"}`)
+	doc := proceduretest.New(t, w).Do(api.WorkflowType, `{"grade":"restore"}`)
 	require.Equal(t, run.Refused, doc.Outcome)
-	require.Contains(t, doc.Summary, "use stored, decoded or restored")
+	require.Contains(t, doc.Summary, `grade "restore" is unknown; to mend it: did you mean "restored"?`)
 	require.NotContains(t, w.Calls(), postgres.FindBackup)
 }
 
