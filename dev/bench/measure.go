@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/upkeep-run/upkeep/dev/internal/steps"
+)
+
+// The names of Upkeep's own measurements; a rival's is its command.
+const (
+	first         = "Upkeep, first backup"
+	second        = "Upkeep, second backup, nothing changed"
+	restored      = "Upkeep, to the last constraint"
+	restoredWhole = "Upkeep, the whole run (with checks before and a comparison after)"
+	drilled       = "Upkeep, a whole drill on a private server"
+	pgRestore     = "pg_restore -j2"
+)
+
+// series are the measurements of one thing, one a round.
+type series struct {
+	name    string
+	seconds []float64
+	bytes   []float64 // that a backup added; empty for what adds none
+}
+
+// onSet is what was measured on one set.
+type onSet struct {
+	set
+	megabytes, share int // on disk; of the largest table, in percent
+	series           []*series
+}
+
+func (o *onSet) of(name string) *series {
+	for _, s := range o.series {
+		if s.name == name {
+			return s
+		}
+	}
+	s := &series{name: name}
+	o.series = append(o.series, s)
+	return s
+}
+
+// results are what was measured, and on what.
+type results struct {
+	options
+	began   time.Time
+	machine []string
+	sets    []*onSet
+	steps   []float64 // milliseconds
+	memory  int64     // of the worker, in bytes
+}
+
+// describe notes the machine and the versions of everything.
+func (r *results) describe(ctx context.Context, d *database) error {
+	r.machine = append(r.machine, fmt.Sprintf("%d cores (%s), %s of memory, Linux %s", runtime.NumCPU(), fact("/proc/cpuinfo", "model name"), gibibytes("/proc/meminfo", "MemTotal"), firstLine("/proc/sys/kernel/osrelease")))
+	for _, p := range []string{r.worker, d.program("postgres"), d.program("pg_dump"), "gzip", "zstd"} {
+		version, err := versionOf(ctx, p)
+		if err != nil {
+			return err
+		}
+		r.machine = append(r.machine, version)
+	}
+	r.machine = append(r.machine, runtime.Version())
+	return nil
+}
+
+// measure runs every round on every set.
+func (r *results) measure(ctx context.Context, d *database, u *upkeep, scratch string) error {
+	for _, s := range sets {
+		o := &onSet{set: s}
+		r.sets = append(r.sets, o)
+		var err error
+		if o.megabytes, err = d.megabytes(ctx, s.name); err != nil {
+			return err
+		}
+		if o.share, err = d.largest(ctx, s); err != nil {
+			return err
+		}
+		say("%s: %d MiB, the largest table %d%%; warming up", s.name, o.megabytes, o.share)
+		warm := filepath.Join(scratch, "warm")
+		if err := d.backup(ctx, d.rivals()[0], s, warm); err != nil {
+			return err
+		}
+		if err := os.Remove(warm); err != nil {
+			return err
+		}
+		for i := range r.rounds {
+			say("%s: round %d of %d", s.name, i+1, r.rounds)
+			if err := r.round(ctx, d, u, o, scratch); err != nil {
+				return err
+			}
+		}
+	}
+	var err error
+	r.memory, err = u.memory()
+	return err
+}
+
+// round measures everything once.
+func (r *results) round(ctx context.Context, d *database, u *upkeep, o *onSet, scratch string) error {
+	if err := u.forget(); err != nil {
+		return err
+	}
+	own := func(name string) error {
+		return timed(ctx, d, o.of(name), func() (bytes int64, err error) { return u.backup(ctx, o.set) })
+	}
+	if err := own(first); err != nil {
+		return err
+	}
+	var keep string
+	for _, v := range d.rivals() {
+		out := filepath.Join(scratch, "rival")
+		if v.name == restorable {
+			out = filepath.Join(scratch, "kept")
+			keep = out
+		}
+		err := timed(ctx, d, o.of(v.name), func() (int64, error) {
+			if err := d.backup(ctx, v, o.set, out); err != nil {
+				return 0, fmt.Errorf("%s: %w", v.name, err)
+			}
+			return sizeOf(out)
+		})
+		if err != nil {
+			return err
+		}
+		if out != keep {
+			if err := os.RemoveAll(out); err != nil {
+				return err
+			}
+		}
+	}
+	if err := own(second); err != nil {
+		return err
+	}
+	if err := r.restores(ctx, d, u, o, keep); err != nil {
+		return err
+	}
+	took, err := steps.Measure(ctx, u.temporal.ClientOptions(), 100)
+	if err != nil {
+		return err
+	}
+	for _, t := range took {
+		r.steps = append(r.steps, float64(t.Microseconds())/1000)
+	}
+	return os.RemoveAll(keep)
+}
+
+// restores measures bringing the backups of this round back, and a drill.
+func (r *results) restores(ctx context.Context, d *database, u *upkeep, o *onSet, from string) error {
+	const name = "bench_restored"
+	var building time.Duration
+	err := timed(ctx, d, o.of(restoredWhole), func() (_ int64, err error) {
+		building, err = u.restore(ctx, o.set, name)
+		return 0, err
+	})
+	if err != nil {
+		return err
+	}
+	o.of(restored).seconds = append(o.of(restored).seconds, building.Seconds())
+	if err := d.exec(ctx, "DROP DATABASE "+name); err != nil {
+		return err
+	}
+	if err := timed(ctx, d, o.of(pgRestore), func() (int64, error) { return 0, d.restore(ctx, from, name) }); err != nil {
+		return err
+	}
+	if err := d.exec(ctx, "DROP DATABASE "+name); err != nil {
+		return err
+	}
+	return timed(ctx, d, o.of(drilled), func() (int64, error) { return 0, u.drill(ctx, o.set) })
+}
+
+// timed measures one thing once, on a server that has settled.
+func timed(ctx context.Context, d *database, s *series, do func() (bytes int64, err error)) error {
+	if err := d.settle(ctx); err != nil {
+		return err
+	}
+	began := time.Now()
+	bytes, err := do()
+	if err != nil {
+		return err
+	}
+	s.seconds = append(s.seconds, time.Since(began).Seconds())
+	if bytes != 0 {
+		s.bytes = append(s.bytes, float64(bytes))
+	}
+	say("    %-70s %7.1f s %s", s.name, time.Since(began).Seconds(), megabytes(float64(bytes)))
+	return nil
+}
+
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	v := slices.Sorted(slices.Values(values))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// ratio is the median of what two series make round by round.
+func ratio(of, to []float64) float64 {
+	var each []float64
+	for i := range min(len(of), len(to)) {
+		each = append(each, of[i]/to[i])
+	}
+	return median(each)
+}
+
+// fact reads a named line of one of the kernel's files.
+func fact(path, name string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(data)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
+
+func firstLine(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(data))
+}
+
+func gibibytes(path, name string) string {
+	var kib int64
+	if n, _ := fmt.Sscanf(fact(path, name), "%d kB", &kib); n != 1 {
+		return "unknown"
+	}
+	return fmt.Sprintf("%.0f GiB", float64(kib)/(1<<20))
+}
+
+func megabytes(bytes float64) string {
+	if bytes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.1f MB", bytes/1e6)
+}
