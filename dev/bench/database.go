@@ -107,7 +107,7 @@ func (d *database) fill(ctx context.Context, s set, megabytes int) error {
 
 // traces is how many make the size: measured once, bytes on disk with indexes.
 func (s set) traces(megabytes int) int {
-	const base, perTrace, perObservation = 12 << 20, 1650, 345
+	const base, perTrace, perObservation = 12 << 20, 1340, 331
 	return max(1000, (megabytes<<20-base)/(perTrace+perObservation*s.observations))
 }
 
