@@ -5,8 +5,10 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/temporal"
@@ -38,62 +40,64 @@ type inbound struct {
 	interceptor.ActivityInboundInterceptorBase
 }
 
+// errStopping is why an activity's context ends when its worker stops.
+var errStopping = errors.New("the worker stops")
+
 func (i *inbound) ExecuteActivity(ctx context.Context, in *interceptor.ExecuteActivityInput) (any, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	work, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	var newest atomic.Pointer[progress.Progress]
+	work = progress.With(work, func(p progress.Progress) { newest.Store(&p) })
 	var (
-		mu     sync.Mutex
-		newest progress.Progress
+		over    = make(chan struct{})
+		beating sync.WaitGroup
 	)
-	ctx = progress.With(ctx, func(p progress.Progress) {
-		mu.Lock()
-		newest = p
-		mu.Unlock()
-	})
-	beating := make(chan struct{})
-	go func() {
-		defer close(beating)
+	beating.Go(func() {
 		tick := time.NewTicker(heartbeatEvery)
 		defer tick.Stop()
+		stop := activity.GetWorkerStopChannel(ctx)
 		for {
 			select {
-			case <-ctx.Done():
+			case <-over:
 				return
-			case <-activity.GetWorkerStopChannel(ctx):
-				// The worker stops and will be killed: the activity ends now, and its next attempt
-				// goes on from what is finished.
-				cancel()
-				return
+			case <-stop:
+				// The worker will be killed: the activity ends now, and its next attempt goes on from
+				// what is finished.
+				end(errStopping)
+				stop = nil
 			case <-tick.C:
-				mu.Lock()
-				p := newest
-				mu.Unlock()
-				activity.RecordHeartbeat(ctx, p)
+				p := newest.Load()
+				if p == nil {
+					p = &progress.Progress{}
+				}
+				activity.RecordHeartbeat(ctx, *p)
 			}
 		}
-	}()
-	result, err := i.Next.ExecuteActivity(ctx, in)
-	cancel()
-	<-beating
-	return result, translate(err)
+	})
+	result, err := i.Next.ExecuteActivity(work, in)
+	close(over)
+	beating.Wait()
+	switch {
+	case err == nil:
+		return result, nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, ctx.Err() // whatever an engine says of being cut off
+	case errors.Is(context.Cause(work), errStopping):
+		err = failure.New(failure.WorkerStopped, "the worker stopped before the step was done")
+	}
+	return nil, translate(err)
 }
 
 // translate turns an engine's error into one whose type and class Temporal and the workflow know. The
 // outermost error decides whether Temporal retries, so nothing wraps it after this.
 func translate(err error) error {
-	if err == nil {
-		return nil
-	}
 	f, ok := failure.As(err)
 	if !ok {
-		if errors.Is(err, context.Canceled) {
-			return err
-		}
 		var app *temporal.ApplicationError
 		if errors.As(err, &app) || temporal.IsCanceledError(err) {
 			return err
 		}
-		f = failure.New(failure.Internal, "%s", printable(err.Error()))
+		f = failure.New(failure.Internal, "%s", text(err))
 	}
 	e := run.Error{Code: string(f.Code), Class: string(f.Class()), What: what(f), Remedy: f.Remedy}
 	return temporal.NewApplicationErrorWithOptions(e.What, e.Code, temporal.ApplicationErrorOptions{
@@ -104,11 +108,20 @@ func translate(err error) error {
 
 // what says what happened and why, without the remedy, which has a field of its own.
 func what(f *failure.Error) string {
-	text := f.What
-	if f.Cause != nil {
-		text += ": " + f.Cause.Error()
+	if f.Cause == nil {
+		return printable(f.What)
 	}
-	return printable(text)
+	return printable(f.What + ": " + text(f.Cause))
+}
+
+// text is an error's text. The engines take out of a server's message what may quote a row; what
+// comes past them is named by its code alone.
+func text(err error) string {
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		return "SQLSTATE " + server.Code + " (see the server's log)"
+	}
+	return err.Error()
 }
 
 // printable bounds a text and drops what no history may hold.

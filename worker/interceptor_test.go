@@ -3,11 +3,13 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
@@ -65,13 +67,14 @@ func TestStoppingWorkerEndsItsActivities(t *testing.T) {
 	env, execute := environment(t, func(ctx context.Context) error {
 		close(stop)
 		<-ctx.Done()
-		return failure.New(failure.ServerUnreachable, "cut off").Because(ctx.Err())
+		return failure.New(failure.ScratchUnavailable, "initdb was killed") // which would ask for a person
 	}, sdkworker.Options{})
 	env.SetWorkerStopChannel(stop)
 	err := execute()
 	var app *temporal.ApplicationError
 	require.ErrorAs(t, err, &app)
 	require.False(t, app.NonRetryable(), "the next attempt goes on")
+	require.Equal(t, string(failure.WorkerStopped), app.Type())
 }
 
 func TestErrorsAreTranslated(t *testing.T) {
@@ -86,6 +89,8 @@ func TestErrorsAreTranslated(t *testing.T) {
 		{"a passing one", failure.New(failure.StoreUnreachable, "no answer").Because(errors.New("reset")), run.Error{Code: "StoreUnreachable", Class: "Transient", What: "no answer: reset"}, true},
 		{"damage", failure.New(failure.BackupDamaged, "wrong sum"), run.Error{Code: "BackupDamaged", Class: "Damaged", What: "wrong sum"}, false},
 		{"one that is wrapped", errors.Join(errors.New("outside"), failure.New(failure.BadInput, "no")), run.Error{Code: "BadInput", Class: "InvalidInput", What: "no"}, false},
+		{"a raw one of the server", &pgconn.PgError{Code: "23505", Message: "Key (name)=(ann) exists"}, run.Error{Code: "Internal", Class: "Transient", What: "SQLSTATE 23505 (see the server's log)"}, true},
+		{"one with a raw cause", failure.New(failure.MissingRight, "no right").Because(fmt.Errorf("say: %w", &pgconn.PgError{Code: "42501", Message: "row ann"})), run.Error{Code: "MissingRight", Class: "NeedsPerson", What: "no right: SQLSTATE 42501 (see the server's log)"}, false},
 		{"one without a code", errors.New("a\x00b\xff"), run.Error{Code: "Internal", Class: "Transient", What: "ab?"}, true},
 		{"a long one", errors.New(long), run.Error{Code: "Internal", Class: "Transient", What: long[:2000] + "..."}, true},
 	} {

@@ -130,7 +130,10 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		w.log.Warn("could not clear away all that ended runs left", zap.Error(err))
 	}
 	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, w.scratch.Queue} {
-		s := sdkworker.New(c, queue, w.options(fatal))
+		served := w.options(fatal)
+		served.LocalActivityWorkerOnly = queue == run.WorkflowQueue
+		served.DisableWorkflowWorker = !served.LocalActivityWorkerOnly
+		s := sdkworker.New(c, queue, served)
 		if queue == run.WorkflowQueue {
 			RegisterWorkflows(s)
 		} else {

@@ -36,6 +36,7 @@ const (
 	Fenced             Code = "Fenced"             // a newer attempt took over; this one must stop
 	ScratchUnavailable Code = "ScratchUnavailable" // the private scratch server could not be started
 	CopyLost           Code = "CopyLost"           // a private scratch server is there again, but empty
+	WorkerStopped      Code = "WorkerStopped"      // the worker was stopped in the middle of a step
 	ConcurrentDDL      Code = "ConcurrentDDL"      // DDL crossed the snapshot: take a new one
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
@@ -52,5 +53,5 @@ var catalogue = map[Code]Class{
 	ScratchUnavailable: NeedsPerson,
 	BackupDamaged:      Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
-	Internal: Transient,
+	WorkerStopped: Transient, Internal: Transient,
 }

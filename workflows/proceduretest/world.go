@@ -16,6 +16,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
 // BackupID is the backup that the world has when a run looks for one.
@@ -115,7 +116,7 @@ func (w *World) enter(ctx context.Context, activityType string) error {
 	if began != nil {
 		close(began)
 		<-ctx.Done()
-		return ctx.Err()
+		return failure.New(failure.ScratchUnavailable, "cut off") // engines may blame what they like
 	}
 	return err
 }
