@@ -42,6 +42,13 @@ type World struct {
 	backups []postgres.BackupRequest
 }
 
+// Forget makes the world healthy again, and as if nothing had been asked of it.
+func (w *World) Forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups = nil, nil, nil, nil, nil, nil, nil
+}
+
 // Fail makes the next calls of an activity return the errors, one each.
 func (w *World) Fail(activityType string, errs ...error) {
 	w.mu.Lock()

@@ -56,6 +56,10 @@ var scenarios = []scenario{
 	{procedure: drillrecovery.WorkflowType, name: "whole", input: `{}`},
 	{procedure: drillrecovery.WorkflowType, name: "differs", input: `{"backup":"latest"}`, status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED,
 		world: func(w *proceduretest.World) { w.Find(postgres.Compare, run.Fail, "one row differs") }},
+	{procedure: drillrecovery.WorkflowType, name: "copy-lost", input: `{}`,
+		world: func(w *proceduretest.World) {
+			w.Fail(postgres.LoadRows, failure.New(failure.CopyLost, "the server is new"))
+		}},
 	{procedure: drillrecovery.WorkflowType, name: "parked-and-cancelled", input: `{}`, world: parks(postgres.LoadRows), status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED,
 		during: func(t *testing.T, c client.Client, id string) {
 			waitUntilParked(t, c, id)
@@ -99,9 +103,18 @@ func TestRecord(t *testing.T) {
 	c, err := client.Dial(o)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
+	w := &proceduretest.World{Attributes: true}
+	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, proceduretest.PrivateQueue} {
+		s := sdkworker.New(c, queue, sdkworker.Options{Interceptors: worker.Interceptors(), Identity: "recorder"})
+		worker.RegisterWorkflows(s)
+		w.Register(s)
+		require.NoError(t, s.Start())
+		t.Cleanup(s.Stop)
+	}
 	for _, sc := range scenarios {
 		t.Run(sc.procedure+"/"+sc.name, func(t *testing.T) {
-			history := sc.play(t, c)
+			w.Forget()
+			history := sc.play(t, c, w)
 			if tag == "" {
 				return
 			}
@@ -114,19 +127,11 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// play runs the scenario in a world of its own and returns the run's history.
-func (sc scenario) play(t *testing.T, c client.Client) *historypb.History {
+// play runs the scenario and returns the run's history.
+func (sc scenario) play(t *testing.T, c client.Client, w *proceduretest.World) *historypb.History {
 	t.Helper()
-	w := &proceduretest.World{Attributes: true}
 	if sc.world != nil {
 		sc.world(w)
-	}
-	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, proceduretest.PrivateQueue} {
-		s := sdkworker.New(c, queue, sdkworker.Options{Interceptors: worker.Interceptors(), Identity: "recorder"})
-		worker.RegisterWorkflows(s)
-		w.Register(s)
-		require.NoError(t, s.Start())
-		defer s.Stop()
 	}
 	id := strings.ToLower(sc.procedure) + "-" + sc.name
 	started, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: id, TaskQueue: run.WorkflowQueue}, sc.procedure, json.RawMessage(sc.input))
