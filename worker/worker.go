@@ -13,6 +13,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
@@ -28,6 +29,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/version"
 	"github.com/upkeep-run/upkeep/worker/zaplog"
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
@@ -40,8 +42,11 @@ const (
 	// StopTimeout is how long running activities have to end when the worker stops. Give the process
 	// a longer grace.
 	StopTimeout = 20 * time.Second
-	// reapEvery is how often scratch servers of ended runs are looked for.
+	// reapEvery is how often scratch servers and half databases of ended runs are looked for.
 	reapEvery = time.Minute
+	// takeOverWithin is how long the half database of a run that was ended from outside stays for a
+	// new run to go on with.
+	takeOverWithin = 30 * time.Minute
 	// heavyAtOnce is how many database activities run at once on one worker.
 	heavyAtOnce = 4
 )
@@ -78,10 +83,11 @@ type Worker struct {
 	// HealthAddress is where the health checks are.
 	HealthAddress string
 
-	client  client.Client
-	workers []sdkworker.Worker
-	scratch *postgres.Scratch
-	health  *health
+	client   client.Client
+	workers  []sdkworker.Worker
+	config   func() (*config.Config, error)
+	postgres *postgres.Activities
+	health   *health
 	log     *zap.Logger
 	stop    context.CancelFunc
 	tidying sync.WaitGroup
@@ -105,8 +111,14 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		return nil, fmt.Errorf("reach Temporal at %s (set TEMPORAL_ADDRESS or a profile): %w", o.Client.HostPort, err)
 	}
 	fatal := make(chan error, 8)
-	w := &Worker{client: c, log: o.Logger, Fatal: fatal,
-		scratch: &postgres.Scratch{Root: filepath.Join(o.DataDir, "scratch"), Queue: run.DatabaseQueue + "-" + o.Name}}
+	w := &Worker{
+		client: c, log: o.Logger, Fatal: fatal,
+		config: func() (*config.Config, error) { return config.Load(o.ConfigPath) },
+		postgres: &postgres.Activities{
+			Version: version.String(),
+			Scratch: &postgres.Scratch{Root: filepath.Join(o.DataDir, "scratch"), Queue: run.DatabaseQueue + "-" + o.Name},
+		},
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.Close(context.WithoutCancel(ctx)))
@@ -122,14 +134,14 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	if namespace == "" {
 		namespace = client.DefaultNamespace
 	}
+	if w.postgres.Realm, err = namespaceID(ctx, c, namespace); err != nil {
+		return nil, err
+	}
 	registered, why := registerAttributes(ctx, c, namespace)
 	if !registered {
 		w.log.Warn("runs carry no search attributes", zap.String("why", why))
 	}
-	if err := w.tidy(ctx); err != nil {
-		w.log.Warn("could not clear away all that ended runs left", zap.Error(err))
-	}
-	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, w.scratch.Queue} {
+	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, w.postgres.Scratch.Queue} {
 		served := w.options(fatal)
 		served.LocalActivityWorkerOnly = queue == run.WorkflowQueue
 		served.DisableWorkflowWorker = !served.LocalActivityWorkerOnly
@@ -138,9 +150,9 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 			RegisterWorkflows(s)
 		} else {
 			registerActivities(s, &configuration.Activities{
-				Load:       func() (*config.Config, error) { return config.Load(o.ConfigPath) },
+				Load:       w.config,
 				Attributes: func() (bool, string) { return registered, why },
-			}, &postgres.Activities{Version: version.String(), Scratch: w.scratch})
+			}, w.postgres)
 		}
 		if err := s.Start(); err != nil {
 			return nil, fmt.Errorf("serve the queue %s: %w", queue, err)
@@ -207,6 +219,17 @@ func registerActivities(s sdkworker.Registry, c *configuration.Activities, p *po
 	}
 }
 
+// namespaceID is the namespace's own id, which no namespace of another server has, whatever its name.
+func namespaceID(ctx context.Context, c client.Client, namespace string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	d, err := c.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: namespace})
+	if err != nil {
+		return "", fmt.Errorf("look for Temporal's namespace %q: %w", namespace, err)
+	}
+	return d.GetNamespaceInfo().GetId(), nil
+}
+
 // registerAttributes makes the search attributes known to the server. Where the worker may not, runs
 // do without them and say why.
 func registerAttributes(ctx context.Context, c client.Client, namespace string) (bool, string) {
@@ -236,40 +259,57 @@ func registerAttributes(ctx context.Context, c client.Client, namespace string) 
 	return true, ""
 }
 
-// keepTidy clears away, again and again, what ended runs left on this worker.
+// keepTidy clears away, again and again, what ended runs left.
 func (w *Worker) keepTidy(ctx context.Context) {
 	defer w.tidying.Done()
 	tick := time.NewTicker(reapEvery)
 	defer tick.Stop()
 	for {
+		if err := w.tidy(ctx); err != nil && ctx.Err() == nil {
+			w.log.Warn("could not clear away all that ended runs left", zap.Error(err))
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			if err := w.tidy(ctx); err != nil && ctx.Err() == nil {
-				w.log.Warn("could not clear away all that ended runs left", zap.Error(err))
-			}
 		}
 	}
 }
 
+// tidy removes the private servers of ended runs on this worker, and their half databases wherever.
 func (w *Worker) tidy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, reapEvery)
 	defer cancel()
-	return w.scratch.Reap(ctx, w.ended)
+	all := w.postgres.Scratch.Reap(ctx, w.endedFor(0))
+	c, err := w.config()
+	if err != nil {
+		return errors.Join(all, err)
+	}
+	store, err := objstore.Open(ctx, c.Store)
+	if err != nil {
+		return errors.Join(all, err)
+	}
+	for _, t := range c.Targets {
+		all = errors.Join(all, w.postgres.ReapCopies(ctx, store, t.Name, w.endedFor(takeOverWithin)))
+	}
+	return errors.Join(all, store.Close())
 }
 
-// ended reports whether the newest run of a workflow id is over. A run that was reset has a newer one.
-func (w *Worker) ended(ctx context.Context, runID string) (bool, error) {
-	d, err := w.client.DescribeWorkflowExecution(ctx, runID, "")
-	var gone *serviceerror.NotFound
-	if errors.As(err, &gone) {
-		return true, nil
+// endedFor reports whether the newest run of a workflow id has been over for so long. A run that was
+// reset has a newer one.
+func (w *Worker) endedFor(least time.Duration) func(context.Context, string) (bool, error) {
+	return func(ctx context.Context, runID string) (bool, error) {
+		d, err := w.client.DescribeWorkflowExecution(ctx, runID, "")
+		var gone *serviceerror.NotFound
+		if errors.As(err, &gone) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		info := d.GetWorkflowExecutionInfo()
+		return info.GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING && time.Since(info.GetCloseTime().AsTime()) >= least, nil
 	}
-	if err != nil {
-		return false, err
-	}
-	return d.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING, nil
 }
 
 // Close stops serving, gives running activities StopTimeout to end, and ends the scratch servers,
@@ -291,7 +331,7 @@ func (w *Worker) Close(ctx context.Context) error {
 	}
 	stopping.Wait()
 	w.tidying.Wait()
-	all := w.scratch.Stop(ctx)
+	all := w.postgres.Scratch.Stop(ctx)
 	if w.health != nil {
 		all = errors.Join(all, w.health.close(ctx))
 	}

@@ -27,6 +27,8 @@ type Activities struct {
 	Version string
 	// Scratch holds the worker's private scratch servers.
 	Scratch *Scratch
+	// Realm tells the Temporal namespace whose runs these are from every other that uses the store.
+	Realm string
 }
 
 // source is the target's database.
@@ -141,6 +143,11 @@ func (a *Activities) CreateDatabase(ctx context.Context, in Copy) (Copy, error) 
 		if err != nil {
 			return in, err
 		}
+		if in.Place.Kind != PlacePrivate {
+			if err := a.remember(ctx, store, in); err != nil {
+				return in, err
+			}
+		}
 		in.Oid, err = restore.Create(ctx, o)
 		return in, err
 	})
@@ -178,13 +185,14 @@ func (a *Activities) Compare(ctx context.Context, in Copy) (Proof, error) {
 	})
 }
 
-// lost tells of a copy that went with its private server: the worker's folder is new, or the machine
-// was restarted, and without durability nothing from before can be trusted then.
+// lost tells of a copy that is there no more: a worker came back without its private server's folder,
+// the machine was restarted, after which nothing in a private server can be trusted, or somebody
+// dropped the half database.
 func lost(in Copy, err error) error {
-	if in.Place.Kind != PlacePrivate || !failure.Is(err, failure.MissingDatabase) {
+	if !failure.Is(err, failure.MissingDatabase) {
 		return err
 	}
-	return failure.New(failure.CopyLost, "the private scratch server was lost with the copy in it")
+	return failure.New(failure.CopyLost, "the copy %q is gone from its server", in.Database)
 }
 
 // Publish gives the copy its final name.
@@ -194,7 +202,10 @@ func (a *Activities) Publish(ctx context.Context, in Copy) (Copy, error) {
 		if err != nil {
 			return in, err
 		}
-		return in, restore.Publish(ctx, o)
+		if err := restore.Publish(ctx, o); err != nil {
+			return in, err
+		}
+		return in, a.forget(ctx, store, in)
 	})
 }
 
@@ -207,11 +218,7 @@ func (a *Activities) DropCopy(ctx context.Context, in Copy) error {
 		return a.Scratch.remove(ctx, in)
 	}
 	_, err := withStore(ctx, in.Target, func(store objstore.Store) (struct{}, error) {
-		o, err := a.restoreOptions(ctx, store, in)
-		if err != nil {
-			return struct{}{}, err
-		}
-		return struct{}{}, restore.Drop(ctx, o)
+		return struct{}{}, a.removeCopy(ctx, store, in)
 	})
 	return err
 }
@@ -230,10 +237,8 @@ func (a *Activities) restoreOptions(ctx context.Context, store objstore.Store, i
 		},
 	}
 	switch in.Place.Kind {
-	case PlaceTarget:
-		o.Server = in.Target.source()
-	case PlaceServer:
-		o.Server = postgres.Config{URL: in.Target.ScratchURL, Password: config.Secret(in.Target.ScratchPass).Resolver(), App: "upkeep"}
+	case PlaceTarget, PlaceServer:
+		o.Server = in.server()
 	case PlacePrivate:
 		server, err := a.Scratch.ensure(ctx, in, m)
 		if err != nil {

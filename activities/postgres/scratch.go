@@ -136,7 +136,9 @@ func (s *Scratch) Reap(ctx context.Context, ended func(ctx context.Context, runI
 		}
 		all = errors.Join(all, err)
 	}
+	s.mu.Lock() // a folder that is looked at cannot be adopted at the same time
 	removed, err := pgserver.Reap(ctx, s.Root, reapGrace)
+	s.mu.Unlock()
 	for _, name := range removed {
 		if err := os.Remove(s.notePath(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			all = errors.Join(all, err)

@@ -35,7 +35,7 @@ const (
 	StoreUnreachable   Code = "StoreUnreachable"   // the object store does not answer
 	Fenced             Code = "Fenced"             // a newer attempt took over; this one must stop
 	ScratchUnavailable Code = "ScratchUnavailable" // the private scratch server could not be started
-	CopyLost           Code = "CopyLost"           // a private scratch server is there again, but empty
+	CopyLost           Code = "CopyLost"           // a copy in the making is gone from its server
 	WorkerStopped      Code = "WorkerStopped"      // the worker was stopped in the middle of a step
 	ConcurrentDDL      Code = "ConcurrentDDL"      // DDL crossed the snapshot: take a new one
 	Internal           Code = "Internal"           // a fault of Upkeep itself

@@ -53,6 +53,12 @@ func QuarantineKey(target, chunk, found string) string {
 // MarkKey is the key of the note that a backup was found damaged.
 func MarkKey(target, backup string) string { return fmt.Sprintf("%s/marks/%s.json", target, backup) }
 
+// CopiesPrefix is the prefix of the notes about a target's copies in the making.
+func CopiesPrefix(target string) string { return target + "/copies/" }
+
+// CopyKey is the key of the note that a run builds a copy under a name.
+func CopyKey(target, database string) string { return CopiesPrefix(target) + database + ".json" }
+
 // RunKey is the key of a file that a run leaves. The id is any workflow's id; it is written so that
 // it is one part of a path and two ids never meet.
 func RunKey(runID, file string) string {

@@ -62,30 +62,23 @@ func body(r *procedure.Run, in api.Input) error {
 		return err
 	}
 	r.OnFailure(step("Remove the half database", postgres.DropCopy, procedure.Quick), c)
-	if err := r.Do(step("Create the database", postgres.CreateDatabase, procedure.Quick), c, &c); err != nil {
-		return err
-	}
-	var loaded postgres.LoadResult
-	if err := r.Do(step("Restore the rows", postgres.LoadRows, procedure.Long), c, &loaded); err != nil {
-		return err
-	}
-	proof, err := r.Prove(step("Compare the copy with the backup", postgres.Compare, procedure.Long), c)
-	result.Rows, result.Verdict, result.Checks = b.Rows, proof.Verdict, append(result.Checks, proof.Checks...)
+	built, err := verifybackup.Build(r, func() (postgres.Copy, error) { return c, nil })
+	result.Rows, result.Verdict, result.Checks = b.Rows, built.Verdict, append(result.Checks, built.Checks...)
 	r.SetResult(result)
 	if err != nil {
 		return err
 	}
-	if proof.Verdict == run.Fail {
-		r.Say("the copy of backup %s differs from it, so it is not kept%s", b.BackupID, verifybackup.Remarks(proof))
+	if built.Verdict == run.Fail {
+		r.Say("the copy of backup %s differs from it, so it is not kept%s", b.BackupID, verifybackup.Remarks(built.Proof))
 		return nil
 	}
 	// From here on the database is there for people: a run that is cancelled has either named it or not.
 	publish := step("Give the copy its name", postgres.Publish, procedure.Quick)
 	publish.Whole = true
-	if err := r.Do(publish, c, &c); err != nil {
+	if err := r.Do(publish, built.Copy, nil); err != nil {
 		return err
 	}
-	r.Say("backup %s is restored as database %s beside the original: %d rows, %s%s", b.BackupID, in.Database, b.Rows, proof.Verdict, verifybackup.Remarks(proof))
+	r.Say("backup %s is restored as database %s beside the original: %d rows, %s%s", b.BackupID, in.Database, b.Rows, built.Verdict, verifybackup.Remarks(built.Proof))
 	return nil
 }
 

@@ -17,8 +17,8 @@ import (
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 )
 
-// placesTried is how many workers are tried when one after another goes away with its scratch server.
-const placesTried = 3
+// copiesTried is how many copies are begun, when one after another is lost, before a person is asked.
+const copiesTried = 3
 
 // Workflow verifies one backup.
 func Workflow(ctx workflow.Context, input, second converter.RawValue) (*run.Document, error) {
@@ -103,6 +103,7 @@ func look(r *procedure.Run, backup string, step procedure.Step) (postgres.Proof,
 // Proven is a proof and what it took.
 type Proven struct {
 	postgres.Proof
+	Copy        postgres.Copy
 	Loaded      postgres.LoadResult
 	RestoreTime time.Duration // from the empty server to the last valid constraint
 }
@@ -112,11 +113,27 @@ type Proven struct {
 // run waits for a person.
 func Prove(r *procedure.Run, backup string) (Proven, error) {
 	name := restore.BuildName(r.Target().Name, backup, "")
-	base := postgres.Copy{Target: r.Target(), BackupID: backup, Database: name, Final: name, Owner: r.Key(), RunID: r.ID()}
+	return Build(r, func() (postgres.Copy, error) {
+		c := postgres.Copy{Target: r.Target(), BackupID: backup, Database: name, Final: name, Owner: r.Key(), RunID: r.ID()}
+		err := r.Do(procedure.Step{Name: "Prepare a scratch server", Activity: postgres.PrepareScratch, Options: procedure.Quick}, c, &c.Place)
+		if err != nil {
+			return c, err
+		}
+		if c.Place.Remark != "" {
+			r.Detail(c.Place.Remark)
+		}
+		r.Always(procedure.Step{Name: "Remove the copy", Activity: postgres.DropCopy, Options: procedure.Quick, Queue: c.Place.Queue}, c)
+		return c, nil
+	})
+}
+
+// Build restores a copy and compares it with its backup. Place says where, and is asked again when the
+// copy is lost on the way.
+func Build(r *procedure.Run, place func() (postgres.Copy, error)) (Proven, error) {
 	for try := 1; ; try++ {
-		p, err := proveOnce(r, base)
+		p, err := build(r, place)
 		if procedure.CopyLost(err) {
-			if try%placesTried != 0 {
+			if try%copiesTried != 0 {
 				continue
 			}
 			if err = r.Wait(err); err == nil {
@@ -130,27 +147,24 @@ func Prove(r *procedure.Run, backup string) (Proven, error) {
 	}
 }
 
-func proveOnce(r *procedure.Run, c postgres.Copy) (Proven, error) {
+func build(r *procedure.Run, place func() (postgres.Copy, error)) (Proven, error) {
 	var p Proven
-	if err := r.Do(procedure.Step{Name: "Prepare a scratch server", Activity: postgres.PrepareScratch, Options: procedure.Quick}, c, &c.Place); err != nil {
+	c, err := place()
+	if err != nil {
 		return p, err
-	}
-	if c.Place.Remark != "" {
-		r.Detail(c.Place.Remark)
 	}
 	on := func(name, activity string, o procedure.Options) procedure.Step {
 		return procedure.Step{Name: name, Activity: activity, Options: o, Queue: c.Place.Queue}
 	}
-	r.Always(on("Remove the copy", postgres.DropCopy, procedure.Quick), c)
 	began := r.Now()
 	if err := r.Do(on("Create the database", postgres.CreateDatabase, procedure.Quick), c, &c); err != nil {
 		return p, err
 	}
-	if err := r.Do(on("Restore into the scratch server", postgres.LoadRows, procedure.Long), c, &p.Loaded); err != nil {
+	p.Copy = c
+	if err := r.Do(on("Restore the rows", postgres.LoadRows, procedure.Long), c, &p.Loaded); err != nil {
 		return p, err
 	}
 	p.RestoreTime = r.Now().Sub(began)
-	var err error
 	p.Proof, err = r.Prove(on("Compare the copy with the backup", postgres.Compare, procedure.Long), c)
 	return p, err
 }

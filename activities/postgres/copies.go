@@ -1,0 +1,103 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/objstore"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/restore"
+)
+
+// maxCopyNote bounds a note about a copy, in bytes.
+const maxCopyNote = 64 << 10
+
+// copyNote says in the store which run builds a copy on somebody's server, so that any worker can
+// remove the half of it when the run is ended from outside and cannot undo.
+type copyNote struct {
+	Realm string `json:"realm"` // whose runs these are
+	Copy  Copy   `json:"copy"`
+}
+
+// remember writes the note before there is anything to remove. A run that takes a copy over writes
+// its own in its place.
+func (a *Activities) remember(ctx context.Context, store objstore.Store, in Copy) error {
+	data, err := json.Marshal(copyNote{Realm: a.Realm, Copy: in})
+	if err != nil {
+		return err
+	}
+	return store.Replace(ctx, format.CopyKey(in.Target.Name, in.Database), data)
+}
+
+// forget removes the note when the copy is gone or published, unless another run has taken it over.
+func (a *Activities) forget(ctx context.Context, store objstore.Store, in Copy) error {
+	key := format.CopyKey(in.Target.Name, in.Database)
+	n, err := readNote(ctx, store, key)
+	if errors.Is(err, objstore.ErrNotExist) || err == nil && n.Copy.Owner != in.Owner {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return store.Delete(ctx, key)
+}
+
+func readNote(ctx context.Context, store objstore.Store, key string) (copyNote, error) {
+	var n copyNote
+	data, err := store.Read(ctx, key, maxCopyNote)
+	if err != nil {
+		return n, err
+	}
+	if err := json.Unmarshal(data, &n); err != nil {
+		return n, fmt.Errorf("the note %s cannot be read: %w", key, err)
+	}
+	return n, nil
+}
+
+// removeCopy drops a half database and forgets it.
+func (a *Activities) removeCopy(ctx context.Context, store objstore.Store, in Copy) error {
+	err := restore.Drop(ctx, restore.Options{Server: in.server(), Database: in.Database, Final: in.Final, Oid: in.Oid, Owner: in.Owner})
+	if err != nil {
+		return err
+	}
+	return a.forget(ctx, store, in)
+}
+
+// server is where the copy is, when that is not a private one.
+func (c Copy) server() postgres.Config {
+	if c.Place.Kind == PlaceTarget {
+		return c.Target.source()
+	}
+	return postgres.Config{URL: c.Target.ScratchURL, Password: config.Secret(c.Target.ScratchPass).Resolver(), App: "upkeep"}
+}
+
+// ReapCopies removes the half databases of a target's ended runs. Ended reports whether the run of a
+// workflow id is over; what it cannot tell stays, and so do the copies of other realms' runs.
+func (a *Activities) ReapCopies(ctx context.Context, store objstore.Store, target string, ended func(ctx context.Context, runID string) (bool, error)) error {
+	var keys []string
+	err := store.List(ctx, format.CopiesPrefix(target), func(i objstore.Info) error {
+		if strings.HasSuffix(i.Key, ".json") {
+			keys = append(keys, i.Key)
+		}
+		return nil
+	})
+	for _, key := range keys {
+		n, e := readNote(ctx, store, key)
+		over := false
+		if e == nil && n.Realm == a.Realm && n.Copy.Target.Name == target {
+			over, e = ended(ctx, n.Copy.RunID)
+		}
+		if e == nil && over {
+			e = a.removeCopy(ctx, store, n.Copy)
+		}
+		if e != nil && !errors.Is(e, objstore.ErrNotExist) { // another worker may be faster
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
