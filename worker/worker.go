@@ -88,9 +88,9 @@ type Worker struct {
 	config   func() (*config.Config, error)
 	postgres *postgres.Activities
 	health   *health
-	log     *zap.Logger
-	stop    context.CancelFunc
-	tidying sync.WaitGroup
+	log      *zap.Logger
+	stop     context.CancelFunc
+	tidying  sync.WaitGroup
 }
 
 // Start connects to Temporal and serves the queues of Upkeep. Close ends it.
