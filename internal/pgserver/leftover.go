@@ -30,6 +30,13 @@ func endLeftover(ctx context.Context, data string) error {
 			return err
 		}
 	}
+	// The processes of a postmaster that was killed end by themselves, but not at once; until then
+	// they hold its shared memory, and a new server would not start.
+	for _, pid := range inhabitants(data) {
+		if err := outlive(ctx, pid, data); err != nil {
+			return err
+		}
+	}
 	if len(lines) > 6 {
 		freeSegment(lines[6])
 	}
@@ -45,6 +52,38 @@ func worksIn(pid int, data string) bool {
 	}
 	real, err := filepath.EvalSymlinks(data)
 	return err == nil && (cwd == real || cwd == real+" (deleted)")
+}
+
+// inhabitants are the processes whose working folder is the data folder.
+func inhabitants(data string) []int {
+	folders, _ := filepath.Glob("/proc/[0-9]*/cwd") // a bad pattern is the only error
+	var pids []int
+	for _, cwd := range folders {
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(cwd))); err == nil && worksIn(pid, data) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// outlive waits for the end of an orphan, and ends it when it takes too long.
+func outlive(ctx context.Context, pid int, data string) error {
+	insist := time.Now().Add(insistAfter)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for worksIn(pid, data) {
+		if time.Now().After(insist) {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return err
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // endProcess asks for an immediate shutdown and insists after a while.
