@@ -3,6 +3,7 @@ module github.com/upkeep-run/upkeep
 go 1.26.0
 
 require (
+	github.com/DataDog/zstd v1.5.7
 	github.com/agnivade/levenshtein v1.2.2
 	github.com/jackc/pgx/v5 v5.10.0
 	github.com/klauspost/compress v1.20.3

@@ -283,7 +283,7 @@ func store(ctx context.Context, pool *chunk.Pool, b block) (format.Chunk, error)
 
 // read runs one session's share of the jobs.
 func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan job) error {
-	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID))
+	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID), postgres.WithBulkReads())
 	if err != nil {
 		return err
 	}

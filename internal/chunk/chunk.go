@@ -9,11 +9,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"runtime"
 	"sync"
 	"time"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/upkeep-run/upkeep/internal/catalog"
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -26,10 +23,10 @@ const (
 	// trustFor is how long a chunk counts as checked after its stored bytes were written or read
 	// back whole; within it a look at its size is enough.
 	trustFor = 24 * time.Hour
-	// window is how far back, in bytes, the packer looks for what it has seen.
-	window = 512 << 10
 	// tries bounds how often a chunk is looked for and created in turns.
 	tries = 3
+	// maxBuffer is the largest buffer that is kept for the next chunk, in bytes.
+	maxBuffer = 16 << 20
 	// maxEvidence bounds what is kept of a damaged chunk, in bytes.
 	maxEvidence = 32 << 20
 )
@@ -58,7 +55,8 @@ func (t Totals) Minus(earlier Totals) Totals {
 type Pool struct {
 	store   objstore.Store
 	target  string
-	encoder *zstd.Encoder
+	packer  *packer
+	buffers sync.Pool // of *[]byte, for packed chunks of the usual size
 	now     func() time.Time
 
 	mu     sync.Mutex
@@ -72,12 +70,8 @@ type Pool struct {
 // NewPool opens the chunks of a target. Known are the chunks of a recent manifest; the newer of two
 // mentions counts.
 func NewPool(store objstore.Store, target string, known []format.Chunk) *Pool {
-	// The options are constants, so no error can come of them. EncodeAll uses as many encoders as
-	// there are callers at once, up to the concurrency.
-	encoder, _ := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
-		zstd.WithEncoderCRC(true), zstd.WithWindowSize(window))
 	p := &Pool{
-		store: store, target: target, encoder: encoder, now: time.Now,
+		store: store, target: target, packer: newPacker(), now: time.Now,
 		known: make(map[string]format.Chunk, len(known)), marked: make(map[string]bool),
 	}
 	for _, c := range known {
@@ -115,7 +109,11 @@ func (p *Pool) Write(ctx context.Context, plain []byte) (c format.Chunk, reused 
 			return c, true, nil
 		}
 		if stored == nil {
-			stored = p.encoder.EncodeAll(plain, make([]byte, 0, len(plain)/3+512))
+			buffer := p.buffer()
+			if stored, err = p.packer.pack(*buffer, plain); err != nil {
+				return format.Chunk{}, false, err
+			}
+			defer p.giveBack(buffer, stored)
 		}
 		if found == wrong {
 			err = p.mend(ctx, name, stored)
@@ -138,6 +136,22 @@ func (p *Pool) Write(ctx context.Context, plain []byte) (c format.Chunk, reused 
 	key := format.ChunkKey(p.target, name)
 	return format.Chunk{}, false, failure.New(failure.StoreUnwritable, "something that is no chunk lies in the place of %s", key).
 		Do("see what is at that place in the store and remove it, then resume the run")
+}
+
+// buffer lends memory for a packed chunk.
+func (p *Pool) buffer() *[]byte {
+	if b, ok := p.buffers.Get().(*[]byte); ok {
+		return b
+	}
+	return new([]byte)
+}
+
+// giveBack takes the memory again with what became of it, unless an unusual chunk has made it large.
+func (p *Pool) giveBack(b *[]byte, grown []byte) {
+	if cap(grown) <= maxBuffer {
+		*b = grown[:0]
+		p.buffers.Put(b)
+	}
 }
 
 func (p *Pool) create(ctx context.Context, name string, stored []byte) error {
