@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -204,14 +205,15 @@ func (l *loader) copyIn(ctx context.Context, conn *pgx.Conn, c format.Chunk, sta
 	}
 	defer func() { _ = plain.Close() }() // it was read to its end or failed
 	source := &feed{r: plain, loaded: l.loaded.Add}
+	defer source.stop() // before the chunk is closed
 	if mutantNull.On() {
 		source.r = newNullEater(ctx, l, t, plain)
 	}
 	doing := "load rows into " + postgres.Quote(t.Schema, t.Name)
 	tag, err := conn.PgConn().CopyFrom(ctx, source, statement)
-	switch {
-	case source.err != nil:
-		return source.err
+	switch broken := source.stop(); {
+	case broken != nil:
+		return broken
 	case err != nil:
 		return explainSQL(err, doing)
 	case tag.RowsAffected() != c.Rows:
@@ -222,19 +224,36 @@ func (l *loader) copyIn(ctx context.Context, conn *pgx.Conn, c format.Chunk, sta
 }
 
 // feed remembers why a chunk could not be read: the server only says that the COPY was broken off.
+// CopyFrom leaves its reading goroutine behind when the connection is lost, so a feed can be stopped.
 type feed struct {
-	r      io.Reader
 	loaded func(int64) int64
-	err    error
+
+	mu  sync.Mutex // held while the chunk is read
+	r   io.Reader  // nil once stopped
+	err error
 }
 
 func (f *feed) Read(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.r == nil {
+		return 0, io.ErrClosedPipe
+	}
 	n, err := f.r.Read(p)
 	f.loaded(int64(n))
 	if err != nil && !errors.Is(err, io.EOF) {
 		f.err = err
 	}
 	return n, err
+}
+
+// stop waits for a read that is under way and lets none follow. It returns why the chunk could not be
+// read, if so.
+func (f *feed) stop() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.r = nil
+	return f.err
 }
 
 // largeObjectJob fills pieces of large objects, which the schema has made; nil when it is done.
