@@ -4,8 +4,13 @@ SHELL := /bin/bash
 MODULES := . dev
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/upkeep-run/upkeep/internal/version.stamped=$(VERSION)
+# One way to compile for all targets, so that what one has built the others find in the cache.
+export GOFLAGS := $(GOFLAGS) -trimpath
 # How long one package's tests may take.
 TEST_TIMEOUT ?= 20m
+
+# The packages with goroutines of their own, tested under the race detector too.
+CONCURRENT := ./internal/chunk ./internal/objstore ./internal/restore ./internal/proof ./worker/... ./workflows/...
 
 .DEFAULT_GOAL := help
 
@@ -14,23 +19,24 @@ help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' | column -t -s "$$(printf '\t')"
 
 .PHONY: run
-run: prerequisites build ## run everything on this machine and drill a sample database (ONCE=1: then end; UPKEEP_DSN: drill your own)
+run: prerequisites-run build ## run everything on this machine and drill a sample database (ONCE=1: then end; UPKEEP_DSN: drill your own)
 	@UPKEEP_DSN_ORIGIN='$(origin UPKEEP_DSN)' ./bin/upkeep-dev $(ARGS)
 
 .PHONY: build
 build: ## build bin/upkeep, bin/upkeep-worker and bin/upkeep-dev
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/upkeep ./cmd/upkeep-worker
-	cd dev && go build -trimpath -ldflags '$(LDFLAGS)' -o ../bin/ ./cmd/upkeep-dev
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/upkeep ./cmd/upkeep-worker
+	cd dev && go build -ldflags '$(LDFLAGS)' -o ../bin/ ./cmd/upkeep-dev
 
 .PHONY: test
 test: prerequisites ## run unit, workflow, replay and integration tests
 	go test -timeout $(TEST_TIMEOUT) ./...
 	cd dev && go test -timeout $(TEST_TIMEOUT) ./...
-	go test -race -timeout $(TEST_TIMEOUT) ./internal/chunk ./internal/objstore ./worker/... ./workflows/...
+	go test -race -timeout $(TEST_TIMEOUT) $(CONCURRENT)
 
 .PHONY: failpoints
 failpoints: prerequisites ## kill and freeze the worker at every point of every effect, and run every mutant
+	go test -tags fault -count=1 -timeout 60m ./internal/...
 	cd dev && FAILPOINTS=all go test -count=1 -timeout 120m -v ./tests/failpoints
 
 .PHONY: fuzz
@@ -52,7 +58,11 @@ lint: ## check formatting, vet, determinism of workflows, and that the modules a
 
 .PHONY: prerequisites
 prerequisites: ## check that the machine has what the tests and the demonstration need; install it as root or with YES=1
-	@dev/prerequisites.sh
+	@dev/prerequisites.sh test
+
+.PHONY: prerequisites-run
+prerequisites-run:
+	@dev/prerequisites.sh run
 
 .PHONY: clean
 clean: ## remove what was built

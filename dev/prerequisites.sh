@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks that this machine has what the demonstration and the tests need. What is missing is
-# installed as root or with YES=1; otherwise the one command to run is printed.
+# Checks that this machine has what the demonstration needs ("run"), or the tests too ("test"). What
+# is missing is installed as root or with YES=1; otherwise the one command to run is printed.
 set -euo pipefail
 
 missing=()
@@ -16,10 +16,12 @@ has_amcheck() { ls /usr/share/postgresql/*/extension/amcheck.control; }
 need postgresql has_server
 need postgresql-client has_client
 need postgresql-contrib has_amcheck
-need zstd command -v zstd
-need gcc command -v gcc # for the race detector
+need gcc command -v gcc # for zstd's own library, and the race detector; Go does without where it is missing
 need libc6-dev test -e /usr/include/stdlib.h
-need npm command -v npm # other versions of PostgreSQL for the tests come as npm packages
+if [ "${1:-run}" = test ]; then
+	need zstd command -v zstd # bringing a backup back without Upkeep
+	need npm command -v npm   # other versions of PostgreSQL come as npm packages
+fi
 command -v go >/dev/null || { echo "Go 1.26 is missing: see https://go.dev/doc/install" >&2; exit 1; }
 
 [ ${#missing[@]} -eq 0 ] && exit 0
@@ -34,7 +36,7 @@ elif [ "${YES:-}" = 1 ]; then
 	sudo apt-get update -q && sudo DEBIAN_FRONTEND=noninteractive $install
 else
 	echo "missing: ${missing[*]}. Install them with:" >&2
-	echo "    sudo $install" >&2
+	echo "    sudo apt-get update && sudo $install" >&2
 	echo "or let make do it: YES=1 make ..." >&2
 	exit 1
 fi
