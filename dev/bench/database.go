@@ -22,7 +22,7 @@ type set struct {
 
 // The two shapes of the sample: one that two processes can share evenly, and one that they cannot.
 var (
-	even  = set{name: "even", observations: 4, about: "no table holds half of it"}
+	even  = set{name: "even", observations: 3, about: "no table holds half of it"}
 	large = set{name: "large", observations: 12, about: "one table holds about 70% of it"}
 	sets  = []set{even, large}
 )
@@ -107,7 +107,7 @@ func (d *database) fill(ctx context.Context, s set, megabytes int) error {
 
 // traces is how many make the size: measured once, bytes on disk with indexes.
 func (s set) traces(megabytes int) int {
-	const base, perTrace, perObservation = 12 << 20, 1340, 331
+	const base, perTrace, perObservation = 12 << 20, 1350, 355
 	return max(1000, (megabytes<<20-base)/(perTrace+perObservation*s.observations))
 }
 

@@ -1,0 +1,82 @@
+DO $$ BEGIN
+	IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shop owner') THEN
+		CREATE ROLE "shop owner" NOLOGIN; CREATE ROLE "Reader""s" NOLOGIN; CREATE ROLE helper NOLOGIN; GRANT helper TO "shop owner";
+	END IF;
+END $$;
+DO $$ DECLARE d text := quote_ident(current_database()); BEGIN
+	EXECUTE 'ALTER DATABASE ' || d || ' OWNER TO "shop owner"';
+	EXECUTE 'COMMENT ON DATABASE ' || d || ' IS ''the shop''''s \ database''';
+	EXECUTE 'ALTER DATABASE ' || d || ' SET search_path TO "$user", public, "odd "" schema"';
+	EXECUTE 'ALTER DATABASE ' || d || ' SET work_mem TO ''8MB''';
+	EXECUTE 'ALTER ROLE helper IN DATABASE ' || d || ' SET datestyle TO ''German, DMY''';
+	EXECUTE 'ALTER DATABASE ' || d || ' CONNECTION LIMIT 77';
+	EXECUTE 'GRANT CREATE ON DATABASE ' || d || ' TO helper WITH GRANT OPTION';
+	EXECUTE 'REVOKE TEMPORARY ON DATABASE ' || d || ' FROM PUBLIC';
+END $$;
+CREATE EXTENSION pg_trgm;
+CREATE SCHEMA "odd "" schema" AUTHORIZATION helper;
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE TABLE customers (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, email text UNIQUE, note text, m mood, upper_name text GENERATED ALWAYS AS (upper(name)) STORED);
+INSERT INTO customers (name, email, note, m) SELECT 'n' || g, 'e' || g, CASE WHEN g % 3 = 0 THEN NULL ELSE E'tab\there \\N \n line ' || g END, 'ok' FROM generate_series(1, 5000) g;
+CREATE INDEX ON customers USING gin (name gin_trgm_ops);
+CREATE INDEX "odd; index" ON customers (lower(name)) WHERE note IS NOT NULL;
+CREATE TABLE orders (id int PRIMARY KEY, customer bigint NOT NULL REFERENCES customers, amount positive, at timestamptz DEFAULT now());
+INSERT INTO orders SELECT g, 1 + g % 5000, g, '2020-01-01'::timestamptz + g * interval '1 second' FROM generate_series(1, 20000) g;
+CREATE TABLE items (o int REFERENCES orders, n int, doc jsonb, PRIMARY KEY (o, n));
+INSERT INTO items SELECT g, g % 7, jsonb_build_object('k', g, 'v', repeat('x', g % 90)) FROM generate_series(1, 20000) g;
+CREATE TABLE "odd "" schema"."T'able; -- x" (t text, "a b" int, "\" int);
+INSERT INTO "odd "" schema"."T'able; -- x" VALUES ('t', 1, NULL), (NULL, NULL, 2);
+ALTER TABLE "odd "" schema"."T'able; -- x" OWNER TO "shop owner";
+CREATE INDEX "
+--
+-- Name: a; Type: INDEX; Schema: b; Owner: c
+--
+" ON "odd "" schema"."T'able; -- x" (t);
+CREATE TABLE nothing ();
+INSERT INTO nothing DEFAULT VALUES;
+INSERT INTO nothing DEFAULT VALUES;
+CREATE TABLE empty_table (a int, b text[]);
+CREATE TABLE values_of_all_kinds (a int[], b int4range, c customers, d bytea, e float8, f interval, g money, h xml, i tsvector, j inet);
+INSERT INTO values_of_all_kinds VALUES ('{1,NULL,3}', '[1,5)', ROW(1,'x','y',NULL,'sad','Z'), '\x00ff', 'NaN', '1 year 2 days', 12.5, '<a/>', 'a fat cat', '10.0.0.1/8'), (NULL, 'empty', NULL, '', '-Infinity', '-1 mon', NULL, NULL, '', NULL);
+CREATE TABLE events (id int, at date NOT NULL, kind mood, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+CREATE TABLE events_2020 PARTITION OF events FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE TABLE events_2021 PARTITION OF events FOR VALUES FROM ('2021-01-01') TO ('2022-01-01') PARTITION BY RANGE (at);
+CREATE TABLE events_2021_h1 PARTITION OF events_2021 FOR VALUES FROM ('2021-01-01') TO ('2021-07-01');
+CREATE TABLE events_other PARTITION OF events DEFAULT;
+CREATE INDEX ON events (kind);
+INSERT INTO events SELECT g, '2020-06-01'::date + g % 300, 'ok' FROM generate_series(1, 3000) g;
+CREATE TABLE facts (event int, at date, FOREIGN KEY (event, at) REFERENCES events);
+INSERT INTO facts SELECT id, at FROM events LIMIT 100;
+CREATE TABLE hashed (m mood, v int) PARTITION BY HASH (m);
+CREATE TABLE hashed_0 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE hashed_1 PARTITION OF hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE INDEX ON hashed (v);
+INSERT INTO hashed SELECT (ARRAY['sad', 'ok', NULL])[1 + g % 3]::mood, g FROM generate_series(1, 300) g;
+CREATE TABLE parent (a int CHECK (a >= 0)); CREATE TABLE child (b int) INHERITS (parent);
+ALTER TABLE parent ADD COLUMN late text; INSERT INTO child VALUES (1, 2, 'l'); INSERT INTO parent VALUES (3, 'p');
+CREATE UNLOGGED TABLE fleeting (a int PRIMARY KEY); INSERT INTO fleeting VALUES (1), (2);
+CREATE TABLE booked (room int, during tsrange, EXCLUDE USING gist (during WITH &&)); INSERT INTO booked VALUES (1, '[2020-01-01,2020-01-02)');
+CREATE FUNCTION sums(int) RETURNS bigint LANGUAGE plpgsql STABLE AS $f$ BEGIN RETURN (SELECT sum(amount) FROM public.orders WHERE customer = $1); END $f$;
+CREATE VIEW by_customer AS SELECT c.id, c.name, count(o.*) AS orders FROM customers c JOIN orders o ON o.customer = c.id GROUP BY c.id;
+CREATE VIEW big AS SELECT * FROM by_customer WHERE orders > 3;
+CREATE MATERIALIZED VIEW totals AS SELECT * FROM big; CREATE UNIQUE INDEX ON totals (id);
+CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $f$ BEGIN NEW.at := '1999-01-01'; RETURN NEW; END $f$;
+CREATE TRIGGER stamp BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION stamp();
+CREATE RULE quiet AS ON DELETE TO items DO INSTEAD NOTHING;
+CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS $f$ BEGIN RAISE EXCEPTION 'nothing may be made here'; END $f$;
+ALTER TABLE customers ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON customers USING (name = current_user);
+ALTER TABLE customers FORCE ROW LEVEL SECURITY;
+CREATE SEQUENCE ticket START 7 INCREMENT -3 MINVALUE -1000 MAXVALUE 100; SELECT nextval('ticket'); SELECT nextval('ticket');
+CREATE SEQUENCE "odd "" schema"."un'used";
+CREATE STATISTICS customer_stats ON name, email FROM customers;
+SELECT lo_from_bytea(900001, 'small'); SELECT lo_create(900002); SELECT lo_from_bytea(900003, convert_to(repeat('0123456789abcdef', 50000), 'UTF8'));
+ALTER LARGE OBJECT 900001 OWNER TO helper; GRANT SELECT ON LARGE OBJECT 900001 TO "Reader""s"; COMMENT ON LARGE OBJECT 900003 IS 'the long one';
+ALTER TABLE orders OWNER TO "shop owner"; ALTER TABLE items OWNER TO "shop owner"; ALTER TABLE hashed OWNER TO helper;
+REVOKE ALL ON orders FROM "shop owner"; GRANT SELECT ON orders TO "Reader""s"; GRANT UPDATE (amount) ON orders TO helper;
+GRANT USAGE ON SCHEMA "odd "" schema" TO "Reader""s"; ALTER DEFAULT PRIVILEGES FOR ROLE "shop owner" GRANT SELECT ON TABLES TO "Reader""s";
+COMMENT ON TABLE orders IS 'what \ they''ve ordered'; COMMENT ON CONSTRAINT items_o_fkey ON items IS 'of an order'; COMMENT ON INDEX "odd; index" IS 'odd';
+CREATE PUBLICATION news FOR TABLE customers, orders;
+ALTER TABLE items CLUSTER ON items_pkey; ALTER TABLE items REPLICA IDENTITY USING INDEX items_pkey;
+CREATE EVENT TRIGGER watch ON ddl_command_start WHEN TAG IN ('CREATE TABLE', 'CREATE INDEX', 'DROP SCHEMA', 'GRANT') EXECUTE FUNCTION watch();
+COMMENT ON EVENT TRIGGER watch IS 'watches';
