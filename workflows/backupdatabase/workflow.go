@@ -10,6 +10,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	api "github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/report"
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 )
 
@@ -27,7 +28,8 @@ func body(r *procedure.Run, _ api.Input) error {
 		return err
 	}
 	r.SetResult(api.Result{BackupID: b.BackupID, Rows: b.Rows, BytesRead: b.BytesRead, BytesStored: b.BytesStored})
-	r.Say("backup %s of database %s: %d rows of %d tables, %d bytes read, %d new bytes stored; restored nowhere yet, so a drill is what proves it", b.BackupID, b.Database, b.Rows, b.Tables, b.BytesRead, b.BytesStored)
+	r.Say("backup %s of database %s: %d rows of %d tables, %s read, %s new in the store; restored nowhere yet, so a drill is what proves it",
+		b.BackupID, b.Database, b.Rows, b.Tables, report.Bytes(b.BytesRead), report.Bytes(b.BytesStored))
 	return nil
 }
 
@@ -40,7 +42,8 @@ func Plan(r *procedure.Run) error {
 		return err
 	}
 	r.SetResult(plan)
-	r.Say("dry run: would back up database %s (PostgreSQL %s): %d tables, about %d rows, %d bytes on disk", plan.Database, plan.ServerVersion, plan.Tables, plan.EstimatedRows, plan.EstimatedBytes)
+	r.Say("dry run: would back up database %s (PostgreSQL %s): %d tables, about %d rows, %s on disk",
+		plan.Database, plan.ServerVersion, plan.Tables, plan.EstimatedRows, report.Bytes(plan.EstimatedBytes))
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	api "github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/report"
 	"github.com/upkeep-run/upkeep/internal/restore"
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 	"github.com/upkeep-run/upkeep/workflows/verifybackup"
@@ -48,7 +49,7 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	if r.DryRun() {
 		r.SetResult(plan)
-		r.Say("dry run: would restore backup %s (%d rows of %d tables, about %d bytes of disk) as database %s", b.BackupID, plan.Rows, plan.Tables, plan.NeededBytes, in.Database)
+		r.Say("dry run: would restore backup %s (%d rows of %d tables, about %s of disk) as database %s", b.BackupID, plan.Rows, plan.Tables, report.Bytes(plan.NeededBytes), in.Database)
 		return nil
 	}
 	result := api.Result{BackupID: b.BackupID, Database: in.Database, Verdict: run.NotProven}
