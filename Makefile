@@ -37,7 +37,7 @@ test: prerequisites ## run unit, workflow, replay and integration tests
 .PHONY: failpoints
 failpoints: prerequisites ## kill and freeze the worker at every point of every effect, and run every mutant
 	go test -tags fault -count=1 -timeout 60m ./internal/...
-	cd dev && FAILPOINTS=all go test -count=1 -timeout 120m -v ./tests/failpoints
+	dev/failpoints.sh
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser for a minute each

@@ -5,9 +5,9 @@ package failpoints
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,12 +58,31 @@ func stack(t *testing.T) (*harness.Stack, *pgserver.Server, string) {
 		harness.Target("onserver", url, "      scratch: {server: \""+server.DSN("", "postgres")+"\"}\n")), server, name
 }
 
-// chosen says whether a case runs: all of them by "make failpoints", a sample otherwise.
-func chosen(t *testing.T, name string, sample []string) {
+// choose leaves of the cases those that are run: a sample with every commit, all with FAILPOINTS=all,
+// and with FAILPOINTS=2/4 the second of four shares of all, for processes side by side.
+func choose(t *testing.T, all, sample []string) []string {
 	t.Helper()
-	if os.Getenv("FAILPOINTS") != "all" && !slices.Contains(sample, name) {
-		t.Skip("not in the sample of every commit; make failpoints runs all")
+	asked := os.Getenv("FAILPOINTS")
+	switch asked {
+	case "":
+		for _, name := range sample {
+			require.Contains(t, all, name, "the sample names a case that is no more")
+		}
+		return sample
+	case "all":
+		return all
 	}
+	var share, shares int
+	_, err := fmt.Sscanf(asked, "%d/%d", &share, &shares)
+	require.NoError(t, err, "FAILPOINTS is all or a share such as 2/4")
+	require.True(t, 1 <= share && share <= shares, "FAILPOINTS=%s is no share", asked)
+	var chosen []string
+	for i, name := range all {
+		if i%shares == share-1 {
+			chosen = append(chosen, name)
+		}
+	}
+	return chosen
 }
 
 // sample are the points of the sample: each engine's commit, and the ends of effects.
@@ -134,9 +153,8 @@ func chunks(t *testing.T, s *harness.Stack) []string {
 
 // TestKilled kills the worker at each point, once, and starts it again.
 func TestKilled(t *testing.T) {
-	for _, point := range fault.Points() {
+	for _, point := range choose(t, fault.Points(), sample) {
 		t.Run(point, func(t *testing.T) {
-			chosen(t, point, sample)
 			s, server, _ := stack(t)
 			prepare(t, s, point)
 			once := filepath.Join(s.Dir, "hit")
@@ -157,9 +175,8 @@ func TestKilled(t *testing.T) {
 // TestFrozen stops the worker at each point for longer than it may be silent, lets another take
 // over, and wakes it: the stale twin must do no harm.
 func TestFrozen(t *testing.T) {
-	for _, point := range fault.Points() {
+	for _, point := range choose(t, fault.Points(), []string{"backup/manifest/before", "restore/chunk/before"}) {
 		t.Run(point, func(t *testing.T) {
-			chosen(t, point, []string{"backup/manifest/before", "restore/chunk/before"})
 			s, server, _ := stack(t)
 			prepare(t, s, point)
 			once := filepath.Join(s.Dir, "hit")
@@ -207,7 +224,7 @@ func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Doc
 
 // TestBroken breaks the engine in each way that a mutant knows. A drill must say FAIL.
 func TestBroken(t *testing.T) {
-	for _, mutant := range fault.Mutants() {
+	for _, mutant := range choose(t, fault.Mutants(), fault.Mutants()) {
 		t.Run(mutant, func(t *testing.T) {
 			s, server, _ := stack(t)
 			s.Worker(t, "w", "UPKEEP_FAULT=mutant="+mutant)
