@@ -1,129 +1,215 @@
 #!/bin/sh
-# Brings a backup of format 1 back into a new, empty database, without Upkeep.
-# It needs sh, psql, pg_restore and zstd, and the folder of the target as it is in the store.
+# Brings a backup of format 1 back into a new database, without Upkeep.
 #
-#   ./restore.sh NEW_DATABASE
+#   sh restore.sh NEW_DATABASE
 #
-# The server is chosen as for psql: PGHOST, PGPORT, PGUSER, PGPASSWORD or .pgpass. The role
-# should be a superuser, or own the database and be a member of the owning roles.
-# CREATE_ROLES=1 creates the roles that are missing, without passwords.
+# It needs psql, pg_restore and zstd, the small programs that every system has, and the folder of the
+# target as it is in the store (of it: this backup's folder and chunks/). The server is chosen as for
+# psql: PGHOST, PGPORT, PGUSER, PGPASSWORD or .pgpass. The role should be a superuser; another one
+# needs CREATEDB and membership in the roles that own things. CREATE_ROLES=1 creates the roles that
+# are missing, without passwords.
+#
+# The database is built as upkeep_restoring_... and gets its name when all is in it. What fails, or is
+# broken off, is dropped. A database that exists is never touched.
 set -eu
+export LC_ALL=C
+umask 077
+unset CDPATH PGOPTIONS PGDATABASE
+
+fail() {
+	printf 'restore.sh: %s\n' "$*" >&2
+	exit 1
+}
+say() { printf '%s\n' "$*" >&2; }
 
 new=${1:?usage: restore.sh NEW_DATABASE}
-here=$(cd "$(dirname "$0")" && pwd)
-chunks=$(cd "$here/../.." && pwd)/chunks
-export MANIFEST="$here/manifest.json"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-# Whatever the role's own settings are, rows are read as they were written.
-export PGOPTIONS="-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=postgres -c standard_conforming_strings=on -c statement_timeout=0 -c lock_timeout=0 -c default_transaction_read_only=off"
-export PGCLIENTENCODING=UTF8
-
-# ask DATABASE SQL: one answer from the manifest; in the SQL the manifest is the table "m" with the column "m".
-ask() {
-	db=$1
-	printf '%s\n' '\set m `cat "$MANIFEST"`' \
-		"WITH m AS (SELECT (:'m'::json)->'manifest' AS m) $2;" >"$work/ask.sql"
-	PGDATABASE=$db psql -XqAt -v ON_ERROR_STOP=1 -f "$work/ask.sql"
-}
-run() { PGDATABASE=$1 psql -Xq -v ON_ERROR_STOP=1 -f "$2" >/dev/null; }
-whole() { # CHUNK: prints the bytes of a chunk, after checking them
-	file="$chunks/$(printf %.2s "$1")/$1.zst"
-	[ -f "$file" ] || { echo "restore.sh: $file is missing" >&2; exit 1; }
-	[ "$(zstd -dcq --memory=128MB "$file" | sha256sum | cut -d' ' -f1)" = "$1" ] || { echo "restore.sh: $file is damaged" >&2; exit 1; }
-	zstd -dcq --memory=128MB "$file"
-}
-
-echo "roles" >&2
-ask postgres "SELECT format('CREATE ROLE %I %s %s %s %s %s %s %s;', r->>'name',
-	CASE WHEN (r->>'superuser')::bool THEN 'SUPERUSER' ELSE 'NOSUPERUSER' END, CASE WHEN (r->>'inherit')::bool THEN 'INHERIT' ELSE 'NOINHERIT' END,
-	CASE WHEN (r->>'createRole')::bool THEN 'CREATEROLE' ELSE 'NOCREATEROLE' END, CASE WHEN (r->>'createDb')::bool THEN 'CREATEDB' ELSE 'NOCREATEDB' END,
-	CASE WHEN (r->>'login')::bool THEN 'LOGIN' ELSE 'NOLOGIN' END, CASE WHEN (r->>'replication')::bool THEN 'REPLICATION' ELSE 'NOREPLICATION' END,
-	CASE WHEN (r->>'bypassRls')::bool THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END)
-	FROM m, json_array_elements(m.m->'roles') r WHERE NOT EXISTS (SELECT FROM pg_roles p WHERE p.rolname = r->>'name')
-	UNION ALL SELECT format('GRANT %I TO %I;', g, r->>'name') FROM m, json_array_elements(m.m->'roles') r, json_array_elements_text(coalesce(r->'memberOf', '[]')) g
-	WHERE NOT EXISTS (SELECT FROM pg_auth_members a JOIN pg_roles p ON p.oid = a.roleid JOIN pg_roles q ON q.oid = a.member WHERE p.rolname = g AND q.rolname = r->>'name')
-	  AND NOT EXISTS (SELECT FROM pg_roles p WHERE p.rolname = r->>'name')" >"$work/roles.sql"
-if [ -s "$work/roles.sql" ]; then
-	if [ "${CREATE_ROLES:-}" = 1 ]; then
-		run postgres "$work/roles.sql"
-	else
-		echo "restore.sh: these roles are missing; create them, or set CREATE_ROLES=1 to let this script do it:" >&2
-		cat "$work/roles.sql" >&2
-		exit 1
-	fi
-fi
-
-echo "database" >&2
-export NEW="$new"
-printf '%s\n' '\set m `cat "$MANIFEST"`' '\set new `printf %s "$NEW"`' \
-	"WITH d AS (SELECT (:'m'::json)->'manifest'->'database' AS d, ((:'m'::json)->'manifest'->'server'->>'versionNum')::int AS v)
-	SELECT format('CREATE DATABASE %I TEMPLATE template0 OWNER %I ENCODING %L LC_COLLATE %L LC_CTYPE %L', :'new', d->>'owner', d->>'encoding', d->>'collate', d->>'ctype')
-	|| CASE d->>'localeProvider' WHEN 'i' THEN format(' LOCALE_PROVIDER icu ICU_LOCALE %L', d->>'locale') WHEN 'b' THEN format(' LOCALE_PROVIDER builtin BUILTIN_LOCALE %L', d->>'locale') ELSE '' END
-	FROM d;" >"$work/ask.sql"
-PGDATABASE=postgres psql -XqAt -v ON_ERROR_STOP=1 -f "$work/ask.sql" >"$work/create.sql"
-run postgres "$work/create.sql"
-
-echo "tables, types, functions" >&2
-whole "$(ask "$new" "SELECT m.m->'schema'->'archive'->>'sha256' FROM m")" >"$work/schema.dump"
-pg_restore --list --section=pre-data "$work/schema.dump" | grep -vE '^[0-9]+; [0-9]+ [0-9]+ ACL ' >"$work/pre.list"
-pg_restore --exit-on-error --use-list="$work/pre.list" --dbname="dbname='$(printf %s "$new" | sed "s/[\\\\']/\\\\&/g")'" "$work/schema.dump"
-
-tables=$(ask "$new" "SELECT json_array_length(m.m->'tables') FROM m")
-i=0
-while [ "$i" -lt "$tables" ]; do
-	ask "$new" "SELECT c->>'sha256' FROM m, json_array_elements(m.m->'tables'->$i->'ranges') r, json_array_elements(r->'chunks') c" >"$work/chunks"
-	if [ -s "$work/chunks" ]; then
-		# Rows go through the partition root where the manifest says so.
-		ask "$new" "SELECT format('COPY %I.%I%s FROM STDIN (ENCODING %L);', coalesce(t->'root'->>'schema', t->>'schema'), coalesce(t->'root'->>'name', t->>'name'),
-			CASE WHEN json_array_length(t->'columns') > 0 THEN ' (' || (SELECT string_agg(quote_ident(c), ', ') FROM json_array_elements_text(t->'columns') c) || ')' ELSE '' END,
-			m.m->'database'->>'encoding') FROM m, LATERAL (SELECT m.m->'tables'->$i AS t) s" >"$work/copy"
-		echo "rows of table $((i + 1)) of $tables" >&2
-		while read -r c; do
-			{ cat "$work/copy"; whole "$c"; printf '\\.\n'; } >"$work/load.sql"
-			run "$new" "$work/load.sql"
-		done <"$work/chunks"
-	fi
-	i=$((i + 1))
+here=$(cd -- "$(dirname -- "$0")" && pwd)
+chunks=$(cd -- "$here/../.." && pwd)/chunks
+manifest=$here/manifest.json
+for program in psql pg_restore zstd sha256sum base64 mktemp; do
+	command -v "$program" >/dev/null || fail "the program $program is not there; install it"
 done
+[ -f "$manifest" ] || fail "$manifest is missing: without it this is no backup"
+# The checksum is of the bytes behind the first 117 and before the last 2.
+size=$(wc -c <"$manifest")
+sum=$(head -c 200 "$manifest" | sed -n '1s/^{"upkeep":"backup","format":1,"sha256":"\([0-9a-f]\{64\}\)","manifest":{.*/\1/p')
+[ -n "$sum" ] || fail "$manifest is damaged: it is no manifest of format 1"
+[ "$(tail -c +118 "$manifest" | head -c "$((size - 119))" | sha256sum | cut -d' ' -f1)" = "$sum" ] || fail "$manifest is damaged: its checksum is wrong"
 
-ask "$new" "SELECT c->>'sha256' FROM m, json_array_elements(m.m->'largeObjects'->'chunks') c" >"$work/chunks"
-if [ -s "$work/chunks" ]; then
-	echo "large objects" >&2
-	while read -r c; do
-		{
-			echo 'BEGIN; CREATE TEMP TABLE upkeep_lo (loid oid, at bigint, data bytea) ON COMMIT DROP; COPY pg_temp.upkeep_lo FROM STDIN;'
-			whole "$c"
-			printf '\\.\nSELECT lo_put(loid, at, data) FROM pg_temp.upkeep_lo; COMMIT;\n'
-		} >"$work/load.sql"
-		run "$new" "$work/load.sql"
-	done <"$work/chunks"
+work=$(mktemp -d)
+tag=$(printf %s "${work##*.}" | tr A-Z a-z | tr -cd a-z0-9)
+build=upkeep_restoring_$tag # the new database until it is whole
+desk=upkeep_manifest_$tag   # holds the manifest, in UTF-8 whatever the server's own encoding is
+made=                       # which of the two are there
+clean() {
+	for database in $made; do
+		sql postgres -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" || say "restore.sh: the database $database is left over; drop it"
+	done
+	rm -rf "$work"
+}
+trap clean EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Whatever the role's own settings are, rows are read as they were written.
+session="client_encoding=UTF8 options='-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=postgres -c lc_monetary=C -c xmloption=content -c array_nulls=on"
+session="$session -c search_path= -c standard_conforming_strings=on -c client_min_messages=warning -c check_function_bodies=off -c default_tablespace="
+session="$session -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off'"
+
+# sql DATABASE ...: one session of psql. What comes from the manifest reaches it as text that the server
+# itself has quoted, or as data; never as a word of this shell.
+sql() {
+	database=$1
+	shift
+	psql -XqAt -v ON_ERROR_STOP=1 -d "dbname=$database $session" "$@"
+}
+
+# unpack SHA256 SIZE FILE: writes a chunk's plain bytes, and ends the script unless they are the right ones.
+unpack() {
+	case $1 in *[!0-9a-f]* | '') fail "$manifest names the chunk '$1', which cannot be one" ;; esac
+	[ ${#1} -eq 64 ] || fail "$manifest names the chunk '$1', which cannot be one"
+	chunk=$chunks/$(printf %.2s "$1")/$1.zst
+	[ -f "$chunk" ] || fail "$chunk is missing"
+	zstd -dcq --memory=128MB "$chunk" | head -c "$(($2 + 1))" >"$3" || fail "$chunk cannot be unpacked into $work"
+	[ "$(sha256sum <"$3" | cut -d' ' -f1)" = "$1" ] || fail "$chunk is damaged"
+}
+
+sql postgres -v new="$new" -f - >"$work/there" <<'SQL'
+SELECT octet_length(:'new') > 63, EXISTS (SELECT FROM pg_database WHERE datname = :'new');
+SQL
+case $(cat "$work/there") in
+t*) fail "a name of a database can have 63 bytes, and '$new' has more" ;;
+*t) fail "a database named '$new' is there already; choose another name" ;;
+esac
+
+# Everything that has to be said to the server is written first, by the server itself, which knows how
+# to quote. The manifest is one line of plain ASCII, so this "CSV" takes it as it is.
+cat >"$work/say.sql" <<'SQL'
+CREATE FUNCTION pg_temp.items(list jsonb) RETURNS TABLE (item jsonb, n bigint) LANGUAGE sql
+	AS $$ SELECT * FROM jsonb_array_elements(CASE jsonb_typeof(list) WHEN 'array' THEN list ELSE '[]' END) WITH ORDINALITY $$;
+
+\o roles.sql
+WITH missing AS (SELECT item AS r, n FROM pg_temp.manifest, pg_temp.items(m->'roles') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = item->>'name'))
+SELECT s FROM (
+	SELECT 1 AS step, n, 0 AS k, format('CREATE ROLE %I %s %s %s %s %s %s %s CONNECTION LIMIT %s;', r->>'name',
+		CASE WHEN (r->>'superuser')::bool THEN 'SUPERUSER' ELSE 'NOSUPERUSER' END, CASE WHEN (r->>'inherit')::bool THEN 'INHERIT' ELSE 'NOINHERIT' END,
+		CASE WHEN (r->>'createRole')::bool THEN 'CREATEROLE' ELSE 'NOCREATEROLE' END, CASE WHEN (r->>'createDb')::bool THEN 'CREATEDB' ELSE 'NOCREATEDB' END,
+		CASE WHEN (r->>'login')::bool THEN 'LOGIN' ELSE 'NOLOGIN' END, CASE WHEN (r->>'replication')::bool THEN 'REPLICATION' ELSE 'NOREPLICATION' END,
+		CASE WHEN (r->>'bypassRls')::bool THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END, (r->>'connLimit')::int) AS s FROM missing
+	UNION ALL SELECT 2, missing.n, g.n, format('GRANT %I TO %I;', g.item #>> '{}', r->>'name') FROM missing, pg_temp.items(r->'memberOf') g
+) q ORDER BY step, n, k;
+
+\o create.sql
+SELECT format('CREATE DATABASE %I TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L', :'build', d->>'encoding', d->>'collate', d->>'ctype')
+	|| CASE WHEN current_setting('server_version_num')::int < 150000 THEN ''
+		WHEN d->>'localeProvider' = 'i' THEN format(' LOCALE_PROVIDER icu ICU_LOCALE %L', d->>'locale') || CASE WHEN d->>'icuRules' <> '' THEN format(' ICU_RULES %L', d->>'icuRules') ELSE '' END
+		WHEN d->>'localeProvider' = 'b' THEN format(' LOCALE_PROVIDER builtin BUILTIN_LOCALE %L', d->>'locale')
+		ELSE ' LOCALE_PROVIDER libc' END || ';'
+FROM (SELECT m->'database' AS d FROM pg_temp.manifest) q;
+
+\o archive
+SELECT concat_ws(' ', m->'schema'->'archive'->>'sha256', (m->'schema'->'archive'->>'size')::bigint) FROM pg_temp.manifest;
+
+\o rows
+-- A line for each table, with its COPY in base64 because names can hold anything, and under it its chunks.
+WITH t AS (SELECT item AS t, n FROM pg_temp.manifest, pg_temp.items(m->'tables'))
+SELECT line FROM (
+	SELECT n, 0 AS r, 0 AS c, concat_ws(' ', 'table', n, (SELECT count(*) FROM t), translate(encode(convert_to(
+		format('COPY %I.%I', coalesce(t->'root'->>'schema', t->>'schema'), coalesce(t->'root'->>'name', t->>'name'))
+		|| coalesce((SELECT ' (' || string_agg(quote_ident(item #>> '{}'), ', ' ORDER BY x.n) || ')' FROM pg_temp.items(t->'columns') x), '')
+		|| format(' FROM STDIN (FORMAT text, ENCODING %L)', m->'database'->>'encoding'), 'UTF8'), 'base64'), E'\n', '')) AS line
+	FROM t, pg_temp.manifest
+	UNION ALL SELECT t.n, r.n, c.n, concat_ws(' ', 'chunk', c.item->>'sha256', (c.item->>'size')::bigint, (c.item->>'rows')::bigint)
+	FROM t, pg_temp.items(t->'ranges') r, pg_temp.items(r.item->'chunks') c
+) q ORDER BY n, r, c;
+
+\o objects
+SELECT concat_ws(' ', item->>'sha256', (item->>'size')::bigint, (item->>'rows')::bigint) FROM pg_temp.manifest, pg_temp.items(m->'largeObjects'->'chunks') ORDER BY n;
+
+\o sequences.sql
+SELECT format('SELECT setval(%L, %s, %L);', format('%I.%I', item->>'schema', item->>'name'), (item->>'last')::bigint, (item->>'called')::bool)
+FROM pg_temp.manifest, pg_temp.items(m->'sequences') ORDER BY n;
+
+\o finish.sql
+WITH d AS (SELECT m->'database' AS d, m->'database'->>'owner' AS owner FROM pg_temp.manifest)
+SELECT s FROM (
+	SELECT 1 AS step, 0 AS n, format('ALTER DATABASE %1$I OWNER TO %2$I; ALTER DATABASE %1$I CONNECTION LIMIT %3$s; COMMENT ON DATABASE %1$I IS %4$L;',
+		:'build', owner, (d->>'connectionLimit')::int, nullif(d->>'comment', '')) AS s FROM d
+	UNION ALL SELECT 2, n, format('ALTER %s SET %I TO %s;',
+		CASE WHEN coalesce(item->>'role', '') = '' THEN format('DATABASE %I', :'build') ELSE format('ROLE %I IN DATABASE %I', item->>'role', :'build') END, item->>'name',
+		CASE WHEN lower(item->>'name') IN ('local_preload_libraries', 'search_path', 'session_preload_libraries', 'shared_preload_libraries', 'temp_tablespaces', 'unix_socket_directories')
+		THEN coalesce((SELECT string_agg(quote_literal(coalesce(replace(p[1], '""', '"'), btrim(p[2]))), ', ' ORDER BY i) -- a list of names, each quoted or not
+			FROM regexp_matches(item->>'value', '"((?:[^"]|"")*)"|([^",[:space:]][^",]*)', 'g') WITH ORDINALITY AS x(p, i)), '''''')
+		ELSE quote_literal(item->>'value') END) FROM d, pg_temp.items(d->'settings')
+	UNION ALL SELECT 3, 0, format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I;', :'build', owner) FROM d
+	UNION ALL SELECT CASE WHEN item->>'grantor' = owner THEN 4 ELSE 5 END, n, -- others may have passed on what the owner allowed them to
+		CASE WHEN item->>'grantor' <> owner THEN format('SET LOCAL ROLE %I; ', item->>'grantor') ELSE '' END
+		|| format('GRANT %s ON DATABASE %I TO %s%s;', CASE WHEN item->>'privilege' IN ('CONNECT', 'CREATE', 'TEMPORARY') THEN item->>'privilege' END, :'build',
+			CASE WHEN item->>'grantee' = '' THEN 'PUBLIC' ELSE quote_ident(item->>'grantee') END, CASE WHEN (item->>'grantable')::bool THEN ' WITH GRANT OPTION' ELSE '' END)
+		|| CASE WHEN item->>'grantor' <> owner THEN ' RESET ROLE;' ELSE '' END FROM d, pg_temp.items(d->'acl')
+) q ORDER BY step, n;
+SQL
+sql postgres -c "CREATE DATABASE $desk TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+made=$desk
+cd "$work"
+tail -c +118 "$manifest" | head -c "$((size - 119))" | sql "$desk" -v build="$build" -c 'CREATE TEMPORARY TABLE manifest (m jsonb)' \
+	-c "COPY pg_temp.manifest FROM STDIN (FORMAT csv, QUOTE E'\\001', DELIMITER E'\\002')" -f say.sql
+
+if [ -s roles.sql ] && [ "${CREATE_ROLES:-}" != 1 ]; then
+	say "restore.sh: these roles are missing; create them, or set CREATE_ROLES=1 to let this script do it:"
+	cat roles.sql >&2
+	exit 1
+fi
+say "roles and database"
+sql "$desk" -1 -f roles.sql
+sql "$desk" -f create.sql
+made="$build $desk"
+sql postgres -c "REVOKE ALL ON DATABASE $build FROM PUBLIC" -c "DROP DATABASE $desk WITH (FORCE)"
+made=$build
+
+say "tables, types, functions"
+read -r sum size <archive
+unpack "$sum" "$size" schema.dump
+# The grants come after the rows: an owner may have taken rights from itself.
+pg_restore --list schema.dump >contents
+pg_restore --list --section=pre-data schema.dump >pre-data
+grep -E '^[0-9]+; ' pre-data | grep -vE '^[0-9]+; [0-9]+ [0-9]+ (DEFAULT )?ACL ' >before || true # there may be none
+grep -E '^[0-9]+; ' contents | grep -vxFf before >after || true
+pg_restore --exit-on-error --use-list=before --dbname="dbname=$build $session" schema.dump
+
+while read -r kind a b c <&3; do
+	if [ "$kind" = table ]; then
+		say "rows of table $a of $b"
+		copy=$(printf %s "$c" | base64 -d)
+		continue
+	fi
+	unpack "$a" "$b" plain
+	# The rows are the input of a COPY that came as an argument: no line of them can be a command.
+	psql -XAt -v ON_ERROR_STOP=1 -d "dbname=$build $session" -c "$copy" <plain >said
+	[ "$(cat said)" = "COPY $c" ] || fail "$chunk should hold $c rows, and the server says: $(cat said)"
+done 3<rows
+
+[ ! -s objects ] || say "large objects"
+while read -r a b c <&3; do
+	unpack "$a" "$b" plain
+	psql -XAt -1 -v ON_ERROR_STOP=1 -d "dbname=$build $session" -c 'CREATE TEMPORARY TABLE piece (object oid, at bigint, data bytea)' \
+		-c 'COPY pg_temp.piece FROM STDIN' -c 'DO $$ BEGIN PERFORM lo_put(object, at, data) FROM pg_temp.piece; END $$' <plain >said
+	grep -qx "COPY $c" said || fail "$chunk should hold $c pieces of large objects, and the server says: $(cat said)"
+done 3<objects
+
+say "sequences"
+sql "$build" -1 -f sequences.sql >said
+
+say "indexes, constraints, triggers, grants"
+if [ -s after ]; then
+	pg_restore --exit-on-error --use-list=after --dbname="dbname=$build $session" schema.dump
 fi
 
-echo "sequences" >&2
-ask "$new" "SELECT format('SELECT setval(%L, %s, %s);', format('%I.%I', s->>'schema', s->>'name'), s->>'last', s->>'called') FROM m, json_array_elements(m.m->'sequences') s" >"$work/sequences.sql"
-run "$new" "$work/sequences.sql"
-
-echo "indexes, constraints, triggers, grants" >&2
-# The grants of the tables come after their rows: an owner may have taken rights from itself.
-pg_restore --list "$work/schema.dump" | grep -vE '^;' >"$work/all.list"
-grep -vxFf "$work/pre.list" "$work/all.list" >"$work/post.list" || true
-if [ -s "$work/post.list" ]; then
-	pg_restore --exit-on-error --use-list="$work/post.list" --dbname="dbname='$(printf %s "$new" | sed "s/[\\\\']/\\\\&/g")'" "$work/schema.dump"
-fi
-
-echo "the database's own settings, grants and comment" >&2
-printf '%s\n' '\set m `cat "$MANIFEST"`' '\set new `printf %s "$NEW"`' \
-	"WITH d AS (SELECT (:'m'::json)->'manifest'->'database' AS d)
-	SELECT format('ALTER %s SET %I = %s;', CASE WHEN coalesce(s->>'role', '') = '' THEN format('DATABASE %I', :'new') ELSE format('ROLE %I IN DATABASE %I', s->>'role', :'new') END, s->>'name',
-		CASE WHEN s->>'name' IN ('search_path', 'temp_tablespaces', 'session_preload_libraries', 'local_preload_libraries', 'unix_socket_directories') AND s->>'value' <> '' THEN s->>'value' ELSE quote_literal(s->>'value') END)
-	FROM d, json_array_elements(d->'settings') s
-	UNION ALL SELECT format('COMMENT ON DATABASE %I IS %L;', :'new', d->>'comment') FROM d WHERE coalesce(d->>'comment', '') <> ''
-	UNION ALL SELECT format('ALTER DATABASE %I CONNECTION LIMIT %s;', :'new', d->>'connectionLimit') FROM d
-	UNION ALL SELECT format('REVOKE ALL ON DATABASE %I FROM PUBLIC;', :'new') FROM d WHERE NOT (d->>'defaultAcl')::bool
-	UNION ALL SELECT format('GRANT %s ON DATABASE %I TO %s%s;', a->>'privilege', :'new', CASE WHEN a->>'grantee' = '' THEN 'PUBLIC' ELSE quote_ident(a->>'grantee') END,
-		CASE WHEN (a->>'grantable')::bool THEN ' WITH GRANT OPTION' ELSE '' END)
-	FROM d, json_array_elements(coalesce(nullif(d->>'acl', ''), '[]')::json) a;" >"$work/ask.sql"
-PGDATABASE=$new psql -XqAt -v ON_ERROR_STOP=1 -f "$work/ask.sql" >"$work/finish.sql"
-run "$new" "$work/finish.sql"
-echo "done: database $new" >&2
+say "the database's own settings, grants and comment"
+sql "$build" -1 -f finish.sql
+sql postgres -v build="$build" -v new="$new" -f - <<'SQL'
+ALTER DATABASE :"build" RENAME TO :"new";
+SQL
+made=
+say "done: database $new"
