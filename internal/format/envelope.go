@@ -103,7 +103,7 @@ func Decode(data []byte, target, backup string) (*Manifest, error) {
 	}
 	var e envelope
 	if err := strict(data, &e); err != nil {
-		return nil, damaged("not a manifest (%v)", err)
+		return nil, damaged("not a manifest (%.200v)", err)
 	}
 	sum := sha256.Sum256(e.Manifest)
 	if hex.EncodeToString(sum[:]) != e.SHA256 {
@@ -115,10 +115,10 @@ func Decode(data []byte, target, backup string) (*Manifest, error) {
 	}
 	m := new(Manifest)
 	if err := strict(e.Manifest, m); err != nil {
-		return nil, damaged("not a manifest (%v)", err)
+		return nil, damaged("not a manifest (%.200v)", err)
 	}
 	if m.Format != e.Format || m.Backup != backup || m.Target != target {
-		return nil, damaged("it is the manifest of backup %q of target %q in format %d", m.Backup, m.Target, m.Format)
+		return nil, damaged("it is the manifest of backup %.120q of target %.120q in format %d", m.Backup, m.Target, m.Format)
 	}
 	if err := m.validate(); err != nil {
 		return nil, damaged("%v", err)

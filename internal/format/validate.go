@@ -168,17 +168,17 @@ func (m *Manifest) Disagreements() []string {
 		c, ok := counted[n]
 		switch {
 		case !ok:
-			out = append(out, fmt.Sprintf("table %q.%q was read and the catalog has it not", t.Schema, t.Name))
+			out = append(out, fmt.Sprintf("table %.120q.%.120q was read and the catalog has it not", t.Schema, t.Name))
 		case c.Rows != t.Rows:
-			out = append(out, fmt.Sprintf("table %q.%q has %d rows and %d were read", t.Schema, t.Name, c.Rows, t.Rows))
+			out = append(out, fmt.Sprintf("table %.120q.%.120q has %d rows and %d were read", t.Schema, t.Name, c.Rows, t.Rows))
 		}
 		if len(t.Ranges) == 0 || t.Ranges[0].First != 0 || t.Ranges[len(t.Ranges)-1].End != -1 {
-			out = append(out, fmt.Sprintf("table %q.%q was not read to its last page", t.Schema, t.Name))
+			out = append(out, fmt.Sprintf("table %.120q.%.120q was not read to its last page", t.Schema, t.Name))
 		}
 		delete(counted, n)
 	}
 	for n := range counted {
-		out = append(out, fmt.Sprintf("table %q.%q was not read", n.Schema, n.Name))
+		out = append(out, fmt.Sprintf("table %.120q.%.120q was not read", n.Schema, n.Name))
 	}
 	if m.Census.Sequences != len(m.Sequences) {
 		out = append(out, fmt.Sprintf("there are %d sequences and %d were read", m.Census.Sequences, len(m.Sequences)))

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"strconv"
@@ -71,9 +72,17 @@ func ListArchive(ctx context.Context, tool Tool, archive []byte, section Section
 	if err := tool.Run(ctx, Invocation{Args: args, Stdin: bytes.NewReader(archive), Stdout: out}); err != nil {
 		return nil, unreadableArchive(err)
 	}
+	return parseContents(out)
+}
+
+// maxContentsLine bounds a line of a table of contents, in bytes: its names have 63 each.
+const maxContentsLine = 1 << 20
+
+// parseContents reads a table of contents as pg_restore lists it.
+func parseContents(list io.Reader) ([]ArchiveEntry, error) {
 	var entries []ArchiveEntry
-	lines := bufio.NewScanner(out)
-	lines.Buffer(nil, 1<<20)
+	lines := bufio.NewScanner(list)
+	lines.Buffer(nil, maxContentsLine)
 	for lines.Scan() {
 		m := archiveLine.FindStringSubmatch(lines.Text())
 		if m == nil {
@@ -87,7 +96,10 @@ func ListArchive(ctx context.Context, tool Tool, archive []byte, section Section
 		}
 		entries = append(entries, ArchiveEntry{DumpID: id, TableOid: uint32(table), Oid: uint32(oid), Line: lines.Text(), Rest: m[4]})
 	}
-	return entries, lines.Err()
+	if err := lines.Err(); err != nil {
+		return nil, unreadableArchive(err)
+	}
+	return entries, nil
 }
 
 // ArchiveSQL writes entries of an archive as SQL, in the order given; all of it when entries is nil.

@@ -92,3 +92,39 @@ func BenchmarkCounter(b *testing.B) {
 		_, _ = c.Write(text)
 	}
 }
+
+// FuzzParse: what is read is what would be written.
+func FuzzParse(f *testing.F) {
+	f.Add("66d46ba54ddb3079d301b40820c9b93f")
+	f.Add("66D46BA54DDB3079D301B40820C9B93F")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, text string) {
+		sum, err := Parse(text)
+		if err == nil && sum.Hex() != strings.ToLower(text) {
+			t.Fatalf("%q was read as %s", text, sum.Hex())
+		}
+	})
+}
+
+// FuzzCounter: however the text comes, its rows are those between its newlines.
+func FuzzCounter(f *testing.F) {
+	f.Add([]byte("1\tone\n2\t\\N\n"), 3)
+	f.Add([]byte("\n\nhalf"), 1)
+	f.Fuzz(func(t *testing.T, text []byte, size int) {
+		var c Counter
+		for rest := text; len(rest) > 0; {
+			n := min(len(rest), 1+int(uint(size)%64))
+			_, _ = c.Write(rest[:n])
+			rest = rest[n:]
+		}
+		rows := bytes.Split(text, []byte("\n"))
+		var want Sum
+		for _, row := range rows[:len(rows)-1] {
+			want.Add(row)
+		}
+		open := len(rows[len(rows)-1]) > 0
+		if c.Sum() != want || c.Rows() != int64(len(rows)-1) || (c.Close() != nil) != open {
+			t.Fatalf("%d rows, %v", c.Rows(), c.Close())
+		}
+	})
+}
