@@ -3,12 +3,15 @@ package backup_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/backup"
 	"github.com/upkeep-run/upkeep/internal/catalog"
+	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/verify"
 )
@@ -50,4 +53,25 @@ func TestTheGoldenBackupIsBroughtBackByItsScript(t *testing.T) {
 	said, err = s.run(t, "by today's")
 	require.NoError(t, err, said)
 	d.proveCopy(t, s.server, "by today's")
+}
+
+// A table that a manifest and its census both leave out is in the schema all the same: only a restore
+// can know.
+func TestATableLeftOutOfTheManifestIsSeenByARestore(t *testing.T) {
+	d := golden(t)
+	gone := func(name string) bool { return name == "facts" }
+	d.manifest.Tables = slices.DeleteFunc(d.manifest.Tables, func(t format.Table) bool { return gone(t.Name) })
+	d.manifest.Census.Tables = slices.DeleteFunc(d.manifest.Census.Tables, func(c format.Count) bool { return gone(c.Name) })
+	d.manifest.Totals.Rows -= 5
+	for i := range d.manifest.Schema.PostData { // positions have moved
+		d.manifest.Schema.PostData[i].Table = -1
+	}
+	d.restore(t)
+	said := ""
+	for _, c := range d.compare(t) {
+		if c.Verdict == run.Fail {
+			said += c.Detail
+		}
+	}
+	require.Contains(t, said, `table "public"."facts" is not in the backup`)
 }
