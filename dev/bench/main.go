@@ -87,13 +87,18 @@ func bench(ctx context.Context, o options) (err error) {
 	if err := r.describe(ctx, db); err != nil {
 		return err
 	}
-	if err := r.measure(ctx, db, product, scratch); err != nil {
-		return err
-	}
-	if o.out == "" {
+	return r.measure(ctx, db, product, scratch, r.tell)
+}
+
+// tell writes what was found so far: a measurement that is broken off leaves its whole rounds.
+func (r *results) tell() error {
+	if r.out == "" {
+		if r.done < r.rounds {
+			return nil
+		}
 		return r.write(os.Stdout)
 	}
-	f, err := os.Create(o.out)
+	f, err := os.Create(r.out)
 	if err != nil {
 		return err
 	}

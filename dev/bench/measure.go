@@ -33,7 +33,8 @@ type series struct {
 // onSet is what was measured on one set.
 type onSet struct {
 	set
-	megabytes, share int // on disk; of the largest table, in percent
+	megabytes, share int    // on disk; of the largest table, in percent
+	kept             string // the folder of the backup that pg_restore brings back
 	series           []*series
 }
 
@@ -52,6 +53,7 @@ func (o *onSet) of(name string) *series {
 type results struct {
 	options
 	began   time.Time
+	done    int // rounds
 	machine []string
 	sets    []*onSet
 	steps   []float64 // milliseconds
@@ -72,10 +74,10 @@ func (r *results) describe(ctx context.Context, d *database) error {
 	return nil
 }
 
-// measure runs every round on every set.
-func (r *results) measure(ctx context.Context, d *database, u *upkeep, scratch string) error {
+// measure runs every round on every set, the sets in turns too, and tells after each round.
+func (r *results) measure(ctx context.Context, d *database, u *upkeep, scratch string, told func() error) error {
 	for _, s := range sets {
-		o := &onSet{set: s}
+		o := &onSet{set: s, kept: filepath.Join(scratch, "kept-"+s.name)}
 		r.sets = append(r.sets, o)
 		var err error
 		if o.megabytes, err = d.megabytes(ctx, s.name); err != nil {
@@ -84,28 +86,40 @@ func (r *results) measure(ctx context.Context, d *database, u *upkeep, scratch s
 		if o.share, err = d.largest(ctx, s); err != nil {
 			return err
 		}
-		say("%s: %d MiB, the largest table %d%%; warming up", s.name, o.megabytes, o.share)
-		warm := filepath.Join(scratch, "warm")
-		if err := d.backup(ctx, d.rivals()[0], s, warm); err != nil {
-			return err
-		}
-		if err := os.Remove(warm); err != nil {
-			return err
-		}
-		for i := range r.rounds {
-			say("%s: round %d of %d", s.name, i+1, r.rounds)
-			if err := r.round(ctx, d, u, o, scratch); err != nil {
+	}
+	for i := range r.rounds {
+		for _, o := range r.sets {
+			say("%s: round %d of %d; %d MiB, the largest table %d%%", o.name, i+1, r.rounds, o.megabytes, o.share)
+			if err := r.warm(ctx, d, o, scratch); err != nil {
+				return err
+			}
+			if err := r.round(ctx, d, u, o, scratch, i == 0); err != nil {
 				return err
 			}
 		}
+		var err error
+		if r.memory, err = u.memory(); err != nil {
+			return err
+		}
+		r.done = i + 1
+		if err := told(); err != nil {
+			return err
+		}
 	}
-	var err error
-	r.memory, err = u.memory()
-	return err
+	return nil
 }
 
-// round measures everything once.
-func (r *results) round(ctx context.Context, d *database, u *upkeep, o *onSet, scratch string) error {
+// warm reads a set once, so that the first to be measured does not read it from the disk.
+func (r *results) warm(ctx context.Context, d *database, o *onSet, scratch string) error {
+	out := filepath.Join(scratch, "warm")
+	if err := d.backup(ctx, d.plain(), o.set, out); err != nil {
+		return err
+	}
+	return os.Remove(out)
+}
+
+// round measures everything once; what is slow and compared for little only in the first round.
+func (r *results) round(ctx context.Context, d *database, u *upkeep, o *onSet, scratch string, whole bool) error {
 	if err := u.forget(); err != nil {
 		return err
 	}
@@ -115,12 +129,13 @@ func (r *results) round(ctx context.Context, d *database, u *upkeep, o *onSet, s
 	if err := own(first); err != nil {
 		return err
 	}
-	var keep string
 	for _, v := range d.rivals() {
+		if v.once && !whole {
+			continue
+		}
 		out := filepath.Join(scratch, "rival")
 		if v.name == restorable {
-			out = filepath.Join(scratch, "kept")
-			keep = out
+			out = o.kept
 		}
 		err := timed(ctx, d, o.of(v.name), func() (int64, error) {
 			if err := d.backup(ctx, v, o.set, out); err != nil {
@@ -131,7 +146,7 @@ func (r *results) round(ctx context.Context, d *database, u *upkeep, o *onSet, s
 		if err != nil {
 			return err
 		}
-		if out != keep {
+		if out != o.kept {
 			if err := os.RemoveAll(out); err != nil {
 				return err
 			}
@@ -140,7 +155,7 @@ func (r *results) round(ctx context.Context, d *database, u *upkeep, o *onSet, s
 	if err := own(second); err != nil {
 		return err
 	}
-	if err := r.restores(ctx, d, u, o, keep); err != nil {
+	if err := r.restores(ctx, d, u, o, whole); err != nil {
 		return err
 	}
 	took, err := steps.Measure(ctx, u.temporal.ClientOptions(), 100)
@@ -150,11 +165,11 @@ func (r *results) round(ctx context.Context, d *database, u *upkeep, o *onSet, s
 	for _, t := range took {
 		r.steps = append(r.steps, float64(t.Microseconds())/1000)
 	}
-	return os.RemoveAll(keep)
+	return nil
 }
 
-// restores measures bringing the backups of this round back, and a drill.
-func (r *results) restores(ctx context.Context, d *database, u *upkeep, o *onSet, from string) error {
+// restores measures bringing the backups back, and a drill.
+func (r *results) restores(ctx context.Context, d *database, u *upkeep, o *onSet, whole bool) error {
 	const name = "bench_restored"
 	var building time.Duration
 	err := timed(ctx, d, o.of(restoredWhole), func() (_ int64, err error) {
@@ -168,11 +183,14 @@ func (r *results) restores(ctx context.Context, d *database, u *upkeep, o *onSet
 	if err := d.exec(ctx, "DROP DATABASE "+name); err != nil {
 		return err
 	}
-	if err := timed(ctx, d, o.of(pgRestore), func() (int64, error) { return 0, d.restore(ctx, from, name) }); err != nil {
+	if err := timed(ctx, d, o.of(pgRestore), func() (int64, error) { return 0, d.restore(ctx, o.kept, name) }); err != nil {
 		return err
 	}
 	if err := d.exec(ctx, "DROP DATABASE "+name); err != nil {
 		return err
+	}
+	if !whole {
+		return nil
 	}
 	return timed(ctx, d, o.of(drilled), func() (int64, error) { return 0, u.drill(ctx, o.set) })
 }

@@ -91,10 +91,11 @@ func (r *results) write(w io.Writer) error {
 	fmt.Fprintf(&b, `# Benchmarks
 
 Written by `+"`make bench`"+` on %s: do not edit. It makes its own PostgreSQL server and two sets of %d MiB, and measures
-everything in turns, %d times. Figures are medians, with the least and the most behind; a ratio is the median
-of the rounds' ratios. They hold for this machine and these data; make your own.
+everything in turns, in %d rounds. Figures are medians, with the least and the most behind, of as many measurements
+as the number in brackets says; a ratio is the median of the rounds' ratios. They hold for this machine and these
+data; make your own.
 
-`, r.began.UTC().Format("2 January 2006"), r.megabytes, r.rounds)
+`, r.began.UTC().Format("2 January 2006"), r.megabytes, r.done)
 	for _, line := range r.machine {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
@@ -138,7 +139,7 @@ of the rounds' ratios. They hold for this machine and these data; make your own.
 func cell(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
 
 func spread(seconds []float64) string {
-	return fmt.Sprintf("%.1f (%.1f to %.1f)", median(seconds), slices.Min(seconds), slices.Max(seconds))
+	return fmt.Sprintf("%.1f (%.1f to %.1f) [%d]", median(seconds), slices.Min(seconds), slices.Max(seconds), len(seconds))
 }
 
 func percentile(values []float64, p int) float64 {

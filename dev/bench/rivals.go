@@ -16,21 +16,28 @@ type rival struct {
 	// commands are one program, or two with a pipe between them; OUT is where the backup goes and DSN
 	// the database.
 	commands [][]string
-	folder   bool // pg_dump's directory format, which it and pg_restore work on in parallel
+	once     bool // measured in the first round only: it is slow, and stands for a size or for another's input
 }
+
+// dump is a call of pg_dump.
+func (d *database) dump(args ...string) []string {
+	return append([]string{d.program("pg_dump"), "-d", "DSN"}, args...)
+}
+
+// plain is pg_dump's own output, uncompressed.
+func (d *database) plain() rival { return rival{commands: [][]string{d.dump("-f", "OUT")}} }
 
 // rivals are the ways that are measured. pg_dump knows zstd from version 16.
 func (d *database) rivals() []rival {
-	dump := func(args ...string) []string { return append([]string{d.program("pg_dump"), "-d", "DSN"}, args...) }
 	all := []rival{
-		{name: "pg_dump | gzip", commands: [][]string{dump(), {"gzip"}}},
-		{name: "pg_dump -Fc", commands: [][]string{dump("-Fc", "-f", "OUT")}},
-		{name: "pg_dump -Fd -j2", commands: [][]string{dump("-Fd", "-j2", "-f", "OUT")}, folder: true},
-		{name: "pg_dump -Fd -j2 -Z1", commands: [][]string{dump("-Fd", "-j2", "-Z1", "-f", "OUT")}, folder: true},
-		{name: "pg_dump | zstd -1 -T2", commands: [][]string{dump(), {"zstd", "-q", "-1", "-T2"}}},
+		{name: "pg_dump | gzip", commands: [][]string{d.dump(), {"gzip"}}},
+		{name: "pg_dump -Fc", commands: [][]string{d.dump("-Fc", "-f", "OUT")}, once: true},
+		{name: "pg_dump -Fd -j2", commands: [][]string{d.dump("-Fd", "-j2", "-f", "OUT")}, once: true},
+		{name: "pg_dump -Fd -j2 -Z1", commands: [][]string{d.dump("-Fd", "-j2", "-Z1", "-f", "OUT")}},
+		{name: "pg_dump | zstd -1 -T2", commands: [][]string{d.dump(), {"zstd", "-q", "-1", "-T2"}}},
 	}
 	if d.binaries.Major >= 16 {
-		all = append(all, rival{name: "pg_dump -Fd -j2 -Z zstd:1", commands: [][]string{dump("-Fd", "-j2", "-Z", "zstd:1", "-f", "OUT")}, folder: true})
+		all = append(all, rival{name: "pg_dump -Fd -j2 -Z zstd:1", commands: [][]string{d.dump("-Fd", "-j2", "-Z", "zstd:1", "-f", "OUT")}})
 	}
 	return all
 }
