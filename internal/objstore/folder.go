@@ -176,11 +176,11 @@ func (f *folder) put(ctx context.Context, key string, points effect, write func(
 	}
 	parent := path.Dir(key)
 	if err := f.makeFolders(parent); err != nil {
-		return f.classify(err, key)
+		return f.classifyWrite(err, key)
 	}
 	dir, err := f.root.Open(parent)
 	if err != nil {
-		return f.classify(err, key)
+		return f.classifyWrite(err, key)
 	}
 	defer func() { _ = dir.Close() }()
 	points.before.Hit()
@@ -192,7 +192,7 @@ func (f *folder) put(ctx context.Context, key string, points effect, write func(
 		err = dir.Sync()
 	}
 	if err != nil {
-		return f.classify(err, key)
+		return f.classifyWrite(err, key)
 	}
 	points.after.Hit()
 	return nil
@@ -378,6 +378,15 @@ func suffix() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
+}
+
+// classifyWrite is classify where only the store's own folders can be missing.
+func (f *folder) classifyWrite(err error, key string) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return failure.New(failure.StoreUnwritable, "the folder of %s was removed while it was written to", f.URL(key)).
+			Do("see who removed it, and that what the store is mounted on is there; then resume the run")
+	}
+	return f.classify(err, key)
 }
 
 // classify is classifyFile, and knows a path that a link leads out of the store.

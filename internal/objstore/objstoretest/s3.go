@@ -26,6 +26,7 @@ const (
 type S3 struct {
 	*Proxy
 	Folder string // holds a folder for each bucket, as the server keeps it
+	dial   func(context.Context) (net.Conn, error)
 }
 
 var s3server struct {
@@ -72,9 +73,11 @@ func StartS3(t *testing.T) *S3 {
 	}
 	dir, err := os.MkdirTemp("", "upkeep-s3-") // a socket's path is short
 	require.NoError(t, err)
-	s := &S3{Folder: filepath.Join(dir, "buckets")}
-	require.NoError(t, os.Mkdir(s.Folder, 0o750))
 	socket := filepath.Join(dir, "s3.sock")
+	s := &S3{Folder: filepath.Join(dir, "buckets"), dial: func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	require.NoError(t, os.Mkdir(s.Folder, 0o750))
 	var log bytes.Buffer
 	cmd := exec.Command(buildS3(t), s.Folder, socket)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, S3Env()...)
@@ -90,14 +93,19 @@ func StartS3(t *testing.T) *S3 {
 		require.NoError(t, os.RemoveAll(dir))
 	})
 	require.Eventually(t, func() bool {
-		c, err := (&net.Dialer{}).DialContext(t.Context(), "unix", socket)
+		c, err := s.dial(t.Context())
 		if err != nil {
 			return false
 		}
 		return c.Close() == nil
 	}, time.Minute, 10*time.Millisecond, "the S3 server does not listen")
-	s.Proxy = StartProxy(t, func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "unix", socket) })
-	return s
+	return s.Way(t)
+}
+
+// Way is another way to the same server, with faults of its own.
+func (s *S3) Way(t testing.TB) *S3 {
+	t.Helper()
+	return &S3{Proxy: StartProxy(t, s.dial), Folder: s.Folder, dial: s.dial}
 }
 
 // S3Env is the account, as variables of the environment.
