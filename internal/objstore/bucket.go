@@ -40,11 +40,19 @@ type bucket struct {
 	b    *blob.Bucket
 }
 
+// checksums is the parameter for whether S3's own checksums are compared with what is read. They are
+// not: bytes that rotted in the store would look like a store that is away. Our own hashes, which are
+// over everything, tell damage from that.
+const checksums = "response_checksum_validation"
+
 func openBucket(ctx context.Context, u *url.URL) (Store, error) {
 	query := u.Query()
 	prefix := strings.Trim(query.Get("prefix"), "/")
 	if query.Del("prefix"); prefix != "" {
 		query.Set("prefix", prefix+"/") // gocloud would write "a/b" and "key" as "a/bkey"
+	}
+	if u.Scheme == "s3" && !query.Has(checksums) {
+		query.Set(checksums, "when_required")
 	}
 	asked := *u
 	asked.RawQuery = query.Encode()

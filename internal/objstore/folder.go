@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,6 +37,7 @@ type folder struct {
 	root    *os.Root
 	escapes error       // what the root says of a path that leads out of it
 	named   atomic.Bool // the file system was found to have no unnamed files
+	durable sync.Map    // folders whose names this store has synced
 }
 
 func openFolder(dir string) (Store, error) {
@@ -210,17 +212,28 @@ func (f *folder) makeFolders(dir string) error {
 	if dir == "." {
 		return nil
 	}
-	if st, err := f.root.Stat(dir); err == nil && st.IsDir() {
+	st, err := f.root.Stat(dir)
+	there := err == nil && st.IsDir()
+	if there {
 		f.sweep(dir)
-		return nil
+		if _, synced := f.durable.Load(dir); synced {
+			return nil
+		}
 	}
 	if err := f.makeFolders(path.Dir(dir)); err != nil {
 		return err
 	}
-	if err := f.root.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+	if !there {
+		if err := f.root.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	// Also of a folder that is there: whoever made it may not have come to this.
+	if err := f.sync(path.Dir(dir)); err != nil {
 		return err
 	}
-	return f.sync(path.Dir(dir))
+	f.durable.Store(dir, true)
+	return nil
 }
 
 // sweep removes what a dead writer left in the folder of a backup or a run. Chunk folders are many

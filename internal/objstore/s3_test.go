@@ -59,6 +59,18 @@ func TestS3(t *testing.T) {
 		require.Equal(t, keys, objstoretest.Keys(t, s, "shop/"))
 		require.Equal(t, keys, objstoretest.Keys(t, s, ""))
 	})
+	t.Run("rotten bytes are handed on", func(t *testing.T) { // to who knows their hash, and says Damaged
+		ctx, s := objstoretest.Context(t), open(t, server.Bucket(t, "rotten"))
+		require.NoError(t, s.Create(ctx, "x", []byte("some bytes")))
+		f, err := os.OpenFile(filepath.Join(server.Folder, "rotten", "x"), os.O_RDWR, 0) // the server's notes of it stay
+		require.NoError(t, err)
+		_, err = f.WriteAt([]byte("E"), 3)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		data, err := s.Read(ctx, "x", 100)
+		require.NoError(t, err)
+		require.Equal(t, "somE bytes", string(data))
+	})
 	t.Run("objects of many parts", func(t *testing.T) { manyParts(t, server) })
 	t.Run("who may not", func(t *testing.T) { refused(t, server) })
 }
