@@ -110,6 +110,7 @@ func TestS3ThatFails(t *testing.T) {
 		{name: "a page of something else", fault: objstoretest.Fault{Answer: page}, fail: every},
 		{name: "an answer that ends early", fault: objstoretest.Fault{Answer: cutShort}, fail: []string{"read", "open", "list"}},
 		{name: "a thousand bytes a second", fault: objstoretest.Fault{Rate: 1000}, fail: []string{"create", "replace", "read", "open"}},
+		{name: "never silent, and slow", fault: objstoretest.Fault{Rate: 20_000}, fail: []string{"create", "replace", "read", "open"}},
 		{name: "resets in what is sent", fault: objstoretest.Fault{CutSent: 100_000}, fail: []string{"create", "replace"}},
 		{name: "resets in what is answered", fault: objstoretest.Fault{CutAnswer: 100_000}, fail: []string{"read", "open"}},
 		{name: "resets in the answer's head", fault: objstoretest.Fault{CutAnswer: 20}, fail: every},
