@@ -1,7 +1,7 @@
 # Upkeep. "make help" says what there is.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-MODULES := . dev
+MODULES := . dev dev/s3server
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/upkeep-run/upkeep/internal/version.stamped=$(VERSION)
 # One way to compile for all targets, so that what one has built the others find in the cache.

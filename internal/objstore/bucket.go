@@ -18,12 +18,21 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
-const (
+// Variables only for tests, which have less time.
+var (
 	// patience is how long the store may be silent in one request.
 	patience = 2 * time.Minute
-	// slowest is the slowest upload that is waited for, in bytes a second.
+	// slowest is the slowest transfer that is waited for, in bytes a second.
 	slowest = 64 << 10
 )
+
+// enough is how long a transfer of so many bytes may take.
+func enough(bytes int64) time.Duration {
+	return patience + time.Duration(bytes)*time.Second/time.Duration(slowest)
+}
+
+// conflicts is how often a create that met another one is tried again.
+const conflicts = 3
 
 // bucket is a store in a bucket of gocloud. Requests are tried again by the cloud's own library.
 type bucket struct {
@@ -31,14 +40,29 @@ type bucket struct {
 	b    *blob.Bucket
 }
 
+// checksums is the parameter for whether S3's own checksums are compared with what is read. They are
+// not: bytes that rotted in the store would look like a store that is away. Our own hashes, which are
+// over everything, tell damage from that.
+const checksums = "response_checksum_validation"
+
 func openBucket(ctx context.Context, u *url.URL) (Store, error) {
-	b, err := blob.OpenBucket(ctx, u.String())
+	query := u.Query()
+	prefix := strings.Trim(query.Get("prefix"), "/")
+	if query.Del("prefix"); prefix != "" {
+		query.Set("prefix", prefix+"/") // gocloud would write "a/b" and "key" as "a/bkey"
+	}
+	if u.Scheme == "s3" && !query.Has(checksums) {
+		query.Set(checksums, "when_required")
+	}
+	asked := *u
+	asked.RawQuery = query.Encode()
+	b, err := blob.OpenBucket(ctx, asked.String())
 	if err != nil {
 		return nil, failure.New(failure.BadConfig, "the store %s://%s cannot be opened", u.Scheme, u.Host).Because(plain(err)).
 			Do("check the url's parameters and the credentials in the worker's environment")
 	}
 	name := u.Scheme + "://" + u.Host
-	if prefix := strings.Trim(u.Query().Get("prefix"), "/"); prefix != "" {
+	if prefix != "" {
 		name += "/" + prefix
 	}
 	return &bucket{name: name, b: b}, nil
@@ -50,11 +74,20 @@ func (s *bucket) URL(key string) string { return s.name + "/" + key }
 
 func (s *bucket) Create(ctx context.Context, key string, data []byte) error {
 	err := s.put(ctx, key, data, pointsCreate, &blob.WriterOptions{IfNotExist: true})
+	for try := 1; try < conflicts && conflicting(err); try++ {
+		err = s.put(ctx, key, data, pointsCreate, &blob.WriterOptions{IfNotExist: true})
+	}
 	switch gcerrors.Code(err) {
 	case gcerrors.AlreadyExists, gcerrors.FailedPrecondition:
 		return fmt.Errorf("%s: %w", s.URL(key), ErrExist)
 	}
 	return s.classifyWrite(ctx, err, key)
+}
+
+// conflicting reports whether S3 could not say which of several writers of a key came first, and wants
+// to be asked again.
+func conflicting(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "ConditionalRequestConflict")
 }
 
 func (s *bucket) Replace(ctx context.Context, key string, data []byte) error {
@@ -65,7 +98,7 @@ func (s *bucket) put(ctx context.Context, key string, data []byte, points effect
 	if err := checkKey(key); err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, patience+time.Duration(len(data)/slowest)*time.Second)
+	limited, cancel := context.WithTimeout(ctx, enough(int64(len(data))))
 	defer cancel()
 	o.ContentType = "application/octet-stream"
 	points.before.Hit()
@@ -89,40 +122,63 @@ func (s *bucket) Open(ctx context.Context, key string) (io.ReadCloser, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	reading, cancel := context.WithCancel(ctx)
-	silence := time.AfterFunc(patience, cancel)
+	reading, cancel := context.WithCancelCause(ctx)
+	silence := time.AfterFunc(patience, func() { cancel(errSlow) })
 	r, err := s.b.NewReader(reading, key, nil)
-	if err != nil {
-		cancel()
-		return nil, s.classify(ctx, err, key)
-	}
 	silence.Stop()
-	return &download{bucket: s, ctx: ctx, key: key, r: r, silence: silence, cancel: cancel}, nil
+	if err != nil {
+		err = s.classify(ctx, slow(reading, err), key)
+		cancel(nil)
+		return nil, err
+	}
+	return &download{bucket: s, ctx: ctx, reading: reading, key: key, r: r, silence: silence, cancel: cancel}, nil
 }
 
-// download reads an object, and gives up when the store is silent for too long.
+var (
+	errSlow = errors.New("the store was silent or slow for too long")
+	errCut  = errors.New("the answer ended before the object did")
+)
+
+// slow says what a read was cancelled for, where that was its slowness.
+func slow(reading context.Context, err error) error {
+	if errors.Is(context.Cause(reading), errSlow) {
+		return errSlow
+	}
+	return err
+}
+
+// download reads an object, and gives up when the store is silent or slow for too long.
 type download struct {
 	bucket  *bucket
 	ctx     context.Context // the caller's
+	reading context.Context
 	key     string
-	r       io.ReadCloser
+	r       *blob.Reader
 	silence *time.Timer
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
+	read    int64
+	spent   time.Duration // in waiting for the store
 }
 
 func (d *download) Read(p []byte) (int, error) {
-	d.silence.Reset(patience)
+	began := time.Now()
+	d.silence.Reset(min(patience, enough(d.read)-d.spent))
 	n, err := d.r.Read(p)
 	d.silence.Stop()
+	d.spent += time.Since(began)
+	d.read += int64(n)
+	if errors.Is(err, io.EOF) && d.read != d.r.Size() {
+		err = errCut // an answer that does not say how long it is
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		return n, d.bucket.classify(d.ctx, err, d.key)
+		return n, d.bucket.classify(d.ctx, slow(d.reading, err), d.key)
 	}
 	return n, err
 }
 
 func (d *download) Close() error {
 	d.silence.Stop()
-	defer d.cancel()
+	defer d.cancel(nil)
 	return d.r.Close()
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -36,6 +37,7 @@ type folder struct {
 	root    *os.Root
 	escapes error       // what the root says of a path that leads out of it
 	named   atomic.Bool // the file system was found to have no unnamed files
+	durable sync.Map    // folders whose names this store has synced
 }
 
 func openFolder(dir string) (Store, error) {
@@ -176,11 +178,11 @@ func (f *folder) put(ctx context.Context, key string, points effect, write func(
 	}
 	parent := path.Dir(key)
 	if err := f.makeFolders(parent); err != nil {
-		return f.classify(err, key)
+		return f.classifyWrite(err, key)
 	}
 	dir, err := f.root.Open(parent)
 	if err != nil {
-		return f.classify(err, key)
+		return f.classifyWrite(err, key)
 	}
 	defer func() { _ = dir.Close() }()
 	points.before.Hit()
@@ -192,7 +194,7 @@ func (f *folder) put(ctx context.Context, key string, points effect, write func(
 		err = dir.Sync()
 	}
 	if err != nil {
-		return f.classify(err, key)
+		return f.classifyWrite(err, key)
 	}
 	points.after.Hit()
 	return nil
@@ -210,17 +212,28 @@ func (f *folder) makeFolders(dir string) error {
 	if dir == "." {
 		return nil
 	}
-	if st, err := f.root.Stat(dir); err == nil && st.IsDir() {
+	st, err := f.root.Stat(dir)
+	there := err == nil && st.IsDir()
+	if there {
 		f.sweep(dir)
-		return nil
+		if _, synced := f.durable.Load(dir); synced {
+			return nil
+		}
 	}
 	if err := f.makeFolders(path.Dir(dir)); err != nil {
 		return err
 	}
-	if err := f.root.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+	if !there {
+		if err := f.root.Mkdir(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	// Also of a folder that is there: whoever made it may not have come to this.
+	if err := f.sync(path.Dir(dir)); err != nil {
 		return err
 	}
-	return f.sync(path.Dir(dir))
+	f.durable.Store(dir, true)
+	return nil
 }
 
 // sweep removes what a dead writer left in the folder of a backup or a run. Chunk folders are many
@@ -378,6 +391,15 @@ func suffix() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
+}
+
+// classifyWrite is classify where only the store's own folders can be missing.
+func (f *folder) classifyWrite(err error, key string) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return failure.New(failure.StoreUnwritable, "the folder of %s was removed while it was written to", f.URL(key)).
+			Do("see who removed it, and that what the store is mounted on is there; then resume the run")
+	}
+	return f.classify(err, key)
 }
 
 // classify is classifyFile, and knows a path that a link leads out of the store.

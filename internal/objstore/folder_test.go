@@ -170,16 +170,6 @@ func TestReadOnly(t *testing.T) {
 	require.Equal(t, "there", string(got))
 }
 
-func TestFolderOfAnother(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may everything")
-	}
-	dir := t.TempDir()
-	require.NoError(t, os.Chmod(dir, 0o500))
-	_, err := objstore.Open(objstoretest.Context(t), "file://"+dir+"/new")
-	require.True(t, failure.Is(err, failure.StoreUnwritable), "%v", err)
-}
-
 func BenchmarkFolderCreate(b *testing.B) {
 	s, err := objstore.Open(b.Context(), "file://"+b.TempDir())
 	require.NoError(b, err)

@@ -40,6 +40,7 @@ type Stack struct {
 	Dir      string
 	Config   string // path of the configuration
 	Store    string // the store's folder
+	StoreURL string // the store, where it is no folder
 }
 
 var build struct {
@@ -79,11 +80,17 @@ func RemoveBinaries() {
 // New starts a Temporal server and writes a configuration with the given targets (YAML list items).
 func New(t testing.TB, targets string) *Stack {
 	t.Helper()
+	return NewOn(t, "", targets)
+}
+
+// NewOn is New with the store at a URL; empty: in a folder.
+func NewOn(t testing.TB, storeURL, targets string) *Stack {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "upkeep-stack-") // t.TempDir is not reachable for another OS user
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	s := &Stack{Dir: dir, Config: filepath.Join(dir, "upkeep.yaml"), Store: filepath.Join(dir, "store")}
+	s := &Stack{Dir: dir, Config: filepath.Join(dir, "upkeep.yaml"), Store: filepath.Join(dir, "store"), StoreURL: storeURL}
 	s.Configure(t, targets)
 	s.Temporal, err = devserver.Start(t.Context(), devserver.Options{Dir: filepath.Join(dir, "temporal"), SearchAttributes: worker.Attributes()})
 	require.NoError(t, err)
@@ -98,7 +105,11 @@ func New(t testing.TB, targets string) *Stack {
 // Configure writes the configuration anew.
 func (s *Stack) Configure(t testing.TB, targets string) {
 	t.Helper()
-	text := "version: 1\nstore: file://" + s.Store + "\ntargets:\n" + targets
+	store := s.StoreURL
+	if store == "" {
+		store = "file://" + s.Store
+	}
+	text := "version: 1\nstore: " + store + "\ntargets:\n" + targets
 	_, err := config.Parse(s.Config, []byte(text))
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(s.Config, []byte(text), 0o600))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,6 +98,7 @@ func Conform(t *testing.T, s objstore.Store, url string) {
 	})
 	t.Run("one creator wins", func(t *testing.T) { race(t, s, 1) })
 	t.Run("one creator of a large object wins", func(t *testing.T) { race(t, s, 6<<20) })
+	t.Run("odd names", func(t *testing.T) { oddNames(t, s) })
 	t.Run("keys that are no names", func(t *testing.T) { badKeys(t, s) })
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(Context(t))
@@ -166,6 +168,28 @@ func race(t *testing.T, s objstore.Store, size int) {
 			return // large ones take long
 		}
 	}
+}
+
+// oddNames keeps each of these apart from what it would be if it were escaped or unescaped once more.
+func oddNames(t *testing.T, s objstore.Store) {
+	ctx := Context(t)
+	keys := []string{
+		"odd/ ", "odd/ a", "odd/%2f", "odd/+", "odd/..a", "odd/.a", "odd/__0x2f__", "odd/a ", "odd/a b+c&d=e?f#g;h:i@j,k'l\"m<n>o|p*q~r`s^t{u}[v]$!()",
+		"odd/b/__0x2e____0x2e__", "odd/c", "odd/c%", "odd/d...", "odd/\u00e9", "odd/\u65e5\u672c", "odd/\U0001f427",
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		require.NoError(t, s.Create(ctx, key, []byte(key)), "%q", key)
+		require.ErrorIs(t, s.Create(ctx, key, nil), objstore.ErrExist, "%q", key)
+	}
+	require.Equal(t, keys, Keys(t, s, "odd/"))
+	for _, key := range keys {
+		got, err := s.Read(ctx, key, 1000)
+		require.NoError(t, err, "%q", key)
+		require.Equal(t, key, string(got))
+		require.NoError(t, s.Delete(ctx, key), "%q", key)
+	}
+	require.Empty(t, Keys(t, s, "odd/"))
 }
 
 func badKeys(t *testing.T, s objstore.Store) {

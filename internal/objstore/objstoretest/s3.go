@@ -1,0 +1,129 @@
+package objstoretest
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The account of the test's S3 server.
+const (
+	AccessKey = "upkeep-test"
+	SecretKey = "not-so-secret-word"
+)
+
+// S3 is a real S3 server (dev/s3server), reached only through a proxy that can fail.
+type S3 struct {
+	*Proxy
+	Folder string // holds a folder for each bucket, as the server keeps it
+	dial   func(context.Context) (net.Conn, error)
+}
+
+var s3server struct {
+	sync.Once
+	path string
+	err  error
+}
+
+// buildS3 builds the server once for each test binary; the compiler's cache holds all but the linking.
+func buildS3(t testing.TB) string {
+	t.Helper()
+	s3server.Do(func() {
+		out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/upkeep-run/upkeep").Output()
+		if s3server.err = err; err != nil {
+			return
+		}
+		dir, err := os.MkdirTemp("", "upkeep-s3server-")
+		if s3server.err = err; err != nil {
+			return
+		}
+		s3server.path = filepath.Join(dir, "s3server")
+		build := exec.Command("go", "build", "-o", s3server.path, ".")
+		build.Dir = filepath.Join(strings.TrimSpace(string(out)), "dev", "s3server")
+		build.Stderr = os.Stderr
+		s3server.err = build.Run()
+	})
+	require.NoError(t, s3server.err, "build the S3 server")
+	return s3server.path
+}
+
+// RemoveS3 removes the server's program; call it at the end of TestMain.
+func RemoveS3() {
+	if s3server.path != "" {
+		_ = os.RemoveAll(filepath.Dir(s3server.path)) // only tidying
+	}
+}
+
+// StartS3 starts a server, and gives its account to the test's environment.
+func StartS3(t *testing.T) *S3 {
+	t.Helper()
+	for _, e := range S3Env() {
+		name, value, _ := strings.Cut(e, "=")
+		t.Setenv(name, value)
+	}
+	dir, err := os.MkdirTemp("", "upkeep-s3-") // a socket's path is short
+	require.NoError(t, err)
+	socket := filepath.Join(dir, "s3.sock")
+	s := &S3{Folder: filepath.Join(dir, "buckets"), dial: func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	require.NoError(t, os.Mkdir(s.Folder, 0o750))
+	var log bytes.Buffer
+	cmd := exec.Command(buildS3(t), s.Folder, socket)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, S3Env()...)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed
+		if t.Failed() {
+			t.Logf("the S3 server's log:\n%s", log.String())
+		}
+		require.NoError(t, os.RemoveAll(dir))
+	})
+	require.Eventually(t, func() bool {
+		c, err := s.dial(t.Context())
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	}, time.Minute, 10*time.Millisecond, "the S3 server does not listen")
+	return s.Way(t)
+}
+
+// Way is another way to the same server, with faults of its own.
+func (s *S3) Way(t testing.TB) *S3 {
+	t.Helper()
+	return &S3{Proxy: StartProxy(t, s.dial), Folder: s.Folder, dial: s.dial}
+}
+
+// S3Env is the account, as variables of the environment.
+func S3Env() []string {
+	return []string{
+		"AWS_ACCESS_KEY_ID=" + AccessKey, "AWS_SECRET_ACCESS_KEY=" + SecretKey,
+		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent",
+	}
+}
+
+// URL is the store's URL for a bucket, whether there is such a bucket or not.
+func (s *S3) URL(bucket string) string {
+	return "s3://" + bucket + "?region=us-east-1&use_path_style=true&endpoint=http://" + s.Address
+}
+
+// Bucket makes an empty bucket and returns the store's URL for it.
+func (s *S3) Bucket(t testing.TB, name string) string {
+	t.Helper()
+	require.NoError(t, os.Mkdir(filepath.Join(s.Folder, name), 0o750))
+	return s.URL(name)
+}
