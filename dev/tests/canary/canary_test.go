@@ -101,7 +101,7 @@ var bad = map[string]string{
 	"bad_unique": `CREATE FUNCTION part(v text) RETURNS text IMMUTABLE LANGUAGE sql AS $$SELECT CASE WHEN current_database() = 'bad_unique' THEN v ELSE left(v, -1) END$$;
 		CREATE TABLE t (v text); CREATE UNIQUE INDEX ON t (part(v)); INSERT INTO t VALUES ('{a value that a check quotes}1'), ('{a value that a check quotes}2')`,
 	"bad_raise": `CREATE FUNCTION agree(v text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN IF current_database() <> 'bad_raise' THEN
-			RAISE EXCEPTION 'no place for %', v USING ERRCODE = 'insufficient_privilege', DETAIL = v, HINT = v; END IF; RETURN true; END$$;
+			RAISE EXCEPTION 'no place for %', v USING ERRCODE = 'insufficient_privilege', DETAIL = v, HINT = v, TABLE = v, COLUMN = v, CONSTRAINT = v; END IF; RETURN true; END$$;
 		CREATE TABLE t (v text CHECK (agree(v))); INSERT INTO t VALUES ('{a value that a check quotes}')`,
 	"bad_names": `CREATE TABLE t (v text); CREATE FUNCTION look(v text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN IF current_database() <> 'bad_names' THEN
 			EXECUTE 'SELECT 1 FROM "' || v || '"'; END IF; RETURN true; END$$;

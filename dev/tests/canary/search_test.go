@@ -86,16 +86,17 @@ func files(t *testing.T, root string, skip func(path string) bool) []hay {
 // watcher looks at the arguments and environments of every process, and at the logs of private scratch
 // servers, again and again, and keeps what it has seen.
 type watcher struct {
-	logs string // pattern of the logs
-	stop chan struct{}
-	done sync.WaitGroup
-	mu   sync.Mutex
-	seen map[string]map[string]bool // texts by what they are
+	logs  string // pattern of the logs
+	stop  chan struct{}
+	done  sync.WaitGroup
+	known map[string]bool // processes whose environment was read
+	mu    sync.Mutex
+	seen  map[string]map[string]bool // texts by what they are
 }
 
 func watch(t *testing.T, logs string) *watcher {
 	t.Helper()
-	w := &watcher{logs: logs, stop: make(chan struct{}), seen: make(map[string]map[string]bool)}
+	w := &watcher{logs: logs, stop: make(chan struct{}), known: make(map[string]bool), seen: make(map[string]map[string]bool)}
 	w.done.Add(1)
 	go func() {
 		defer w.done.Done()
@@ -122,8 +123,13 @@ func (w *watcher) look() {
 		}
 		program := strings.TrimSpace(string(name))
 		for _, what := range []string{"cmdline", "environ"} {
+			// A server's process changes what it shows as arguments; an environment stays.
+			if what == "environ" && w.known[p+program] {
+				continue
+			}
 			if text, err := os.ReadFile(filepath.Join(p, what)); err == nil && len(text) > 0 {
 				w.keep(what+" of "+program, text)
+				w.known[p+program] = w.known[p+program] || what == "environ"
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package waits
 
 import (
 	"encoding/json"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -60,20 +59,21 @@ func TestTemporalIsKilledInTheMiddleOfADrill(t *testing.T) {
 			temporal.Kill()
 			w.Continue()
 			temporal.Start(t)
-			got := harness.Finish(t, waitFor(cmd), cmd, out, errOut)
+			got := harness.Finish(t, cmd.Wait(), cmd, out, errOut)
 			require.Zero(t, got.Code, "%s\n%s", got.Out, got.Err)
 			s.drilled(t, got.Document(t), at+1)
 
+			// While Temporal is away the store is asked, and it may have the end a moment before Temporal.
+			id := got.Document(t).RunID
+			require.NoError(t, s.Client.GetWorkflow(t.Context(), id, "").Get(t.Context(), nil))
 			temporal.Kill() // right after the end
 			temporal.Start(t)
-			shown := s.Upkeep(t, "show", got.Document(t).RunID, "-o", "json")
+			shown := s.Upkeep(t, "show", id, "-o", "json")
 			require.JSONEq(t, got.Out, shown.Out, shown.Err)
 			w.Stop()
 		})
 	}
 }
-
-func waitFor(cmd *exec.Cmd) error { return cmd.Wait() }
 
 // drilled checks that a drill is PASS, took one backup, and left nothing.
 func (s *site) drilled(t *testing.T, doc *run.Document, backups int) {
