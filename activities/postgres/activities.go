@@ -18,6 +18,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/proof"
 	"github.com/upkeep-run/upkeep/internal/restore"
+	"github.com/upkeep-run/upkeep/internal/strictjson"
 	"github.com/upkeep-run/upkeep/internal/verify"
 )
 
@@ -68,10 +69,26 @@ func (a *Activities) FindBackup(ctx context.Context, in FindRequest) (BackupSumm
 	return withStore(ctx, in.Target, func(store objstore.Store) (BackupSummary, error) {
 		m, err := catalog.Load(ctx, store, in.Target.Name, in.Backup)
 		if err != nil {
-			return BackupSummary{}, err
+			return BackupSummary{}, nearest(ctx, store, in, err)
 		}
 		return summarise(m), nil
 	})
+}
+
+// nearest adds the id that was probably meant to the failure of one that is not there.
+func nearest(ctx context.Context, store objstore.Store, in FindRequest, err error) error {
+	f, ok := failure.As(err)
+	if !ok || f.Code != failure.UnknownBackup || in.Backup == catalog.Latest {
+		return err
+	}
+	ids, listing := catalog.IDs(ctx, store, in.Target.Name)
+	if listing != nil {
+		return err // the first error counts
+	}
+	if near := strictjson.Nearest(in.Backup, ids); near != "" {
+		return f.Do("did you mean %q? %s", near, f.Remedy)
+	}
+	return err
 }
 
 func summarise(m *format.Manifest) BackupSummary {

@@ -114,8 +114,10 @@ func scrub(pg *pgconn.PgError) string {
 			place += fmt.Sprintf(" %s %q", part.kind, part.name)
 		}
 	}
-	switch pg.Code[:min(2, len(pg.Code))] {
-	case "22", "23", "P0", "38", "39", "44":
+	if raised(pg) {
+		place = "" // these too are what the function says
+	}
+	if quotesRow(pg) {
 		return fmt.Sprintf("SQLSTATE %s%s (the message is left out, since it may quote a row; see the server's log)", pg.Code, place)
 	}
 	message := pg.Message
@@ -124,3 +126,18 @@ func scrub(pg *pgconn.PgError) string {
 	}
 	return fmt.Sprintf("%s (SQLSTATE %s%s)", message, pg.Code, place)
 }
+
+// quotesRow reports whether a message may hold a row's value: by its class; because a function raised
+// it, under whatever code; or because it was said while a row or a function was in hand.
+func quotesRow(pg *pgconn.PgError) bool {
+	switch pg.Code[:min(2, len(pg.Code))] {
+	case "22", "23", "P0", "38", "39", "44":
+		return true
+	case "08", "53", "57", "58": // of the machine and the connection, unless a function says so
+		return raised(pg)
+	}
+	return pg.Where != "" || raised(pg)
+}
+
+// raised reports whether a PL/pgSQL function chose the error's code and all of its texts.
+func raised(pg *pgconn.PgError) bool { return pg.Routine == "exec_stmt_raise" }

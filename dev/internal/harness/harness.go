@@ -86,20 +86,29 @@ func New(t testing.TB, targets string) *Stack {
 // NewOn is New with the store at a URL; empty: in a folder.
 func NewOn(t testing.TB, storeURL, targets string) *Stack {
 	t.Helper()
+	s := prepare(t, storeURL, targets)
+	var err error
+	s.Temporal, err = devserver.Start(t.Context(), devserver.Options{Dir: filepath.Join(s.Dir, "temporal"), SearchAttributes: worker.Attributes()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Temporal.Stop()) })
+	s.connect(t)
+	return s
+}
+
+// prepare makes the stack's folder and configuration.
+func prepare(t testing.TB, storeURL, targets string) *Stack {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "upkeep-stack-") // t.TempDir is not reachable for another OS user
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	s := &Stack{Dir: dir, Config: filepath.Join(dir, "upkeep.yaml"), Store: filepath.Join(dir, "store"), StoreURL: storeURL}
 	s.Configure(t, targets)
-	s.Temporal, err = devserver.Start(t.Context(), devserver.Options{Dir: filepath.Join(dir, "temporal"), SearchAttributes: worker.Attributes()})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.Temporal.Stop()) })
-	s.Client, err = client.Dial(s.Temporal.ClientOptions())
-	require.NoError(t, err)
-	t.Cleanup(s.Client.Close)
-	s.Starter = &starter.Starter{Client: s.Client, Store: func(context.Context) (*config.Config, error) { return config.Load(s.Config) }}
 	return s
+}
+
+func (s *Stack) newStarter() *starter.Starter {
+	return &starter.Starter{Client: s.Client, Store: func(context.Context) (*config.Config, error) { return config.Load(s.Config) }}
 }
 
 // Configure writes the configuration anew.
