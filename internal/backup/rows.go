@@ -294,11 +294,17 @@ func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan job)
 	if _, err := conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+postgres.Literal(k.id)); err != nil {
 		return postgres.Classify(err, "share the snapshot")
 	}
+	if _, err := conn.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", shareTimeout.Milliseconds())); err != nil {
+		return postgres.Classify(err, "set the lock timeout")
+	}
 	for j := range queue {
 		p.begin(j)
 		_, err := conn.PgConn().CopyTo(ctx, p, j.statement)
 		if p.err != nil {
 			return p.err // of the store: the session only saw its reader go
+		}
+		if postgres.State(err) == "55P03" {
+			return failure.New(failure.ConcurrentDDL, "a change of %s waits for the backup and keeps it from being read", j.what)
 		}
 		if err != nil {
 			return k.rowTooLong(ctx, j, err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -34,7 +35,7 @@ func (c *checker) schema(ctx context.Context) (run.Check, error) {
 	if err != nil {
 		return run.Check{}, err
 	}
-	archive, err := postgres.DumpSchema(ctx, dump, c.Copy, c.Database, "")
+	archive, err := postgres.DumpSchema(ctx, dump, c.Copy, c.Database, "", 10*time.Second)
 	if err != nil {
 		return run.Check{}, err
 	}
