@@ -11,9 +11,10 @@ import (
 	"github.com/upkeep-run/upkeep/internal/postgres"
 )
 
-// definition is one catalog row that shapes what a dump or a row's text looks like and that no lock
-// on a table protects: an enum's label can be renamed while rows are read, an index or a role while
-// pg_dump, which asks the server to spell definitions out, gets the name of the present for them.
+// definition is one catalog row that shapes what a dump or a row's text looks like and that the locks
+// do not protect: an enum's label can be renamed while rows are read, an index or a role while pg_dump
+// has definitions spelled out, which the server does with the names of the present, and a column
+// between the snapshot and the lock.
 type definition struct {
 	Catalog string
 	Oid     uint32
@@ -31,6 +32,7 @@ func readDefinitions(ctx context.Context, conn *pgx.Conn) ([]definition, error) 
 			UNION ALL SELECT 'function', p.oid, p.xmin::text, p.proname::text, p.pronamespace FROM pg_proc p
 			UNION ALL SELECT 'rule of', r.oid, r.xmin::text, c.relname::text, c.relnamespace FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
 			UNION ALL SELECT 'statistics object', s.oid, s.xmin::text, s.stxname::text, s.stxnamespace FROM pg_statistic_ext s
+			UNION ALL SELECT 'trigger', g.oid, g.xmin::text, g.tgname::text, c.relnamespace FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid WHERE NOT g.tgisinternal
 			UNION ALL SELECT 'collation', l.oid, l.xmin::text, l.collname::text, l.collnamespace FROM pg_collation l
 			UNION ALL SELECT 'operator', o.oid, o.xmin::text, o.oprname::text, o.oprnamespace FROM pg_operator o
 			UNION ALL SELECT 'operator class', o.oid, o.xmin::text, o.opcname::text, o.opcnamespace FROM pg_opclass o
@@ -41,7 +43,7 @@ func readDefinitions(ctx context.Context, conn *pgx.Conn) ([]definition, error) 
 			UNION ALL SELECT CASE c.relkind WHEN 'S' THEN 'sequence' WHEN 'f' THEN 'foreign table' ELSE 'index' END, c.oid, c.relnamespace || '.' || c.relname, c.relname::text, c.relnamespace
 			          FROM pg_class c WHERE c.relkind IN ('S', 'i', 'I', 'f') AND c.relnamespace <> 'pg_toast'::regnamespace
 			UNION ALL SELECT 'column of', c.oid, (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0), c.relname::text, c.relnamespace
-			          FROM pg_class c WHERE c.relkind IN ('c', 'v', 'm', 'f')
+			          FROM pg_class c WHERE c.relkind IN ('r', 'p', 'c', 'v', 'm', 'f')
 		) AS d
 		WHERE d.oid >= 16384 AND NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = d.namespace AND n.nspname LIKE 'pg\_temp%')
 		  AND coalesce(d.mark, '') <> ''`)

@@ -35,6 +35,7 @@ var (
 	mutantSkipLastRange = fault.NewMutant("backup-skip-last-range")
 	mutantNull          = fault.NewMutant("backup-null-becomes-empty")
 	mutantSkipLO        = fault.NewMutant("backup-skip-large-object")
+	mutantRepeatChunk   = fault.NewMutant("backup-repeat-chunk")
 )
 
 // job is one COPY: a range of a table, or some large objects.
@@ -189,6 +190,9 @@ func (p *tablePlan) finish() format.Table {
 	t := p.table
 	var sum rowhash.Sum
 	for i := range p.ranges {
+		if mutantRepeatChunk.On() && len(p.slots[i]) > 0 {
+			p.slots[i] = append(p.slots[i], p.slots[i][0])
+		}
 		p.ranges[i].Chunks = collected(p.slots[i])
 		for _, c := range p.ranges[i].Chunks {
 			t.Rows += c.Rows

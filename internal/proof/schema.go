@@ -217,7 +217,9 @@ func (c *checker) amcheck(ctx context.Context) (run.Check, error) {
 	if !available {
 		return notProven("the extension amcheck is not installed on the copy's server (Debian: postgresql-contrib)"), nil
 	}
-	if _, err := c.conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS upkeep_amcheck; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA upkeep_amcheck", pgx.QueryExecModeSimpleProtocol); err != nil {
+	// As a replica: the original's event triggers are not for what is made here.
+	if _, err := c.conn.Exec(ctx, "SET session_replication_role = replica; CREATE SCHEMA IF NOT EXISTS upkeep_amcheck; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA upkeep_amcheck; RESET session_replication_role",
+		pgx.QueryExecModeSimpleProtocol); err != nil {
 		if ctx.Err() != nil {
 			return run.Check{}, ctx.Err()
 		}
