@@ -159,6 +159,9 @@ func (k *keeper) lock(ctx context.Context) error {
 			return postgres.Classify(err, "lock "+listed(names)+" against changes of definition")
 		}
 	}
+	if _, err := k.conn.Exec(ctx, "SET LOCAL lock_timeout = 0"); err != nil {
+		return postgres.Classify(err, "reset the lock timeout")
+	}
 	oids, files, quoted := make([]uint32, 0, len(k.relations)), make([]uint32, 0, len(k.relations)), make([]string, 0, len(k.relations))
 	for _, r := range k.relations {
 		if !r.Partitioned { // a partitioned table has no file
