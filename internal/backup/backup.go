@@ -26,6 +26,9 @@ const (
 	snapshotTries = 6
 	// lockTimeout is how long a lock on one table is waited for.
 	lockTimeout = 10 * time.Second
+	// shareTimeout is how long the other sessions wait for a lock that the keeper has already: what
+	// stands between is somebody's change that waits for the keeper, which waits for them.
+	shareTimeout = 5 * time.Second
 	// minVersion is the oldest server whose backups are tested, as server_version_num.
 	minVersion = 130000
 	// tidRanges is the first version that reads a range of pages without reading the whole table.

@@ -69,6 +69,11 @@ func (d *drill) take(t testing.TB) (err error) {
 	return err
 }
 
+// takeIn takes the backup in a context of the caller's.
+func takeIn(ctx context.Context, d *drill) (*format.Manifest, error) {
+	return backup.Take(ctx, d.options)
+}
+
 // prove requires the backup to be sound as stored and equal as restored.
 func (d *drill) prove(t testing.TB) {
 	t.Helper()

@@ -35,6 +35,7 @@ var (
 	mutantSkipLastRange = fault.NewMutant("backup-skip-last-range")
 	mutantNull          = fault.NewMutant("backup-null-becomes-empty")
 	mutantSkipLO        = fault.NewMutant("backup-skip-large-object")
+	mutantRepeatChunk   = fault.NewMutant("backup-repeat-chunk")
 )
 
 // job is one COPY: a range of a table, or some large objects.
@@ -189,6 +190,9 @@ func (p *tablePlan) finish() format.Table {
 	t := p.table
 	var sum rowhash.Sum
 	for i := range p.ranges {
+		if mutantRepeatChunk.On() && len(p.slots[i]) > 0 {
+			p.slots[i] = append(p.slots[i], p.slots[i][0])
+		}
 		p.ranges[i].Chunks = collected(p.slots[i])
 		for _, c := range p.ranges[i].Chunks {
 			t.Rows += c.Rows
@@ -288,15 +292,21 @@ func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan job)
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if _, err := conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
-		return postgres.Classify(err, "begin to read")
-	}
-	if _, err := conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+postgres.Literal(k.id)); err != nil {
-		return postgres.Classify(err, "share the snapshot")
+	if err := k.share(ctx, conn); err != nil {
+		return err
 	}
 	for j := range queue {
 		p.begin(j)
 		_, err := conn.PgConn().CopyTo(ctx, p, j.statement)
+		for postgres.State(err) == lockTimedOut { // before the first row
+			if err := k.heldUp(ctx, o, j.what); err != nil {
+				return err
+			}
+			if err := k.share(ctx, conn); err != nil {
+				return err
+			}
+			_, err = conn.PgConn().CopyTo(ctx, p, j.statement)
+		}
 		if p.err != nil {
 			return p.err // of the store: the session only saw its reader go
 		}
@@ -306,6 +316,44 @@ func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan job)
 		if err := p.end(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// lockTimedOut is the SQLSTATE of a statement that has waited for a lock long enough.
+const lockTimedOut = "55P03"
+
+// share begins a session's transaction on the keeper's snapshot; one that has failed is left.
+func (k *keeper) share(ctx context.Context, conn *pgx.Conn) error {
+	for _, statement := range []string{
+		"ROLLBACK", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SET TRANSACTION SNAPSHOT " + postgres.Literal(k.id),
+		fmt.Sprintf("SET LOCAL lock_timeout = %d", shareTimeout.Milliseconds()),
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return postgres.Classify(err, "share the snapshot")
+		}
+	}
+	return nil
+}
+
+// heldUp gives ConcurrentDDL when the lock that a reader waits for cannot come: a change of the table
+// is before it in the queue, and waits for the backup's other sessions. Whoever else has the lock,
+// as REINDEX has that of an index, will be done with it.
+func (k *keeper) heldUp(ctx context.Context, o Options, what string) error {
+	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	var waits bool
+	err = conn.QueryRow(ctx, `
+		WITH own AS (SELECT coalesce(array_agg(pid), '{}') AS pids FROM pg_stat_activity WHERE application_name = current_setting('application_name'))
+		SELECT EXISTS (SELECT FROM pg_locks l, own WHERE NOT l.granted AND l.pid <> ALL (own.pids) AND pg_blocking_pids(l.pid) && own.pids)`).Scan(&waits)
+	if err != nil {
+		return postgres.Classify(err, "see who waits for the backup")
+	}
+	if waits {
+		return failure.New(failure.ConcurrentDDL, "a change of %s waits for the backup and keeps it from being read", what)
 	}
 	return nil
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/upkeep-run/upkeep/internal/chunk"
+	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 )
@@ -15,7 +18,11 @@ import (
 // dumpSchema stores pg_dump's archive of the snapshot's schema, and says which of its entries build
 // an index or a constraint and on which table.
 func (k *keeper) dumpSchema(ctx context.Context, o Options, pool *chunk.Pool) (format.Schema, error) {
-	archive, err := postgres.DumpSchema(ctx, k.pgDump, o.Source, "", k.id)
+	archive, err := postgres.DumpSchema(ctx, k.pgDump, o.Source, "", k.id, shareTimeout)
+	var failed *postgres.ToolError
+	if errors.As(err, &failed) && strings.Contains(failed.Said, "LOCK TABLE") { // the statement, in whatever language the reason is
+		return format.Schema{}, failure.New(failure.ConcurrentDDL, "a change of a table waits for the backup and keeps its schema from being dumped").Because(err)
+	}
 	if err != nil {
 		return format.Schema{}, err
 	}

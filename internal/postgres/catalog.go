@@ -111,7 +111,7 @@ func ReadRelations(ctx context.Context, conn *pgx.Conn) ([]Relation, error) {
 		)
 		SELECT c.oid, n.nspname, c.relname, pg_get_userbyid(c.relowner), c.relkind = 'p', c.relispartition,
 		       ext.oid IS NOT NULL, coalesce(ext.extcondition[array_position(ext.extconfig, c.oid)], ''),
-		       c.relfilenode, has_table_privilege(c.oid, 'SELECT'),
+		       c.relfilenode, coalesce(has_table_privilege(c.oid, 'SELECT'), true), -- NULL: it was dropped since, as the lock will tell
 		       c.relrowsecurity AND row_security_active(c.oid),
 		       greatest(c.reltuples, 0)::bigint, c.relpersistence = 'u',
 		       coalesce(rn.nspname, ''), coalesce(r.relname, ''),

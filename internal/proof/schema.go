@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -34,7 +35,7 @@ func (c *checker) schema(ctx context.Context) (run.Check, error) {
 	if err != nil {
 		return run.Check{}, err
 	}
-	archive, err := postgres.DumpSchema(ctx, dump, c.Copy, c.Database, "")
+	archive, err := postgres.DumpSchema(ctx, dump, c.Copy, c.Database, "", 10*time.Second)
 	if err != nil {
 		return run.Check{}, err
 	}
@@ -216,7 +217,9 @@ func (c *checker) amcheck(ctx context.Context) (run.Check, error) {
 	if !available {
 		return notProven("the extension amcheck is not installed on the copy's server (Debian: postgresql-contrib)"), nil
 	}
-	if _, err := c.conn.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS upkeep_amcheck; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA upkeep_amcheck", pgx.QueryExecModeSimpleProtocol); err != nil {
+	// As a replica: the original's event triggers are not for what is made here.
+	if _, err := c.conn.Exec(ctx, "SET session_replication_role = replica; CREATE SCHEMA IF NOT EXISTS upkeep_amcheck; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA upkeep_amcheck; RESET session_replication_role",
+		pgx.QueryExecModeSimpleProtocol); err != nil {
 		if ctx.Err() != nil {
 			return run.Check{}, ctx.Err()
 		}
