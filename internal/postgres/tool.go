@@ -42,6 +42,9 @@ func FindTool(ctx context.Context, name string, minMajor int) (Tool, error) {
 		if err != nil {
 			continue
 		}
+		if t.Major == minMajor {
+			return t, nil // none can be better, and to ask each costs a process
+		}
 		newest = max(newest, t.Major)
 		if t.Major >= minMajor && (best.Path == "" || t.Major < best.Major) {
 			best = t
