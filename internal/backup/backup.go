@@ -116,7 +116,16 @@ func openPool(ctx context.Context, o Options) (*chunk.Pool, error) {
 	newest, err := catalog.Load(ctx, o.Store, o.Target, catalog.Latest)
 	switch {
 	case err == nil:
+		found, err := catalog.LastFound(ctx, o.Store, o.Target)
+		if err != nil {
+			return nil, err
+		}
 		known = newest.Chunks()
+		for i := range known {
+			if known[i].CheckedAt.Before(found) {
+				known[i].CheckedAt = time.Time{} // it may be what was found damaged since: it is read before it is trusted
+			}
+		}
 	case failure.Is(err, failure.UnknownBackup), failure.Is(err, failure.BackupDamaged):
 		// The first backup, or one that is no help: every chunk that is there is read before it is trusted.
 	default:

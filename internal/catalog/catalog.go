@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -147,6 +148,31 @@ func ReadMark(ctx context.Context, store objstore.Store, target, id string) (*Ma
 		return &Mark{Backup: id, What: []string{"the note itself cannot be read"}}, nil
 	}
 	return &m, nil
+}
+
+// LastFound is when something of the target was last found damaged that still is; zero if nothing is.
+// What was found right before that may be what was found damaged.
+func LastFound(ctx context.Context, store objstore.Store, target string) (last time.Time, err error) {
+	prefix := format.MarkKey(target, "")
+	prefix = prefix[:strings.LastIndexByte(prefix, '/')+1]
+	err = store.List(ctx, prefix, func(o objstore.Info) error {
+		id := strings.TrimSuffix(strings.TrimPrefix(o.Key, prefix), ".json")
+		if o.Key != format.MarkKey(target, id) || !format.ValidID(id) {
+			return nil
+		}
+		mark, err := ReadMark(ctx, store, target, id)
+		if err != nil || mark == nil { // gone meanwhile
+			return err
+		}
+		if mark.FoundAt.IsZero() {
+			mark.FoundAt = time.Now() // a note that cannot be read
+		}
+		if mark.FoundAt.After(last) {
+			last = mark.FoundAt
+		}
+		return nil
+	})
+	return last, err
 }
 
 // Users lists the backups of the target that need a chunk, but for those that are to be left out.
