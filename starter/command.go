@@ -194,19 +194,20 @@ func refuseSecrets(args []string) error {
 	return usage{errors.New("an argument holds a password, and everybody on the machine can see arguments; name where the password is with passwordFrom in upkeep.yaml, and change it")}
 }
 
-// connect reaches Temporal; the connection is made by the first call.
-func (c *cli) connect() (*Starter, func(), error) {
+// connected works with Temporal; the connection is made by the first call.
+func (c *cli) connected(work func(*Starter) error) error {
 	o, err := envconfig.LoadDefaultClientOptions()
 	if err != nil {
-		return nil, nil, usage{fmt.Errorf("Temporal's client configuration cannot be read: %w", err)}
+		return usage{fmt.Errorf("Temporal's client configuration cannot be read: %w", err)}
 	}
 	o.Logger = log.NewStructuredLogger(quietLog)
 	o.Identity = "upkeep " + version.String()
 	t, err := client.NewLazyClient(o)
 	if err != nil {
-		return nil, nil, unreachable(err)
+		return unreachable(err)
 	}
-	return &Starter{Client: t, Store: func(context.Context) (*config.Config, error) { return config.Load(c.configPath) }}, t.Close, nil
+	defer t.Close()
+	return work(&Starter{Client: t, Store: func(context.Context) (*config.Config, error) { return config.Load(c.configPath) }})
 }
 
 // onlyTarget is the target that a run means which names none: the only one of the configuration. The
@@ -259,27 +260,23 @@ outcome as exit code; Ctrl-C then leaves the run going and says how to come back
 					return err
 				}
 			}
-			s, done, err := c.connect()
-			if err != nil {
-				return err
-			}
-			defer done()
-			starting, cancel := context.WithTimeout(cmd.Context(), 15*time.Second)
-			defer cancel()
-			id, err := s.Start(starting, o)
-			if err != nil {
-				return err
-			}
-			if !wait {
-				if c.output == "json" {
+			return c.connected(func(s *Starter) error {
+				starting, cancel := context.WithTimeout(cmd.Context(), 15*time.Second)
+				defer cancel()
+				id, err := s.Start(starting, o)
+				switch {
+				case err != nil:
+					return err
+				case wait:
+					return c.follow(cmd.Context(), s, id)
+				case c.output == "json":
 					c.json(map[string]string{"runId": id})
-				} else {
+				default:
 					fmt.Fprintf(c.out, "%s\n", id)
 					fmt.Fprintf(c.err, "started; follow it with: upkeep show %s --wait\n", id)
 				}
 				return nil
-			}
-			return c.follow(cmd.Context(), s, id)
+			})
 		},
 	}
 	f := cmd.Flags()
@@ -338,24 +335,21 @@ as "upkeep run --wait" does, and ends with the run's outcome as exit code.`,
 		Args: args(1, "a run's id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			c.about.RunID = a[0]
-			s, done, err := c.connect()
-			if err != nil {
-				return err
-			}
-			defer done()
-			if wait {
-				return c.follow(cmd.Context(), s, a[0])
-			}
-			doc, p, err := s.Look(cmd.Context(), a[0])
-			if err != nil {
-				return err
-			}
-			if c.output == "json" {
-				c.json(doc)
+			return c.connected(func(s *Starter) error {
+				if wait {
+					return c.follow(cmd.Context(), s, a[0])
+				}
+				doc, p, err := s.Look(cmd.Context(), a[0])
+				switch {
+				case err != nil:
+					return err
+				case c.output == "json":
+					c.json(doc)
+				default:
+					c.print(doc, p)
+				}
 				return nil
-			}
-			c.print(doc, p)
-			return nil
+			})
 		},
 	}
 	waitFlag(cmd, &wait)
@@ -373,23 +367,20 @@ func (c *cli) runs() *cobra.Command {
 		Short: "List runs, the newest first",
 		Args:  args(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, done, err := c.connect()
-			if err != nil {
-				return err
-			}
-			defer done()
-			asking, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
-			defer cancel()
-			runs, err := s.Runs(asking, f)
-			if err != nil {
-				return err
-			}
-			if c.output == "json" {
-				c.json(runs)
+			return c.connected(func(s *Starter) error {
+				asking, cancel := context.WithTimeout(cmd.Context(), 30*time.Second)
+				defer cancel()
+				runs, err := s.Runs(asking, f)
+				switch {
+				case err != nil:
+					return err
+				case c.output == "json":
+					c.json(runs)
+				default:
+					c.table(runs)
+				}
 				return nil
-			}
-			c.table(runs)
-			return nil
+			})
 		},
 	}
 	cmd.Flags().StringVar(&f.Target, "target", "", "only runs of this target")
@@ -411,21 +402,10 @@ func (c *cli) decide(retry bool) *cobra.Command {
 		word = "tries again"
 	}
 	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		c.about.RunID = a[0]
-		s, done, err := c.connect()
-		if err != nil {
-			return err
-		}
-		defer done()
 		if d.By == "" {
 			d.By = osUser()
 		}
-		asking, cancel := context.WithTimeout(cmd.Context(), 15*time.Second)
-		defer cancel()
-		if err := s.Decide(asking, a[0], retry, d); err != nil {
-			return err
-		}
-		return c.said(cmd.Context(), s, a[0], word, wait)
+		return c.tell(cmd.Context(), a[0], word, wait, func(ctx context.Context, s *Starter) error { return s.Decide(ctx, a[0], retry, d) })
 	}
 	waitFlag(cmd, &wait)
 	cmd.Flags().StringVar(&d.By, "by", "", "who says so (default: the OS user); taken as claimed")
@@ -438,35 +418,32 @@ func (c *cli) cancel() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "cancel ID", Short: "Ask a run to end and undo what it did", Args: args(1, "a run's id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			c.about.RunID = a[0]
-			s, done, err := c.connect()
-			if err != nil {
-				return err
-			}
-			defer done()
-			asking, cancel := context.WithTimeout(cmd.Context(), 15*time.Second)
-			defer cancel()
-			if err := s.Cancel(asking, a[0]); err != nil {
-				return err
-			}
-			return c.said(cmd.Context(), s, a[0], "is asked to end and to undo what it did", wait)
+			return c.tell(cmd.Context(), a[0], "is asked to end and to undo what it did", wait, func(ctx context.Context, s *Starter) error { return s.Cancel(ctx, a[0]) })
 		},
 	}
 	waitFlag(cmd, &wait)
 	return cmd
 }
 
-// said ends a command that told a run something.
-func (c *cli) said(ctx context.Context, s *Starter, id, what string, wait bool) error {
-	switch {
-	case wait:
-		return c.follow(ctx, s, id)
-	case c.output == "json":
-		c.json(map[string]string{"runId": id})
-	default:
-		fmt.Fprintf(c.out, "run %s %s; follow it with: upkeep show %s --wait\n", id, what, id)
-	}
-	return nil
+// tell tells a run something, and then the person what the run does of it.
+func (c *cli) tell(ctx context.Context, id, does string, wait bool, order func(context.Context, *Starter) error) error {
+	c.about.RunID = id
+	return c.connected(func(s *Starter) error {
+		asking, cancel := context.WithTimeout(ctx, 15*time.Second)
+		defer cancel()
+		if err := order(asking, s); err != nil {
+			return err
+		}
+		switch {
+		case wait:
+			return c.follow(ctx, s, id)
+		case c.output == "json":
+			c.json(map[string]string{"runId": id})
+		default:
+			fmt.Fprintf(c.out, "run %s %s; follow it with: upkeep show %s --wait\n", id, does, id)
+		}
+		return nil
+	})
 }
 
 func osUser() string {
