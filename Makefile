@@ -6,8 +6,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/upkeep-run/upkeep/internal/version.stamped=$(VERSION)
 # One way to compile for all targets, so that what one has built the others find in the cache.
 export GOFLAGS := $(GOFLAGS) -trimpath
-# How long one package's tests may take.
-TEST_TIMEOUT ?= 20m
+# "make lint" vets, and one pass over everything that a server of Temporal is made of is enough.
+GOTEST := go test -vet=off -timeout $(or $(TEST_TIMEOUT),20m)
 
 # The packages with goroutines of their own, tested under the race detector too.
 CONCURRENT := ./internal/chunk ./internal/objstore ./internal/restore ./internal/proof ./worker/... ./workflows/...
@@ -30,19 +30,19 @@ build: ## build bin/upkeep, bin/upkeep-worker and bin/upkeep-dev
 
 .PHONY: test
 test: prerequisites ## run unit, workflow, replay and integration tests
-	go test -timeout $(TEST_TIMEOUT) ./...
-	cd dev && go test -timeout $(TEST_TIMEOUT) ./...
-	go test -race -timeout $(TEST_TIMEOUT) $(CONCURRENT)
+	$(GOTEST) ./...
+	cd dev && $(GOTEST) ./...
+	$(GOTEST) -race $(CONCURRENT)
 
 .PHONY: failpoints
 failpoints: prerequisites ## kill and freeze the worker at every point of every effect, and run every mutant
-	go test -tags fault -count=1 -timeout 60m ./internal/...
+	$(GOTEST) -tags fault -count=1 -timeout 60m ./internal/...
 	dev/failpoints.sh
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser for a minute each
 	@for p in $$(grep -rlE '^func Fuzz' --include='*_test.go' internal | xargs -n1 dirname | sort -u); do \
-		for f in $$(grep -hoE '^func Fuzz[A-Za-z]*' $$p/*_test.go | cut -d' ' -f2); do go test -run '^$$' -fuzz "^$$f$$" -fuzztime 60s ./$$p; done; done
+		for f in $$(grep -hoE '^func Fuzz[A-Za-z]*' $$p/*_test.go | cut -d' ' -f2); do $(GOTEST) -run '^$$' -fuzz "^$$f$$" -fuzztime 60s ./$$p; done; done
 
 .PHONY: bench
 bench: prerequisites build ## measure against pg_dump and pg_restore and write docs/benchmarks.md (BENCH_MB=4096 BENCH_RUNS=3)
