@@ -36,7 +36,7 @@ test: prerequisites ## run unit, workflow, replay and integration tests
 
 .PHONY: failpoints
 failpoints: prerequisites ## kill and freeze the worker at every point of every effect, and run every mutant
-	$(GOTEST) -tags fault -count=1 -timeout 60m ./internal/...
+	FAILPOINTS=all $(GOTEST) -tags fault -count=1 -timeout 60m ./internal/...
 	dev/failpoints.sh
 
 .PHONY: fuzz
