@@ -38,6 +38,7 @@ type options struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // whoever asks a second time means at once
 	err := command().ExecuteContext(ctx)
 	var exit starter.Exit
 	switch {

@@ -40,7 +40,7 @@ work=$(mktemp -d)
 tag=$(printf %s "${work##*.}" | tr A-Z a-z | tr -cd a-z0-9)
 build=upkeep_restoring_$tag # the new database until it is whole
 desk=upkeep_manifest_$tag   # holds the manifest, in UTF-8 whatever the server's own encoding is
-made=                       # which of the two are there
+made=                       # which of the two may be there: said before they are made, for a signal may come in between
 clean() {
 	for database in $made; do
 		sql postgres -c "DROP DATABASE IF EXISTS $database WITH (FORCE)" || say "restore.sh: the database $database is left over; drop it"
@@ -150,8 +150,8 @@ SELECT s FROM (
 		|| CASE WHEN item->>'grantor' <> owner THEN ' RESET ROLE;' ELSE '' END FROM d, pg_temp.items(d->'acl')
 ) q ORDER BY step, n;
 SQL
-sql postgres -c "CREATE DATABASE $desk TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
 made=$desk
+sql postgres -c "CREATE DATABASE $desk TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
 cd "$work"
 tail -c +118 "$manifest" | head -c "$((size - 119))" | sql "$desk" -v build="$build" -c 'CREATE TEMPORARY TABLE manifest (m jsonb)' \
 	-c "COPY pg_temp.manifest FROM STDIN (FORMAT csv, QUOTE E'\\001', DELIMITER E'\\002')" -f say.sql
@@ -163,8 +163,8 @@ if [ -s roles.sql ] && [ "${CREATE_ROLES:-}" != 1 ]; then
 fi
 say "roles and database"
 sql "$desk" -1 -f roles.sql
-sql "$desk" -f create.sql
 made="$build $desk"
+sql "$desk" -f create.sql
 sql postgres -c "REVOKE ALL ON DATABASE $build FROM PUBLIC" -c "DROP DATABASE $desk WITH (FORCE)"
 made=$build
 
