@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -79,7 +81,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("make the server's folder: %w", err)
 	}
 	if o.Port == 0 {
-		port, err := freePort()
+		port, err := FreePort()
 		if err != nil {
 			return nil, err
 		}
@@ -135,7 +137,7 @@ func (s *Server) Stop() error {
 
 func configure(o Options) (*config.Config, error) {
 	service := func(port int) (config.Service, error) {
-		membership, err := freePort()
+		membership, err := FreePort()
 		return config.Service{RPC: config.RPC{GRPCPort: port, MembershipPort: membership, BindOnLocalHost: true}}, err
 	}
 	services := make(map[string]config.Service)
@@ -143,7 +145,7 @@ func configure(o Options) (*config.Config, error) {
 		port := o.Port
 		if name != "frontend" {
 			var err error
-			if port, err = freePort(); err != nil {
+			if port, err = FreePort(); err != nil {
 				return nil, err
 			}
 		}
@@ -326,13 +328,27 @@ func (s *Server) startUI(o Options) {
 	}()
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", loopback+":0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+// given are the ports that this process was told are free.
+var given = struct {
+	sync.Mutex
+	ports map[int]bool
+}{ports: make(map[int]bool)}
+
+// FreePort finds a TCP port on loopback that is free, and that nobody takes before the server does: it
+// is below those that the kernel gives to connections, and no other caller here gets it. Temporal ends
+// the process without a word when it does not get a port.
+func FreePort() (int, error) {
+	const lowest, count, tries = 15000, 15000, 1000
+	given.Lock()
+	defer given.Unlock()
+	for range tries {
+		port := lowest + rand.N(count)
+		if !given.ports[port] && free(port) == nil {
+			given.ports[port] = true
+			return port, nil
+		}
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("there is no free port between %d and %d", lowest, lowest+count)
 }
 
 func free(port int) error {

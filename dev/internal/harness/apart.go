@@ -114,13 +114,12 @@ func (s *Temporal) Stop(t testing.TB) {
 	s.cmd = nil
 }
 
-// FreePort is a TCP port on loopback that was free a moment ago.
+// FreePort is a TCP port on loopback that nobody else gets.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := devserver.FreePort()
 	require.NoError(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // connect makes the stack's clients of its Temporal server.
