@@ -137,6 +137,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	if w.postgres.Realm, err = namespaceID(ctx, c, namespace); err != nil {
 		return nil, err
 	}
+	w.postgres.Ended = w.endedFor(0)
 	registered, why := registerAttributes(ctx, c, namespace)
 	if !registered {
 		w.log.Warn("runs carry no search attributes", zap.String("why", why))

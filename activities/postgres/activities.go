@@ -30,6 +30,8 @@ type Activities struct {
 	Scratch *Scratch
 	// Realm tells the Temporal namespace whose runs these are from every other that uses the store.
 	Realm string
+	// Ended reports whether the run of a workflow id is over.
+	Ended func(ctx context.Context, runID string) (bool, error)
 }
 
 // source is the target's database.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/postgres"
@@ -24,14 +25,36 @@ type copyNote struct {
 	Copy  Copy   `json:"copy"`
 }
 
-// remember writes the note before there is anything to remove. A run that takes a copy over writes
-// its own in its place.
+// remember writes the note before there is anything to remove: with it, the copy is this run's. A copy
+// that another run builds is left to it; that of a run which has ended is taken over.
 func (a *Activities) remember(ctx context.Context, store objstore.Store, in Copy) error {
 	data, err := json.Marshal(copyNote{Realm: a.Realm, Copy: in})
 	if err != nil {
 		return err
 	}
-	return store.Replace(ctx, format.CopyKey(in.Target.Name, in.Database), data)
+	key := format.CopyKey(in.Target.Name, in.Database)
+	if err := store.Create(ctx, key, data); !errors.Is(err, objstore.ErrExist) {
+		return err
+	}
+	n, err := readNote(ctx, store, key)
+	switch {
+	case errors.Is(err, objstore.ErrNotExist):
+		return failure.New(failure.Fenced, "another run has just let go of the copy %q", in.Database)
+	case err != nil:
+		return err
+	case n.Copy.Owner == in.Owner:
+		return nil
+	case n.Realm == a.Realm && n.Copy.RunID != in.RunID: // of two runs with one id, the other has ended
+		over, err := a.Ended(ctx, n.Copy.RunID)
+		if err != nil {
+			return failure.New(failure.Internal, "could not see how run %s stands, which builds the same copy", n.Copy.RunID).Because(err)
+		}
+		if !over {
+			return failure.New(failure.RestoreBusy, "run %s restores the same backup under the same name", n.Copy.RunID).
+				Do("wait for it, or end it with: upkeep cancel %s; then resume this run, or abandon it", n.Copy.RunID)
+		}
+	}
+	return store.Replace(ctx, key, data)
 }
 
 // forget removes the note when the copy is gone or published, unless another run has taken it over.
@@ -59,9 +82,16 @@ func readNote(ctx context.Context, store objstore.Store, key string) (copyNote, 
 	return n, nil
 }
 
-// removeCopy drops a half database and forgets it.
+// removeCopy drops a half database and forgets it. One that is another run's by its note stays.
 func (a *Activities) removeCopy(ctx context.Context, store objstore.Store, in Copy) error {
-	err := restore.Drop(ctx, restore.Options{Server: in.server(), Database: in.Database, Final: in.Final, Oid: in.Oid, Owner: in.Owner})
+	n, err := readNote(ctx, store, format.CopyKey(in.Target.Name, in.Database))
+	if errors.Is(err, objstore.ErrNotExist) || err == nil && n.Copy.Owner != in.Owner {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = restore.Drop(ctx, restore.Options{Server: in.server(), Database: in.Database, Final: in.Final, Oid: in.Oid, Owner: in.Owner})
 	if err != nil {
 		return err
 	}

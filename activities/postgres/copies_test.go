@@ -101,6 +101,7 @@ func TestCopyThatWasTakenOverIsNotForgotten(t *testing.T) {
 	require.NoError(t, err)
 	later := s.copy
 	later.Owner, later.RunID = "3d4e5f", "run-2"
+	s.Ended = answers(map[string]bool{"run-1": true})
 	_, err = s.CreateDatabase(t.Context(), later)
 	require.NoError(t, err)
 	require.Len(t, s.notes(t), 1, "it is one copy")
@@ -110,6 +111,41 @@ func TestCopyThatWasTakenOverIsNotForgotten(t *testing.T) {
 	require.True(t, s.exists(t, s.copy.Database))
 	require.NoError(t, s.DropCopy(t.Context(), later))
 	require.Empty(t, s.notes(t))
+}
+
+// TestCopyOfALivingRunIsLeftToIt gives the same order twice, and gives the second one up.
+func TestCopyOfALivingRunIsLeftToIt(t *testing.T) {
+	s := newSite(t)
+	s.Ended = answers(nil)
+	created, err := s.CreateDatabase(t.Context(), s.copy)
+	require.NoError(t, err)
+	second := s.copy
+	second.Owner, second.RunID = "3d4e5f", "run-2"
+	_, err = s.CreateDatabase(t.Context(), second)
+	require.True(t, failure.Is(err, failure.RestoreBusy), "%v", err)
+	require.ErrorContains(t, err, "upkeep cancel run-1", "it says which run")
+	require.NoError(t, s.DropCopy(t.Context(), second), "it undoes what it never did")
+	_, err = s.LoadRows(t.Context(), created)
+	require.NoError(t, err)
+	require.NoError(t, s.DropCopy(t.Context(), second))
+	require.True(t, s.exists(t, s.copy.Database), "nobody works on it at this moment, and it is not theirs")
+	_, err = s.Publish(t.Context(), created)
+	require.NoError(t, err)
+	require.Empty(t, s.notes(t))
+}
+
+// TestRunThatIsStartedAnewTakesOver has the id of the run that failed.
+func TestRunThatIsStartedAnewTakesOver(t *testing.T) {
+	s := newSite(t)
+	s.Ended = answers(nil) // the newest run of the id, which is the one that asks
+	_, err := s.CreateDatabase(t.Context(), s.copy)
+	require.NoError(t, err)
+	again := s.copy
+	again.Owner = "3d4e5f"
+	_, err = s.CreateDatabase(t.Context(), again)
+	require.NoError(t, err)
+	require.NoError(t, s.DropCopy(t.Context(), again))
+	require.False(t, s.exists(t, s.copy.Database))
 }
 
 func TestRestoreBesideTheOriginal(t *testing.T) {

@@ -67,7 +67,7 @@ func Plan(ctx context.Context, o Options) (*Preview, error) {
 		return nil, err
 	}
 	defer k.close(ctx)
-	p := &Preview{Server: k.server, Database: k.database, Elsewhere: k.elsewhere}
+	p := &Preview{Server: k.server, Database: k.database, LeftOut: k.leftOut, Elsewhere: k.elsewhere}
 	for _, r := range k.relations {
 		if !r.Partitioned {
 			p.Tables++
@@ -145,7 +145,7 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Tim
 	m := &format.Manifest{
 		Format: format.Version, Backup: o.BackupID, Target: o.Target, Engine: o.Engine,
 		StartedAt: started, SnapshotAt: k.at, Server: k.server, Database: k.database, Roles: k.roles,
-		Session: postgres.Pins(k.database.Encoding), LeftOut: []string{}, Elsewhere: k.elsewhere,
+		Session: postgres.Pins(k.database.Encoding), Elsewhere: k.elsewhere,
 	}
 	before := pool.Totals()
 	rows, err := k.plan(ctx)
@@ -169,6 +169,7 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Tim
 		return nil, k.blame(ctx, o, err)
 	}
 	k.place(m)
+	m.LeftOut = append(k.leftOut, k.warned...)
 	if m.Sequences, err = k.readSequences(ctx); err != nil {
 		return nil, k.blame(ctx, o, err)
 	}

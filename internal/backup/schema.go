@@ -18,7 +18,7 @@ import (
 // dumpSchema stores pg_dump's archive of the snapshot's schema, and says which of its entries build
 // an index or a constraint and on which table.
 func (k *keeper) dumpSchema(ctx context.Context, o Options, pool *chunk.Pool) (format.Schema, error) {
-	archive, err := postgres.DumpSchema(ctx, k.pgDump, o.Source, "", k.id, shareTimeout)
+	archive, warned, err := postgres.DumpSchema(ctx, k.pgDump, o.Source, "", k.id, shareTimeout)
 	var failed *postgres.ToolError
 	if errors.As(err, &failed) && strings.Contains(failed.Said, "LOCK TABLE") { // the statement, in whatever language the reason is
 		return format.Schema{}, failure.New(failure.ConcurrentDDL, "a change of a table waits for the backup and keeps its schema from being dumped").Because(err)
@@ -44,6 +44,7 @@ func (k *keeper) dumpSchema(ctx context.Context, o Options, pool *chunk.Pool) (f
 	if err != nil {
 		return s, err
 	}
+	k.warned = warned
 	k.builtOn = nil
 	for _, e := range entries {
 		if b, ok := built[[2]uint32{e.TableOid, e.Oid}]; ok {

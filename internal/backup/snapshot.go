@@ -29,6 +29,8 @@ type keeper struct {
 	roles     []format.Role
 	relations []postgres.Relation
 	elsewhere []string
+	leftOut   []string // what the snapshot has and the backup will not
+	warned    []string // what pg_dump said that it left out
 	pgDump    postgres.Tool
 	pgRestore postgres.Tool
 	builtOn   []uint32     // the tables of the schema's PostData, by oid
@@ -44,7 +46,7 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{conn: conn, elsewhere: []string{}}
+	k := &keeper{conn: conn, elsewhere: []string{}, leftOut: []string{}}
 	defer func() {
 		if err != nil {
 			k.close(ctx)
@@ -77,6 +79,9 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 	if err = refuse(k.relations); err != nil {
 		return nil, err
 	}
+	if err = refuseSchema(ctx, conn); err != nil {
+		return nil, err
+	}
 	if err = k.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -87,6 +92,9 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 		return nil, err
 	}
 	if k.elsewhere, err = readElsewhere(ctx, conn); err != nil {
+		return nil, err
+	}
+	if k.leftOut, err = readLeftOut(ctx, conn); err != nil {
 		return nil, err
 	}
 	if k.marks, err = readDefinitions(ctx, conn); err != nil {
@@ -114,6 +122,19 @@ func refuse(relations []postgres.Relation) error {
 	if len(unreadable) > 0 {
 		return failure.New(failure.MissingRight, "the role that Upkeep uses may not read %s", listed(unreadable)).
 			Do("GRANT SELECT on them, or GRANT pg_read_all_data (version 14 and newer) to the role, then resume the run")
+	}
+	return nil
+}
+
+// refuseSchema refuses a database with a schema of the name that restores keep their books in.
+func refuseSchema(ctx context.Context, conn *pgx.Conn) error {
+	var there bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'upkeep_restore')").Scan(&there); err != nil {
+		return postgres.Classify(err, "read the schemas")
+	}
+	if there {
+		return failure.New(failure.UnsupportedName, "the database has a schema named upkeep_restore, which is the name that a restore needs for its own work").
+			Do("rename that schema (ALTER SCHEMA upkeep_restore RENAME TO ...); if a restore that was broken off made it, this is its half database: restore the backup again instead")
 	}
 	return nil
 }
@@ -199,6 +220,25 @@ func readElsewhere(ctx context.Context, conn *pgx.Conn) ([]string, error) {
 		return nil, postgres.Classify(err, "list foreign tables and materialized views")
 	}
 	return append([]string{}, names...), nil
+}
+
+// readLeftOut names what the database has and no dump shows: what somebody made in the system's own
+// schemas, and what only a superuser sees.
+func readLeftOut(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	rows, err := conn.Query(ctx, `
+		SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ' stands in a schema of the system, which no dump reads'
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.oid >= 16384 AND n.nspname IN ('pg_catalog', 'information_schema') AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
+		  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+		UNION ALL
+		SELECT 'the options of the user mapping of ' || quote_ident(m.usename) || ' on server ' || quote_ident(m.srvname) || ', if it has any: only a superuser sees them'
+		FROM pg_user_mappings m WHERE m.umoptions IS NULL AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+		ORDER BY 1`)
+	if err != nil {
+		return nil, postgres.Classify(err, "look for what is left out")
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return append([]string{}, names...), postgres.Classify(err, "look for what is left out")
 }
 
 func (k *keeper) census(ctx context.Context) (format.Census, error) {

@@ -91,6 +91,9 @@ func Take(ctx context.Context, conn *pgx.Conn, read []format.Table) (format.Cens
 		if err != nil {
 			return out, err
 		}
+		if c.Generated, err = Generated(ctx, conn, n); err != nil {
+			return out, err
+		}
 		out.Tables = append(out.Tables, c)
 	}
 	err = conn.QueryRow(ctx, `

@@ -213,6 +213,8 @@ type Count struct {
 	// Nulls counts the NULLs of each of the table's columns, in the order of Table.Columns.
 	Nulls []int64 `json:"nulls,omitempty"`
 	Pages int64   `json:"pages"` // of the heap, read after the rows
+	// Generated sums up the rows with their stored generated columns; empty where there are none.
+	Generated string `json:"generated,omitempty"`
 }
 
 // File is another file in the backup's folder.

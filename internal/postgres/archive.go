@@ -51,10 +51,11 @@ var mutantSkipGrants = fault.NewMutant("backup-skip-grants")
 
 // DumpSchema writes the pg_dump archive of a database's schema and large objects' metadata. With a
 // snapshot it shows that snapshot, else the moment. Patience is how long it waits for a table's lock.
-func DumpSchema(ctx context.Context, tool Tool, from Config, database, snapshot string, patience time.Duration) ([]byte, error) {
+// LeftOut is what pg_dump warned that it did not write, such as subscriptions for want of a right.
+func DumpSchema(ctx context.Context, tool Tool, from Config, database, snapshot string, patience time.Duration) (archive []byte, leftOut []string, err error) {
 	url, env, err := from.LibpqEnv(ctx, database)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	args := []string{"--format=custom", "--compress=0", "--section=pre-data", "--section=post-data", "--no-password",
 		fmt.Sprintf("--lock-wait-timeout=%d", patience.Milliseconds())}
@@ -65,10 +66,22 @@ func DumpSchema(ctx context.Context, tool Tool, from Config, database, snapshot 
 		args = append(args, "--snapshot="+snapshot)
 	}
 	out := &bounded{limit: maxArchive}
-	if err := tool.Run(ctx, Invocation{Args: append(args, "--dbname="+url), Env: env, Stdout: out}); err != nil {
-		return nil, fmt.Errorf("dump the schema: %w", err)
+	var said string
+	if err := tool.Run(ctx, Invocation{Args: append(args, "--dbname="+url), Env: env, Stdout: out, Said: &said}); err != nil {
+		return nil, nil, fmt.Errorf("dump the schema: %w", err)
 	}
-	return out.Bytes(), nil
+	return out.Bytes(), warnings(said), nil
+}
+
+// warnings are pg_dump's, but for the one about the order of rows, which it does not load here.
+func warnings(said string) (found []string) {
+	for _, line := range strings.Split(said, "\n") {
+		text, ok := strings.CutPrefix(strings.TrimSpace(line), "pg_dump: warning: ")
+		if ok && !strings.Contains(text, "circular foreign-key") {
+			found = append(found, "pg_dump warns: "+text)
+		}
+	}
+	return found
 }
 
 // ListArchive reads an archive's table of contents, in the archive's order; with a section, only

@@ -127,6 +127,7 @@ var rowPins = []format.Pin{
 	{Name: "extra_float_digits", Value: "3"},
 	{Name: "bytea_output", Value: "hex"},
 	{Name: "xmloption", Value: "content"},
+	{Name: "array_nulls", Value: "on"},
 	{Name: "lc_monetary", Value: "C"},
 	{Name: "search_path", Value: ""},
 	{Name: "row_security", Value: "off"},

@@ -108,6 +108,7 @@ type Invocation struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Files  []*os.File // handed down as descriptors 3, 4, ...
+	Said   *string    // receives what a program that succeeded said beside its output; may be nil
 }
 
 // Run runs the program to its end. It dies with this process, also when this process is killed.
@@ -129,6 +130,9 @@ func (t Tool) Run(ctx context.Context, call Invocation) error {
 		return ctx.Err()
 	}
 	if err == nil {
+		if call.Said != nil {
+			*call.Said = stderr.String()
+		}
 		return nil
 	}
 	var exit *exec.ExitError

@@ -2,7 +2,9 @@ package proof
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"sync"
 
@@ -172,6 +174,69 @@ func (c *checker) readCopy(ctx context.Context) (map[format.Name]*content, findi
 		})
 	}
 	return have, f, group.Wait()
+}
+
+// generated holds the rows with their stored generated columns, which the copy's server has computed
+// anew, against those of the original.
+func (c *checker) generated(ctx context.Context) (run.Check, error) {
+	const name = "generated columns"
+	want, have, rooted := make(map[format.Name]*big.Int), make(map[format.Name]*big.Int), make(map[format.Name]format.Name)
+	for _, t := range c.Manifest.Tables {
+		rooted[format.Name{Schema: t.Schema, Name: t.Name}] = unit(t)
+	}
+	present, err := census.Tables(ctx, c.conn)
+	if err != nil {
+		return run.Check{}, err
+	}
+	unrecorded := 0
+	for _, counted := range c.Manifest.Census.Tables {
+		table := format.Name{Schema: counted.Schema, Name: counted.Name}
+		if !slices.Contains(present, table) {
+			continue // said by another check
+		}
+		sum, err := census.Generated(ctx, c.conn, table)
+		if err != nil {
+			return run.Check{}, err
+		}
+		if counted.Generated == "" && sum != "" {
+			unrecorded++
+			continue
+		}
+		u := rooted[table]
+		if err := errors.Join(addTo(want, u, counted.Generated), addTo(have, u, sum)); err != nil {
+			return run.Check{}, err
+		}
+	}
+	var f findings
+	for u, w := range want {
+		if h := have[u]; h == nil || h.Cmp(w) != 0 {
+			f.add("the generated columns of table %s have other values", postgres.Quote(u.Schema, u.Name))
+		}
+	}
+	slices.Sort(f.named)
+	switch {
+	case f.count == 0 && unrecorded > 0:
+		return run.Check{Name: name, Verdict: run.NotProven, Optional: true, Detail: fmt.Sprintf("an older Upkeep took this backup and did not record those of %d tables", unrecorded)}, nil
+	case len(want) == 0:
+		return run.Check{}, nil
+	}
+	return f.check(name, "the generated columns of %d tables have the values of the originals", len(want)), nil
+}
+
+// addTo adds a decimal to a unit's sum; an empty one is none.
+func addTo(sums map[format.Name]*big.Int, u format.Name, decimal string) error {
+	if decimal == "" {
+		return nil
+	}
+	n, ok := new(big.Int).SetString(decimal, 10)
+	if !ok {
+		return fmt.Errorf("the sum of generated columns %.40q is no number", decimal)
+	}
+	if sums[u] == nil {
+		sums[u] = new(big.Int)
+	}
+	sums[u].Add(sums[u], n)
+	return nil
 }
 
 // comparePages is how many pages of the copy one session reads at once.

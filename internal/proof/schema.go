@@ -15,6 +15,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/census"
+	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/progress"
 )
@@ -35,7 +36,7 @@ func (c *checker) schema(ctx context.Context) (run.Check, error) {
 	if err != nil {
 		return run.Check{}, err
 	}
-	archive, err := postgres.DumpSchema(ctx, dump, c.Copy, c.Database, "", 10*time.Second)
+	archive, _, err := postgres.DumpSchema(ctx, dump, c.Copy, c.Database, "", 10*time.Second)
 	if err != nil {
 		return run.Check{}, err
 	}
@@ -204,11 +205,16 @@ func (c *checker) indexes(ctx context.Context) (run.Check, error) {
 	return f.check("indexes and constraints", "all %d indexes are there and valid, all %d constraints validated", want, c.Manifest.Census.Objects["validated constraints"]), nil
 }
 
+var pointAmcheck = fault.NewPoint("proof/amcheck")
+
 // amcheck walks every B-tree with all of its heap, and every heap from version 14 on.
 func (c *checker) amcheck(ctx context.Context) (run.Check, error) {
 	const name = "amcheck"
 	notProven := func(why string) run.Check {
 		return run.Check{Name: name, Verdict: run.NotProven, Optional: true, Detail: "not proven: " + why}
+	}
+	if !c.Amcheck {
+		return notProven("it would put an extension into a database that stays"), nil
 	}
 	var available bool
 	if err := c.conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'amcheck')").Scan(&available); err != nil {
@@ -217,14 +223,22 @@ func (c *checker) amcheck(ctx context.Context) (run.Check, error) {
 	if !available {
 		return notProven("the extension amcheck is not installed on the copy's server (Debian: postgresql-contrib)"), nil
 	}
+	// The extension is made in a transaction that is rolled back: whatever ends the check, the next one
+	// finds the copy as it was restored.
+	defer func() {
+		if _, err := c.conn.Exec(context.WithoutCancel(ctx), "ROLLBACK"); err != nil {
+			_ = c.conn.Close(context.WithoutCancel(ctx)) // which rolls back too
+		}
+	}()
 	// As a replica: the original's event triggers are not for what is made here.
-	if _, err := c.conn.Exec(ctx, "SET session_replication_role = replica; CREATE SCHEMA IF NOT EXISTS upkeep_amcheck; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA upkeep_amcheck; RESET session_replication_role",
+	if _, err := c.conn.Exec(ctx, "BEGIN; SET LOCAL session_replication_role = replica; CREATE SCHEMA IF NOT EXISTS upkeep_amcheck; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA upkeep_amcheck; SET LOCAL session_replication_role = origin",
 		pgx.QueryExecModeSimpleProtocol); err != nil {
 		if ctx.Err() != nil {
 			return run.Check{}, ctx.Err()
 		}
 		return notProven("the extension amcheck cannot be made in the copy: " + postgres.Classify(err, "create the extension").Error()), nil
 	}
+	pointAmcheck.Hit()
 	var schema string
 	if err := c.conn.QueryRow(ctx, "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'").Scan(&schema); err != nil {
 		return run.Check{}, postgres.Classify(err, "look for amcheck")
@@ -266,13 +280,21 @@ func (c *checker) each(ctx context.Context, f *findings, list, check string) (in
 	}
 	for i, r := range relations {
 		progress.Report(ctx, progress.Progress{Phase: "amcheck", Done: int64(i), Total: int64(len(relations)), Unit: "relations", Note: r.Name})
-		var faults int
-		if err := c.conn.QueryRow(ctx, check, r.Oid).Scan(&faults); err != nil {
-			if slices.Contains([]string{"XX001", "XX002"}, postgres.State(err)) {
-				f.add("%s is corrupt", r.Name)
-				continue
-			}
+		// A savepoint for each, so that one that fails does not end the others, and its locks go.
+		if _, err := c.conn.Exec(ctx, "SAVEPOINT one"); err != nil {
 			return 0, postgres.Classify(err, "check "+r.Name)
+		}
+		var faults int
+		err := c.conn.QueryRow(ctx, check, r.Oid).Scan(&faults)
+		corrupt := slices.Contains([]string{"XX001", "XX002"}, postgres.State(err))
+		if err != nil && !corrupt {
+			return 0, postgres.Classify(err, "check "+r.Name)
+		}
+		if _, err := c.conn.Exec(ctx, "ROLLBACK TO SAVEPOINT one"); err != nil {
+			return 0, postgres.Classify(err, "check "+r.Name)
+		}
+		if corrupt {
+			f.add("%s is corrupt", r.Name)
 		}
 		if faults > 0 {
 			f.add("%s has %d faults", r.Name, faults)

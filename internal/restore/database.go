@@ -203,12 +203,43 @@ func Drop(ctx context.Context, o Options) error {
 	if holder != "" && holder != appName(o.Owner) {
 		return nil
 	}
+	if err := o.dropSubscriptions(ctx, admin); err != nil {
+		return err
+	}
 	effectDrop.before.Hit()
 	_, err = admin.Exec(ctx, "DROP DATABASE IF EXISTS "+postgres.Quote(o.Database)+" WITH (FORCE)", pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return postgres.Classify(err, fmt.Sprintf("drop the half database %q", o.Database))
 	}
 	effectDrop.after.Hit()
+	return nil
+}
+
+// dropSubscriptions removes the copy's subscriptions, which would keep it from being dropped. They let
+// go of their slot first: it is the original's.
+func (o Options) dropSubscriptions(ctx context.Context, admin *pgx.Conn) error {
+	doing := fmt.Sprintf("remove the subscriptions of the half database %q", o.Database)
+	rows, err := admin.Query(ctx, "SELECT s.subname::text FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = $1", o.Database)
+	if err != nil {
+		return postgres.Classify(err, doing)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(names) == 0 {
+		return postgres.Classify(err, doing)
+	}
+	conn, err := o.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeSession(ctx, conn)
+	for _, name := range names {
+		sub := postgres.Quote(name)
+		for _, sql := range []string{"ALTER SUBSCRIPTION " + sub + " DISABLE", "ALTER SUBSCRIPTION " + sub + " SET (slot_name = NONE)", "DROP SUBSCRIPTION IF EXISTS " + sub} {
+			if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil && postgres.State(err) != "42704" { // a twin was faster
+				return postgres.Classify(err, doing)
+			}
+		}
+	}
 	return nil
 }
 

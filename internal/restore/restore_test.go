@@ -113,7 +113,9 @@ func (r *rig) requireEqual(t *testing.T, o restore.Options, database string) {
 	t.Helper()
 	checks := r.compare(t, o, database)
 	for _, c := range checks {
-		require.Equal(t, run.Pass, c.Verdict, "%s: %s", c.Name, c.Detail)
+		if c.Name != "not compared" && (c.Name != "amcheck" || o.Private) {
+			require.Equal(t, run.Pass, c.Verdict, "%s: %s", c.Name, c.Detail)
+		}
 	}
 }
 

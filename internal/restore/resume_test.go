@@ -10,11 +10,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/progress"
+	"github.com/upkeep-run/upkeep/internal/proof"
 	"github.com/upkeep-run/upkeep/internal/restore"
 )
 
@@ -288,4 +290,71 @@ func TestAnOlderServerIsRefused(t *testing.T) {
 	older := r.options(pgservertest.Server(t, 14))
 	_, err := restore.Create(deadline(t), older)
 	require.True(t, failure.Is(err, failure.ServerTooNew), "%v", err)
+}
+
+func TestACopyWithASubscriptionIsDropped(t *testing.T) {
+	r := &rig{source: pgservertest.Server(t, pgservertest.Default)}
+	name, url := pgservertest.Database(t, r.source)
+	pgservertest.Exec(t, url, `CREATE TABLE a (id int PRIMARY KEY); CREATE SUBSCRIPTION news CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false)`)
+	t.Cleanup(func() {
+		pgservertest.Exec(t, url, `ALTER SUBSCRIPTION news SET (slot_name = NONE)`)
+		pgservertest.Exec(t, url, `DROP SUBSCRIPTION news`)
+	})
+	r.backUp(t, name)
+	o := r.options(r.scratch(t, pgservertest.Default))
+	o = create(t, o)
+	_, err := restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	require.Equal(t, 1, query[int](t, o.Server.URL, "SELECT count(*) FROM pg_subscription"))
+	for range 2 {
+		require.NoError(t, restore.Drop(deadline(t), o))
+	}
+	require.Zero(t, query[int](t, o.Server.URL, "SELECT (SELECT count(*) FROM pg_subscription) + (SELECT count(*) FROM pg_database WHERE oid = "+fmt.Sprint(o.Oid)+")"))
+}
+
+// A generated column can depend on where it is computed, whatever its function claims.
+func TestGeneratedColumnsAreCompared(t *testing.T) {
+	r := &rig{source: pgservertest.Server(t, pgservertest.Default)}
+	name, url := pgservertest.Database(t, r.source)
+	pgservertest.Exec(t, url, `CREATE FUNCTION here(int) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT current_database() || $1';
+		CREATE TABLE honest (a int PRIMARY KEY, b int GENERATED ALWAYS AS (a * 2) STORED, c text); INSERT INTO honest (a, c) SELECT g, CASE WHEN g % 2 = 0 THEN 'x' END FROM generate_series(1, 100) g;
+		CREATE TABLE placed (a int PRIMARY KEY, b text GENERATED ALWAYS AS (here(a)) STORED); INSERT INTO placed SELECT g FROM generate_series(1, 100) g`)
+	r.backUp(t, name)
+	o := create(t, r.options(r.scratch(t, pgservertest.Default)))
+	_, err := restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	for _, c := range r.compare(t, o, o.Database) {
+		if c.Name == "generated columns" {
+			require.Equal(t, run.Fail, c.Verdict)
+			require.Contains(t, c.Detail, `"placed"`)
+			require.NotContains(t, c.Detail, `"honest"`)
+			return
+		}
+	}
+	require.Fail(t, "nothing was said of generated columns")
+}
+
+// A check that is cut off, at any moment, leaves the copy as it was restored.
+func TestAComparisonThatWasCutOffIsDoneAgain(t *testing.T) {
+	r := &rig{source: pgservertest.Server(t, pgservertest.Default)}
+	name, url := pgservertest.Database(t, r.source)
+	pgservertest.Exec(t, url, everythingSQL)
+	r.backUp(t, name)
+	o := create(t, r.options(r.scratch(t, pgservertest.Default)))
+	_, err := restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	cut, cancel := context.WithCancel(deadline(t))
+	defer cancel()
+	archive, err := r.open(deadline(t), r.manifest.Schema.Archive)
+	require.NoError(t, err)
+	plain, err := io.ReadAll(archive)
+	require.NoError(t, err)
+	cut = progress.With(cut, func(p progress.Progress) {
+		if p.Phase == "amcheck" && p.Done == 3 {
+			cancel()
+		}
+	})
+	_, err = proof.Compare(cut, proof.Options{Copy: o.Server, Database: o.Database, Manifest: r.manifest, Archive: plain, Connections: 2, Amcheck: true})
+	require.ErrorIs(t, err, context.Canceled)
+	r.requireEqual(t, o, o.Database)
 }
