@@ -308,7 +308,7 @@ func (p *parser) config(n *yaml.Node) *Config {
 func (p *parser) target(n *yaml.Node) Target {
 	var t Target
 	p.fields(n, "a target", map[string]func(*yaml.Node){
-		"name":     p.text(&t.Name, "a target's name", checkName),
+		"name":     p.text(&t.Name, "a target's name", CheckName),
 		"database": func(n *yaml.Node) { t.Database = p.database(n) },
 	}, "name", "database")
 	return t
@@ -355,7 +355,8 @@ func checkStore(v string) string {
 	return ""
 }
 
-func checkName(v string) string {
+// CheckName says what is wrong with a target's name, or "".
+func CheckName(v string) string {
 	if len(v) > 63 || !format.ValidID(v) || v != strings.ToLower(v) {
 		return "must be of small letters, digits, - and _, and begin with a letter or digit (at most 63)"
 	}
