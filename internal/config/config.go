@@ -282,11 +282,20 @@ func (p *parser) number(into *int, what string, low, high int) func(*yaml.Node) 
 	}
 }
 
+func (p *parser) version(n *yaml.Node) {
+	var v int
+	switch {
+	case n.Kind != yaml.ScalarNode || n.Tag != "!!int":
+		p.fail(n, "version must be the number %d", Version)
+	case n.Decode(&v) != nil || v != Version:
+		p.fail(n, "version %.20s is unknown to this Upkeep; it reads version %d", n.Value, Version)
+	}
+}
+
 func (p *parser) config(n *yaml.Node) *Config {
 	c := &Config{}
-	version := 0
 	p.fields(n, "the configuration", map[string]func(*yaml.Node){
-		"version": p.number(&version, "version", Version, Version),
+		"version": p.version,
 		"store":   p.text(&c.Store, "store", checkStore),
 		"targets": func(n *yaml.Node) {
 			if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
