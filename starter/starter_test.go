@@ -2,6 +2,7 @@ package starter
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/procedures"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/progress"
 )
@@ -168,6 +170,22 @@ func TestProgressIsSaidOnce(t *testing.T) {
 	require.Equal(t, 1, strings.Count(out.String(), "the disk is full"))
 	require.Contains(t, out.String(), "upkeep resume r")
 	require.NotContains(t, out.String(), "\x1b")
+}
+
+func TestNobodyIsWaitedForUnattended(t *testing.T) {
+	dir := t.TempDir()
+	data, err := json.Marshal(run.Document{RunID: "r", Outcome: run.Waiting, WaitingFor: "the disk is full"})
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "runs", "r"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "runs", "r", "run.json"), data, 0o600))
+	s := &Starter{Store: func(context.Context) (*config.Config, error) { return &config.Config{Store: "file://" + dir}, nil }}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var out bytes.Buffer
+	doc, err := FollowUnattended(ctx, s, "r", &out)
+	require.NoError(t, err)
+	require.Equal(t, run.Waiting, doc.Outcome)
+	require.Contains(t, out.String(), "the disk is full")
 }
 
 func TestProgressOnATerminalIsOneLine(t *testing.T) {
