@@ -250,11 +250,12 @@ outcome as exit code; Ctrl-C then leaves the run going and says how to come back
 			if o.Input, err = readInput(inputFile); err != nil {
 				return err
 			}
-			c.about = run.Document{RunID: o.ID, Procedure: o.Procedure, Target: o.Target, DryRun: o.DryRun}
+			c.about = run.Document{RunID: o.ID, Procedure: o.Procedure, DryRun: o.DryRun}
 			_, common, err := Prepare(o) // before anything is asked or started
 			if err != nil {
 				return err
 			}
+			c.about.Target, c.about.DryRun = common.Target, common.DryRun // not before it is known to be a name
 			if common.Target == "" {
 				if o.Target, err = c.onlyTarget(); err != nil {
 					return err
@@ -385,7 +386,7 @@ func (c *cli) runs() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.Target, "target", "", "only runs of this target")
 	cmd.Flags().StringVar(&f.Procedure, "procedure", "", "only runs of this procedure")
-	cmd.Flags().StringVar(&f.Outcome, "outcome", "", "only runs with this outcome, e.g. Waiting")
+	cmd.Flags().StringVar(&f.Outcome, "outcome", "", "only runs with this outcome: "+strings.Join(outcomes, ", "))
 	cmd.Flags().IntVar(&f.Limit, "limit", 50, "at most so many; 0: all")
 	return cmd
 }

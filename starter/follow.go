@@ -63,6 +63,16 @@ func (c *cli) follow(ctx context.Context, s *Starter, id string) error {
 // Follow watches a run until it ends or the context does, writing its progress to out, and returns
 // its newest document.
 func Follow(ctx context.Context, s *Starter, id string, out io.Writer) (*run.Document, error) {
+	return followUntil(ctx, s, id, out, run.Outcome.Ended)
+}
+
+// FollowUnattended is Follow where nobody is there who could mend something: it ends when the run
+// waits for a person too.
+func FollowUnattended(ctx context.Context, s *Starter, id string, out io.Writer) (*run.Document, error) {
+	return followUntil(ctx, s, id, out, func(o run.Outcome) bool { return o.Ended() || o == run.Waiting })
+}
+
+func followUntil(ctx context.Context, s *Starter, id string, out io.Writer, enough func(run.Outcome) bool) (*run.Document, error) {
 	l := &live{out: out, width: width(out), began: time.Now()}
 	fmt.Fprintf(out, "run %s\n", id)
 	tick := time.NewTicker(lookEvery)
@@ -76,7 +86,7 @@ func Follow(ctx context.Context, s *Starter, id string, out io.Writer) (*run.Doc
 			failures = 0
 			newest = doc
 			l.show(doc, p)
-			if doc.Outcome.Ended() {
+			if enough(doc.Outcome) {
 				l.clear()
 				fmt.Fprintln(out)
 				return doc, nil

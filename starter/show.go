@@ -22,6 +22,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/progress"
+	"github.com/upkeep-run/upkeep/internal/strictjson"
 )
 
 const (
@@ -224,8 +225,16 @@ type Filter struct {
 	Limit                      int
 }
 
-// Runs lists runs, the newest first.
+var outcomes = []string{
+	string(run.Running), string(run.Waiting), string(run.Succeeded), string(run.PartiallySucceeded),
+	string(run.Failed), string(run.Refused), string(run.Cancelled),
+}
+
+// Runs lists runs, the newest first. A filter that no run can pass is a mistake, not an empty list.
 func (s *Starter) Runs(ctx context.Context, f Filter) ([]Listed, error) {
+	if f.Outcome != "" && !slices.ContainsFunc(outcomes, func(o string) bool { return strings.EqualFold(o, f.Outcome) }) {
+		return nil, strictjson.Unknown("outcome", f.Outcome, outcomes)
+	}
 	query, err := typesQuery(f.Procedure)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ package starter
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,11 +42,33 @@ type Order struct {
 	ID        string            // the run's id; made when empty
 }
 
-var secretInURL = regexp.MustCompile(`(?i)://[^/@\s:]*:[^/@\s]+@|[?&](ssl)?password=|\bpassword=`)
+var (
+	secret  = regexp.MustCompile(`(?i)://[^/@\s:]*:[^/@\s]+@|\b(ssl|pg)?password\s*=`)
+	encoded = regexp.MustCompile(`%[0-9A-Fa-f]{2}`)
+)
+
+// maxDecoded is how often a text is decoded in the search for a secret. Clients decode once; more is
+// for what was encoded twice on its way here.
+const maxDecoded = 3
 
 // HoldsSecret reports whether a text, such as a command's argument, has a password in it as those of
-// databases are written: in a url, or as password=.
-func HoldsSecret(text string) bool { return secretInURL.MatchString(text) }
+// databases are written: in a url, or as password=, with spaces or percent-encoded too.
+func HoldsSecret(text string) bool {
+	for range maxDecoded {
+		if secret.MatchString(text) {
+			return true
+		}
+		plain := encoded.ReplaceAllStringFunc(text, func(code string) string {
+			b, _ := hex.DecodeString(code[1:]) // two digits always decode
+			return string(b)
+		})
+		if plain == text {
+			return false
+		}
+		text = plain
+	}
+	return secret.MatchString(text)
+}
 
 // Prepare checks an order against the procedure's input and returns the JSON that starts it, with the
 // fields of it that every procedure has. Nothing is started by a mistake.
@@ -65,7 +88,8 @@ func Prepare(o Order) (json.RawMessage, run.Common, error) {
 	return data, common, nil
 }
 
-// merge lays the order's own fields over its input.
+// merge lays the order's own fields over its input. What --set says rules over --input; a flag that
+// contradicts either is a mistake that nobody should have to guess the end of.
 func merge(o Order) (map[string]json.RawMessage, error) {
 	p, err := find(o.Procedure)
 	if err != nil {
@@ -92,11 +116,8 @@ func merge(o Order) (map[string]json.RawMessage, error) {
 		}
 		fields[name] = value
 	}
-	if o.Target != "" {
-		fields["target"], _ = json.Marshal(o.Target) // a text always encodes
-	}
-	if o.DryRun {
-		fields["dryRun"] = json.RawMessage("true")
+	if err := flags(o, fields); err != nil {
+		return nil, err
 	}
 	for name, value := range fields {
 		var text string
@@ -105,6 +126,44 @@ func merge(o Order) (map[string]json.RawMessage, error) {
 		}
 	}
 	return fields, nil
+}
+
+// flags lays --target and --dry-run over the other fields.
+func flags(o Order, fields map[string]json.RawMessage) error {
+	source := func(field string) string {
+		if _, ok := o.Set[field]; ok {
+			return "--set"
+		}
+		return "--input"
+	}
+	var said run.Common
+	for field, into := range map[string]any{"target": &said.Target, "dryRun": &said.DryRun} {
+		if value, ok := fields[field]; ok {
+			if err := json.Unmarshal(value, into); err != nil {
+				return fmt.Errorf("read the input again: %w", err)
+			}
+		}
+	}
+	// The texts are not repeated: they may be anything, a password too.
+	for _, given := range []struct{ from, name string }{{"--target", o.Target}, {source("target"), said.Target}} {
+		if problem := config.CheckName(given.name); given.name != "" && problem != "" {
+			return failure.New(failure.BadInput, "the target of %s cannot be one: a target's name %s", given.from, problem).
+				Do("give the name that the target has in the worker's upkeep.yaml")
+		}
+	}
+	if o.Target != "" {
+		if said.Target != "" && said.Target != o.Target {
+			return failure.New(failure.BadInput, "--target says %q and %s says the target is %q", o.Target, source("target"), said.Target).Do("name the target once")
+		}
+		fields["target"], _ = json.Marshal(o.Target) // a text always encodes
+	}
+	if o.DryRun {
+		if _, ok := fields["dryRun"]; ok && !said.DryRun {
+			return failure.New(failure.BadInput, "--dry-run and the dryRun of %s, which is false, contradict each other", source("dryRun")).Do("leave one of them out")
+		}
+		fields["dryRun"] = json.RawMessage("true")
+	}
+	return nil
 }
 
 func find(name string) (procedures.Procedure, error) {

@@ -282,11 +282,20 @@ func (p *parser) number(into *int, what string, low, high int) func(*yaml.Node) 
 	}
 }
 
+func (p *parser) version(n *yaml.Node) {
+	var v int
+	switch {
+	case n.Kind != yaml.ScalarNode || n.Tag != "!!int":
+		p.fail(n, "version must be the number %d", Version)
+	case n.Decode(&v) != nil || v != Version:
+		p.fail(n, "version %.20s is unknown to this Upkeep; it reads version %d", n.Value, Version)
+	}
+}
+
 func (p *parser) config(n *yaml.Node) *Config {
 	c := &Config{}
-	version := 0
 	p.fields(n, "the configuration", map[string]func(*yaml.Node){
-		"version": p.number(&version, "version", Version, Version),
+		"version": p.version,
 		"store":   p.text(&c.Store, "store", checkStore),
 		"targets": func(n *yaml.Node) {
 			if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
@@ -308,7 +317,7 @@ func (p *parser) config(n *yaml.Node) *Config {
 func (p *parser) target(n *yaml.Node) Target {
 	var t Target
 	p.fields(n, "a target", map[string]func(*yaml.Node){
-		"name":     p.text(&t.Name, "a target's name", checkName),
+		"name":     p.text(&t.Name, "a target's name", CheckName),
 		"database": func(n *yaml.Node) { t.Database = p.database(n) },
 	}, "name", "database")
 	return t
@@ -355,7 +364,8 @@ func checkStore(v string) string {
 	return ""
 }
 
-func checkName(v string) string {
+// CheckName says what is wrong with a target's name, or "".
+func CheckName(v string) string {
 	if len(v) > 63 || !format.ValidID(v) || v != strings.ToLower(v) {
 		return "must be of small letters, digits, - and _, and begin with a letter or digit (at most 63)"
 	}

@@ -53,7 +53,10 @@ func Classify(err error, doing string) error {
 		return fail(failure.DiskFull).Do("free space on the database server's disk, then resume the run")
 	case pg.Code == "55P03":
 		return fail(failure.LockHeld).Do("see who holds the lock (pg_blocking_pids, pg_locks), end it or wait for it, then resume the run")
-	case strings.HasPrefix(pg.Code, "08"), strings.HasPrefix(pg.Code, "57P"), pg.Code == "53300", pg.Code == "25006" && recovering(pg):
+	case pg.Code == "53300":
+		return fail(failure.ServerUnreachable).Do("end other sessions, or raise the limit of the role or the database (CONNECTION LIMIT) or of the server (max_connections), then resume the run; " +
+			"or lower connections: of the target in upkeep.yaml (a backup needs that many sessions and about 4 more) and start a new run")
+	case strings.HasPrefix(pg.Code, "08"), strings.HasPrefix(pg.Code, "57P"), pg.Code == "25006" && recovering(pg):
 		return fail(failure.ServerUnreachable).Do("see whether the server is up and accepts connections")
 	}
 	return fail(failure.Internal)

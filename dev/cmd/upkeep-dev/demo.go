@@ -145,8 +145,9 @@ func writeConfig(data, target, dsn, passwordEnv string) (string, error) {
 	return path, nil
 }
 
-// drill runs DrillRecovery and shows it. The error is nil only for a PASS.
-func (d *demo) drill(ctx context.Context, server *devserver.Server) error {
+// drill runs DrillRecovery and shows it. The error is nil only for a PASS. Once means that nobody is
+// there whom a run could wait for.
+func (d *demo) drill(ctx context.Context, server *devserver.Server, once bool) error {
 	c, err := client.DialContext(ctx, server.ClientOptions())
 	if err != nil {
 		return fmt.Errorf("reach Temporal: %w", err)
@@ -160,9 +161,20 @@ func (d *demo) drill(ctx context.Context, server *devserver.Server) error {
 	if server.UIURL != "" {
 		say("Web UI: %s/namespaces/default/workflows/%s", server.UIURL, id)
 	}
-	doc, err := starter.Follow(ctx, s, id, os.Stderr)
+	follow := starter.Follow
+	if once {
+		follow = starter.FollowUnattended
+	}
+	doc, err := follow(ctx, s, id, os.Stderr)
 	if err != nil {
 		return err
+	}
+	if doc.WaitingFor != "" { // Follow has said why
+		say(`The run waits for a person, and is kept. Start this again without ONCE=1 and --once, mend what it waits for, and go on in another terminal:
+
+    TEMPORAL_ADDRESS=%s UPKEEP_CONFIG=%s bin/upkeep resume %s --wait
+`, server.Address, d.config, id)
+		return starter.Exit{Code: starter.ExitPartially}
 	}
 	starter.Print(os.Stdout, doc)
 	if code := starter.ExitCode(doc); code != starter.ExitSucceeded {

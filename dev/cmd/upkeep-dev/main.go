@@ -71,7 +71,7 @@ database instead, and writes nothing to its server.`,
 	f.IntVar(&o.port, "port", 7233, "Temporal's port")
 	f.IntVar(&o.uiPort, "ui-port", 8233, "the Web UI's port; 0: no Web UI")
 	f.BoolVar(&o.noDemo, "no-demo", false, "no demonstration: server, Web UI and worker for your own work (needs --config, or an upkeep.yaml)")
-	f.BoolVar(&o.once, "once", os.Getenv("ONCE") == "1", "end after the demonstration; exit code 0 only if the drill is PASS (also: ONCE=1)")
+	f.BoolVar(&o.once, "once", os.Getenv("ONCE") == "1", "end after the demonstration; exit code 0 only if the drill is PASS, 3 if it waits for a person (also: ONCE=1)")
 	f.IntVar(&o.traces, "sample-traces", sample.Default.Traces, "the size of the sample; ten thousand traces are about 35 MB")
 	return cmd
 }
@@ -132,7 +132,7 @@ func run(ctx context.Context, o options) (err error) {
 		say("start something, in another terminal:\n\n    TEMPORAL_ADDRESS=%s bin/upkeep run DrillRecovery --wait%s\n", server.Address, configFlag(o.config))
 		return wait(ctx, w)
 	}
-	ended := d.drill(ctx, server)
+	ended := d.drill(ctx, server, o.once)
 	if o.once || ctx.Err() != nil {
 		return ended
 	}
