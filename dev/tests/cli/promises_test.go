@@ -94,7 +94,7 @@ func TestPromises(t *testing.T) {
 	t.Run("input from a file, with fields over it", func(t *testing.T) {
 		input := filepath.Join(s.Dir, "input.json")
 		require.NoError(t, os.WriteFile(input, []byte(`{"target": "nowhere", "grade": "restored", "dryRun": true}`), 0o600))
-		got := s.call(t, "run", "VerifyBackup", "--input", input, "--set", "grade=stored", "--set", "dryRun=false", "--target", "shop", "--wait", "-o", "json")
+		got := s.call(t, "run", "VerifyBackup", "--input", input, "--set", "grade=stored", "--set", "dryRun=false", "--set", "target=shop", "--wait", "-o", "json")
 		require.Zero(t, got.Code, got.Err)
 		doc := document(t, got)
 		require.False(t, doc.DryRun)
