@@ -148,8 +148,8 @@ func (a *Activities) PrepareScratch(ctx context.Context, in Copy) (Place, error)
 		place := Place{Kind: PlacePrivate, Queue: a.Scratch.Queue, Scratch: in.Database + "-" + in.Owner}
 		in.Place = place
 		server, err := a.Scratch.ensure(ctx, in, m)
-		if err == nil && !server.Isolated() {
-			place.Remark = "the scratch server runs as the worker's own OS user, because the worker is not root"
+		if err == nil {
+			place.Remark = server.Remark()
 		}
 		return place, err
 	})

@@ -8,6 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/pgserver"
@@ -24,8 +28,15 @@ import (
 // childDir makes the test binary start a server in the folder, say its pid and wait to be killed.
 const childDir = "PGSERVER_TEST_CHILD"
 
+// childConfined makes that child lose the right to make namespaces first.
+const childConfined = "PGSERVER_TEST_CONFINED"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
+		if os.Getenv(childConfined) != "" {
+			fmt.Fprintln(os.Stderr, confine())
+			os.Exit(1)
+		}
 		os.Exit(child(dir))
 	}
 	os.Exit(pgservertest.Main(m))
@@ -37,12 +48,22 @@ func child(dir string) int {
 	if err == nil {
 		var s *pgserver.Server
 		if s, err = pgserver.Start(ctx, pgserver.Options{Dir: dir, Binaries: binaries}); err == nil {
-			fmt.Println(s.Pid())
+			fmt.Println(s.Pid(), s.Remark())
 			<-s.Done()
 		}
 	}
 	fmt.Fprintln(os.Stderr, err)
 	return 1
+}
+
+// confine starts this program again, as a root as containers have it. It returns only when it fails.
+func confine() error {
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0); err != nil {
+		return err
+	}
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, childConfined+"=") })
+	return syscall.Exec("/proc/self/exe", os.Args, env)
 }
 
 func deadline(t *testing.T) context.Context {
@@ -136,8 +157,14 @@ func TestAHeldFolderIsRefused(t *testing.T) {
 
 // startChild starts a server from another process and returns that process and the postmaster's pid.
 func startChild(t *testing.T, dir string) (*exec.Cmd, int) {
+	cmd, pid, _ := startChildWith(t, dir)
+	return cmd, pid
+}
+
+// startChildWith also returns the server's remark.
+func startChildWith(t *testing.T, dir string, env ...string) (*exec.Cmd, int, string) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), childDir+"="+dir)
+	cmd.Env = append(append(os.Environ(), childDir+"="+dir), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -145,10 +172,10 @@ func startChild(t *testing.T, dir string) (*exec.Cmd, int) {
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	var pid int
-	_, err = fmt.Sscan(line, &pid)
+	number, remark, _ := strings.Cut(strings.TrimSpace(line), " ")
+	pid, err := strconv.Atoi(number)
 	require.NoError(t, err)
-	return cmd, pid
+	return cmd, pid, remark
 }
 
 func TestAServerDiesWithItsProcessAndIsAdoptedOrReaped(t *testing.T) {
@@ -200,6 +227,119 @@ func segments(t *testing.T, creator int) (n int) {
 		}
 	}
 	return n
+}
+
+// A superuser's constraint can start programs that leave the server's session, group and folder.
+const (
+	plainStray  = "setsid sleep %s"
+	hidingStray = "cd / && exec env -i setsid sleep %s"
+)
+
+// leaveStray makes code in the database leave a program behind, and returns what finds it.
+func leaveStray(t *testing.T, url, program string) (running func() bool) {
+	mark := fmt.Sprintf("3000.%d", time.Now().UnixNano())
+	pgservertest.Exec(t, url, fmt.Sprintf(`CREATE TABLE said (line text); COPY said FROM PROGRAM '( `+program+` ) < /dev/null > /dev/null 2>&1 &'`, mark))
+	running = func() bool {
+		files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		require.NoError(t, err)
+		return slices.ContainsFunc(files, func(file string) bool {
+			line, _ := os.ReadFile(file) // it may have ended
+			return string(line) == "sleep\x00"+mark+"\x00"
+		})
+	}
+	require.Eventually(t, running, 20*time.Second, 20*time.Millisecond)
+	return running
+}
+
+func TestNothingThatADatabaseStartedOutlivesItsServer(t *testing.T) {
+	cases := map[string]struct {
+		port    bool // a server with a port shares the network and the processes of the machine
+		program string
+	}{"with a port": {true, plainStray}, "apart": {false, plainStray}, "apart and hiding": {false, hidingStray}}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			root := folder(t)
+			o, other := pgserver.Options{Dir: filepath.Join(root, "a")}, pgserver.Options{Dir: filepath.Join(root, "ab")}
+			if c.port {
+				o.TCPPort, other.TCPPort = freePort(t), freePort(t)
+			}
+			neighbour := start(t, other)
+			defer func() { require.NoError(t, neighbour.Remove(deadline(t))) }()
+			spared := leaveStray(t, neighbour.DSN("", "postgres"), c.program)
+
+			s := start(t, o)
+			if c.program == hidingStray && s.Remark() != "" {
+				require.NoError(t, s.Remove(deadline(t)))
+				t.Skip(s.Remark())
+			}
+			running := leaveStray(t, s.DSN("", "postgres"), c.program)
+			require.NoError(t, s.Stop(deadline(t)))
+			require.False(t, running(), "after Stop")
+
+			s = start(t, o)
+			pgservertest.Exec(t, s.DSN("", "postgres"), "DROP TABLE said")
+			running = leaveStray(t, s.DSN("", "postgres"), c.program)
+			require.NoError(t, s.Remove(deadline(t)))
+			require.False(t, running(), "after Remove")
+			require.True(t, spared(), "another server's program")
+			require.Equal(t, "1", scan(t, neighbour.DSN("", "postgres"), "SELECT '1'"))
+		})
+	}
+}
+
+func TestNothingThatADatabaseStartedOutlivesItsWorker(t *testing.T) {
+	cases := map[string]struct {
+		env     []string
+		program string
+	}{"confined": {[]string{childConfined + "=1"}, plainStray}, "apart": {nil, plainStray}, "apart and hiding": {nil, hidingStray}}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			if os.Geteuid() != 0 && name != "apart" {
+				t.Skip("only root has rights to lose or namespaces to make")
+			}
+			root := folder(t)
+			dir := filepath.Join(root, "a")
+			cmd, pid, remark := startChildWith(t, dir, c.env...)
+			if c.env != nil {
+				require.Contains(t, remark, "CAP_SYS_ADMIN")
+			} else if c.program == hidingStray && remark != "" {
+				t.Skip(remark)
+			}
+			running := leaveStray(t, "postgres:///postgres?user=postgres&host="+filepath.Join(dir, "socket"), c.program)
+			require.NoError(t, cmd.Process.Kill())
+			_ = cmd.Wait() // killed
+			require.Eventually(t, func() bool { return !alive(pid) }, 20*time.Second, 20*time.Millisecond)
+			require.NoFileExists(t, filepath.Join(dir, "data", "postmaster.pid"), "it ended by itself")
+			removed, err := pgserver.Reap(deadline(t), root, time.Hour)
+			require.NoError(t, err)
+			require.Empty(t, removed)
+			require.False(t, running(), "its programs end before its folder does")
+			require.NoError(t, pgserver.RemoveFolder(deadline(t), dir))
+		})
+	}
+}
+
+func TestCodeInADatabaseReachesNoNetwork(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	tries := func(s *pgserver.Server) string {
+		pgservertest.Exec(t, s.DSN("", "postgres"), fmt.Sprintf(`CREATE TABLE said (line text);
+			COPY said FROM PROGRAM 'bash -c "exec 3<>/dev/tcp/127.0.0.1/%d" 2>/dev/null && echo reached || echo closed'`, l.Addr().(*net.TCPAddr).Port))
+		return scan(t, s.DSN("", "postgres"), "SELECT line FROM said")
+	}
+	root := folder(t)
+	open := start(t, pgserver.Options{Dir: filepath.Join(root, "open"), TCPPort: freePort(t)})
+	defer func() { require.NoError(t, open.Remove(deadline(t))) }()
+	require.Equal(t, "reached", tries(open), "a server with a port is in the machine's network")
+	require.NotEmpty(t, open.Remark())
+
+	s := start(t, pgserver.Options{Dir: filepath.Join(root, "apart")})
+	defer func() { require.NoError(t, s.Remove(deadline(t))) }()
+	if s.Remark() != "" {
+		t.Skip(s.Remark())
+	}
+	require.Equal(t, "closed", tries(s))
 }
 
 func TestAServerThatDoesNotListenIsKilled(t *testing.T) {
@@ -269,6 +409,7 @@ func TestOtherVersionsStart(t *testing.T) {
 			s := pgservertest.Server(t, major)
 			_, url := pgservertest.Database(t, s)
 			require.True(t, strings.HasPrefix(scan(t, url, "SHOW server_version"), fmt.Sprint(major)))
+			require.Equal(t, "on", scan(t, url, "SHOW track_counts"), "up to 14 it counts over the loopback")
 		})
 	}
 }

@@ -54,7 +54,7 @@ func reapFolder(ctx context.Context, dir string, grace time.Duration) (bool, err
 		return false, err
 	}
 	defer func() { _ = lock.Close() }() // a second close, after the removal, does no harm
-	if err := endLeftover(ctx, filepath.Join(dir, "data")); err != nil {
+	if err := endLeftover(ctx, dir); err != nil {
 		return false, err
 	}
 	since, err := abandonedSince(dir)

@@ -1,7 +1,7 @@
 // Package pgserver runs private PostgreSQL servers from the machine's own binaries: for copies that
 // are restored, compared and thrown away, for the demonstration, and for tests. A server has an OS
-// user of its own when the worker is root, an empty environment, a unix socket that nobody else can
-// reach, and it dies with the process that started it. Its folder carries a lock, so a later
+// user and a network of its own when the worker is root, an empty environment, a unix socket that
+// nobody else can reach, and it dies with the process that started it. Its folder carries a lock, so a later
 // process can tell a dead one's folder from a living one's, and adopt or remove it.
 package pgserver
 
@@ -50,6 +50,7 @@ type Options struct {
 	// Account is the OS user of the server when this process is root; DefaultAccount when empty.
 	Account string
 	// TCPPort also opens this port on 127.0.0.1, with a random password of the superuser: see Password.
+	// Such a server is in this process's network.
 	TCPPort  int
 	Settings map[string]string // of postgresql.conf, over the defaults
 }
@@ -138,7 +139,7 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err := s.account.reaches(s.dir); err != nil {
 		return err
 	}
-	if err := endLeftover(ctx, s.path("data")); err != nil {
+	if err := endLeftover(ctx, s.dir); err != nil {
 		return err
 	}
 	boot, err := bootID()
@@ -202,10 +203,16 @@ func (s *Server) launch(ctx context.Context) error {
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		args = append(args, "-c", name+"="+settings[name])
 	}
-	cmd := exec.Command(filepath.Join(s.opts.Binaries.Dir, "postgres"), args...)
-	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = minimalEnv(), s.path("data"), log, log
-	cmd.SysProcAttr = s.account.attributes(syscall.SIGQUIT)
-	s.process, err = startPostmaster(cmd)
+	mark, err := markOf(s.dir)
+	if err != nil {
+		return err
+	}
+	s.process, err = startPostmaster(func() *exec.Cmd {
+		cmd := exec.Command(filepath.Join(s.opts.Binaries.Dir, "postgres"), args...)
+		cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = append(minimalEnv(), mark), s.path("data"), log, log
+		cmd.SysProcAttr = s.account.attributes(syscall.SIGQUIT)
+		return cmd
+	}, s.account.own && s.opts.TCPPort == 0)
 	return err
 }
 
@@ -316,6 +323,18 @@ func (s *Server) PasswordFile() string { return s.path("password") }
 // Isolated says whether the server runs as an OS user of its own.
 func (s *Server) Isolated() bool { return s.account.own }
 
+// Remark says what code in the server's databases can reach that it should not, and why; empty when
+// the server has an OS user and a network of its own.
+func (s *Server) Remark() string {
+	switch {
+	case !s.account.own:
+		return "the scratch server runs as the worker's own OS user and in its network, because the worker is not root"
+	case !s.process.apart:
+		return "the scratch server can reach the worker's network, because the worker may not make network and process namespaces (CAP_SYS_ADMIN)"
+	}
+	return ""
+}
+
 // Dir is the server's folder.
 func (s *Server) Dir() string { return s.dir }
 
@@ -329,7 +348,7 @@ func (s *Server) Done() <-chan struct{} { return s.process.done }
 // context ends before the server does, it is killed.
 func (s *Server) Stop(ctx context.Context) error {
 	err := s.process.end(ctx, syscall.SIGINT)
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, endStrays(s.dir), s.lock.Close())
 }
 
 // Remove ends the server and removes its folder.
@@ -337,7 +356,10 @@ func (s *Server) Remove(ctx context.Context) error {
 	if err := s.process.end(ctx, syscall.SIGQUIT); err != nil {
 		return err
 	}
-	if err := endLeftover(ctx, s.path("data")); err != nil {
+	if err := endStrays(s.dir); err != nil { // at once: nothing here has to end by itself
+		return err
+	}
+	if err := endLeftover(ctx, s.dir); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(s.sockets); err != nil {

@@ -173,7 +173,16 @@ func say(format string, args ...any) {
 	fmt.Fprintln(os.Stderr, strings.TrimRight(fmt.Sprintf(format, args...), "\n"))
 }
 
+// fileLog logs into a file that only this user can read, for it may name what is in a database.
 func fileLog(path string) (*zap.Logger, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = errors.Join(file.Chmod(0o600), file.Close()) // earlier ones were open to all
+	if err != nil {
+		return nil, err
+	}
 	c := zap.NewProductionConfig()
 	c.OutputPaths, c.ErrorOutputPaths = []string{path}, []string{path}
 	c.DisableStacktrace = true
