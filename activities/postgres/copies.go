@@ -47,7 +47,8 @@ func (a *Activities) remember(ctx context.Context, store objstore.Store, in Copy
 	case n.Realm == a.Realm && n.Copy.RunID != in.RunID: // of two runs with one id, the other has ended
 		over, err := a.Ended(ctx, n.Copy.RunID)
 		if err != nil {
-			return failure.New(failure.Internal, "could not see how run %s stands, which builds the same copy", n.Copy.RunID).Because(err)
+			return failure.New(failure.Internal, "could not see how run %s stands, which builds the same copy", n.Copy.RunID).Because(err).
+				Do("see that Temporal answers the worker, then resume the run")
 		}
 		if !over {
 			return failure.New(failure.RestoreBusy, "run %s restores the same backup under the same name", n.Copy.RunID).
