@@ -68,7 +68,7 @@ func DumpSchema(ctx context.Context, tool Tool, from Config, database, snapshot 
 	out := &bounded{limit: maxArchive}
 	var said string
 	if err := tool.Run(ctx, Invocation{Args: append(args, "--dbname="+url), Env: env, Stdout: out, Said: &said}); err != nil {
-		return nil, nil, fmt.Errorf("dump the schema: %w", err)
+		return nil, nil, classifyTool(err, "dump the schema")
 	}
 	return out.Bytes(), warnings(said), nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -85,6 +86,21 @@ func classifyLink(err error, doing string) error {
 	}
 	return failure.New(failure.ServerUnreachable, "could not %s: %s", doing, text).
 		Do("see whether the server is up and reachable from the worker")
+}
+
+// lostLink is what libpq says, in the language that Run sets, when a server is gone or not there.
+var lostLink = regexp.MustCompile(`server closed the connection unexpectedly|connection to server .* failed: [^F]|FATAL:  the database system is|no connection to the server|` +
+	`could not (receive data from|send data to) server|SSL (SYSCALL error|connection has been closed)|terminating connection due to`)
+
+// classifyTool turns the failure of a client program that lost its server into a failure of the
+// catalogue, and leaves others to who called it.
+func classifyTool(err error, doing string) error {
+	var failed *ToolError
+	if errors.As(err, &failed) && lostLink.MatchString(failed.Said) {
+		return failure.New(failure.ServerUnreachable, "could not %s", doing).Because(err).
+			Do("see whether the server is up and reachable from the worker")
+	}
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 func badURL(error) error {
