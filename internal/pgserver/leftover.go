@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,10 +24,7 @@ const serverMark = "UPKEEP_SERVER"
 // from it, and frees what it could not free itself.
 func endLeftover(ctx context.Context, dir string) error {
 	data := filepath.Join(dir, "data")
-	content, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
-	if err != nil && !errors.Is(err, os.ErrNotExist) { // code in a database may have removed it
-		return err
-	}
+	content := readOwned(filepath.Join(data, "postmaster.pid")) // nothing, where code in a database removed it
 	lines := strings.Split(string(content), "\n")
 	for _, pid := range inhabitants(data) {
 		if ownPid(pid) == strings.TrimSpace(lines[0]) {
@@ -50,6 +48,24 @@ func endLeftover(ctx context.Context, dir string) error {
 		freeSegment(lines[6])
 	}
 	return nil
+}
+
+// maxOwned bounds what is read of a file that the server's own user can write, in bytes.
+const maxOwned = 64 << 10
+
+// readOwned reads the beginning of a file in whose place code in a database may have put anything: a
+// link, a pipe that nobody writes to. What is no plain file counts as empty.
+func readOwned(path string) []byte {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = file.Close() }() // only read
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	content, _ := io.ReadAll(io.LimitReader(file, maxOwned)) // what could be read says enough
+	return content
 }
 
 // ownPid is a process's id as it knows it itself, in its own namespace: what a postmaster writes

@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/url"
@@ -162,16 +163,12 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err := s.account.makeFolder(s.sockets); err != nil {
 		return err
 	}
-	if _, err := os.Stat(s.path("data", "PG_VERSION")); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(s.path("data", "PG_VERSION")); errors.Is(err, os.ErrNotExist) {
 		if err := s.initdb(ctx); err != nil {
 			return err
 		}
 	}
-	version, err := os.ReadFile(s.path("data", "PG_VERSION"))
-	if err != nil {
-		return err
-	}
-	if major := strings.TrimSpace(string(version)); major != strconv.Itoa(s.opts.Binaries.Major) {
+	if major := strings.TrimSpace(string(readOwned(s.path("data", "PG_VERSION")))); major != strconv.Itoa(s.opts.Binaries.Major) {
 		return unavailable("the server in %s is of version %s, and the programs are of version %d", s.dir, major, s.opts.Binaries.Major).
 			Do("remove the folder, or install PostgreSQL %s", major)
 	}
@@ -282,11 +279,16 @@ func (s *Server) setPassword(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func (s *Server) logTail() string {
-	log, err := os.ReadFile(s.path("log"))
+	log, err := os.Open(s.path("log"))
 	if err != nil {
 		return err.Error()
 	}
-	return lastPart(string(log))
+	defer func() { _ = log.Close() }() // only read
+	if size, err := log.Seek(0, io.SeekEnd); err == nil {
+		_, _ = log.Seek(max(0, size-2*maxSaid), io.SeekStart) // the worst is that it is read from its end
+	}
+	text, _ := io.ReadAll(io.LimitReader(log, 2*maxSaid)) // what could be read says enough
+	return lastPart(string(text))
 }
 
 // DSN is the URL of a database over the unix socket, where every role may log in without a
@@ -319,9 +321,6 @@ func (s *Server) Password() string { return s.password }
 
 // PasswordFile holds the superuser's password, readable by this process's user only.
 func (s *Server) PasswordFile() string { return s.path("password") }
-
-// Isolated says whether the server runs as an OS user of its own.
-func (s *Server) Isolated() bool { return s.account.own }
 
 // Remark says what code in the server's databases can reach that it should not, and why; empty when
 // the server has an OS user and a network of its own.
