@@ -140,7 +140,7 @@ func Publish(ctx context.Context, o Options) error {
 	case err != nil:
 		return err
 	case d == nil:
-		return failure.New(failure.MissingDatabase, "the copy %q is gone", o.Database).Do("start the restore again")
+		return failure.New(failure.CopyLost, "the copy %q is gone: somebody dropped it", o.Database).Do("start the restore again")
 	case d.name == o.Final:
 		return nil
 	case d.name != o.Database:
