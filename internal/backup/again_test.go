@@ -62,6 +62,28 @@ func TestWhatDidNotChangeIsNotStoredAgain(t *testing.T) {
 	d.prove(t)
 }
 
+// Tables that are read in one piece have no fixed cuts: their rows say where a chunk ends.
+func TestARowLessMovesNoChunkButItsOwn(t *testing.T) {
+	server := pgservertest.Server(t, pgservertest.Default)
+	name, url := pgservertest.Database(t, server)
+	for _, table := range []string{"one", "two"} {
+		pgservertest.Exec(t, url, "CREATE TABLE "+table+` (id int PRIMARY KEY, v text);
+			INSERT INTO `+table+` SELECT g, md5('`+table+`' || g) || md5((g + 1)::text) || md5((g + 2)::text) || md5((g + 3)::text) FROM generate_series(1, 200000) g`)
+	}
+	d := newDrill(t, server, name)
+	require.NoError(t, d.take(t))
+	first := d.manifest
+	for _, table := range first.Tables {
+		require.Len(t, table.Ranges, 1)
+		require.Greater(t, len(table.Ranges[0].Chunks), 3)
+	}
+	pgservertest.Exec(t, url, "DELETE FROM one WHERE id = 5")
+	d.options.BackupID = "b2"
+	require.NoError(t, d.take(t))
+	require.LessOrEqual(t, d.manifest.Totals.ChunksStored, 2, "the first chunk and the schema")
+	d.prove(t)
+}
+
 func TestABackupIsTakenOncePerID(t *testing.T) {
 	d, url := steady(t)
 	var twins [2]*format.Manifest

@@ -31,8 +31,6 @@ const (
 	shareTimeout = 5 * time.Second
 	// minVersion is the oldest server whose backups are tested, as server_version_num.
 	minVersion = 130000
-	// tidRanges is the first version that reads a range of pages without reading the whole table.
-	tidRanges = 140000
 )
 
 var (
@@ -148,7 +146,7 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Tim
 		Session: postgres.Pins(k.database.Encoding), Elsewhere: k.elsewhere,
 	}
 	before := pool.Totals()
-	rows, err := k.plan(ctx)
+	rows, err := k.plan(ctx, o.Connections)
 	if err != nil {
 		return nil, k.blame(ctx, o, err)
 	}

@@ -2,6 +2,7 @@ package backup_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
 	"testing"
@@ -19,11 +20,11 @@ import (
 // requireRefused requires a failure of the code, and nothing to be left in the store or on the server.
 func requireRefused(t *testing.T, d *drill, url string, code failure.Code, says ...string) {
 	t.Helper()
-	_, err := backup.Plan(deadline(t), d.options)
 	if code != failure.LockHeld { // that one costs patience
+		_, err := backup.Plan(deadline(t), d.options)
 		require.True(t, failure.Is(err, code), "the plan says: %v", err)
 	}
-	err = d.take(t)
+	err := d.take(t)
 	require.True(t, failure.Is(err, code), "%v", err)
 	f, _ := failure.As(err)
 	require.NotEmpty(t, f.Remedy)
@@ -94,8 +95,11 @@ func TestALockThatIsHeldIsNamed(t *testing.T) {
 	_, err = holder.Exec(deadline(t), `LOCK TABLE "hel""d" IN ACCESS EXCLUSIVE MODE`)
 	require.NoError(t, err)
 	d := newDrill(t, server, name)
-	requireRefused(t, d, url, failure.LockHeld, `"hel""d"`)
-	_, err = holder.Exec(deadline(t), "COMMIT")
+	requireRefused(t, d, url, failure.LockHeld, fmt.Sprintf(`the session with pid %d of postgres`, holder.PgConn().PID()), `holds an exclusive lock on public."hel""d"`)
+	_, err = holder.Exec(deadline(t), "PREPARE TRANSACTION 'half''way'")
+	require.NoError(t, err)
+	requireRefused(t, d, url, failure.LockHeld, `the prepared transaction 'half''way' holds an exclusive lock on public."hel""d"`, "ROLLBACK PREPARED")
+	_, err = holder.Exec(deadline(t), "ROLLBACK PREPARED 'half''way'")
 	require.NoError(t, err)
 	require.NoError(t, d.take(t))
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sort"
 	"strings"
 	"sync/atomic"
 
@@ -23,10 +22,14 @@ import (
 )
 
 const (
-	// rangePages is how many heap pages one COPY reads: 8 MiB of heap with the usual page. The cuts
-	// are at fixed pages, so that an unchanged range gives the same bytes in the next backup.
+	// rangePages is how many heap pages one COPY reads of a table that several sessions share: 8 MiB
+	// with the usual page. The cuts are at fixed pages, so that an unchanged range gives the same bytes
+	// in the next backup.
 	rangePages = 1024
-	// chunkBytes is the plain text after which a chunk is closed, at the end of a row.
+	// minChunk and chunkBytes bound a chunk's plain text. Between them it is closed after a row whose
+	// hash says so, one in closeAfter bytes: a change of some rows moves no cut but those beside it.
+	minChunk   = 4 << 20
+	closeAfter = 2 << 20
 	chunkBytes = 8 << 20
 )
 
@@ -38,14 +41,14 @@ var (
 	mutantRepeatChunk   = fault.NewMutant("backup-repeat-chunk")
 )
 
-// job is one COPY: a range of a table, or some large objects.
+// job is one COPY: a scan of a table, or some large objects.
 type job struct {
 	statement string
-	what      string   // for errors and progress
-	chunks    *[]*slot // where the chunks go, in the order in which they were read
+	what      string // for errors and progress
 	pages     int64
 	table     *format.Table // nil for large objects
-	span      *format.Range
+	span      format.Range
+	slots     []*slot // its chunks, in the order in which they were read
 }
 
 // slot is a chunk that is being stored.
@@ -63,21 +66,43 @@ type block struct {
 type reading struct {
 	plans      []*tablePlan
 	objects    format.LargeObjects
-	jobs       []job
-	objectJobs []job
+	jobs       []*job // all of them, in the order in which they are begun
+	objectJobs []*job
 }
 
-// plan cuts what is to be read into jobs. It uses the keeper's session.
-func (k *keeper) plan(ctx context.Context) (*reading, error) {
-	r := &reading{}
-	var err error
-	if r.plans, err = k.planTables(ctx); err != nil {
+// plan cuts what is to be read into jobs for so many sessions. It uses the keeper's session.
+func (k *keeper) plan(ctx context.Context, sessions int) (*reading, error) {
+	var tables []format.Table
+	for i, r := range k.relations {
+		if r.Partitioned {
+			continue
+		}
+		if mutantSkipTable.On() && i == len(k.relations)-1 {
+			continue
+		}
+		tables = append(tables, r.Table)
+	}
+	pages, err := postgres.Pages(ctx, k.conn, k.server, tables)
+	if err != nil {
 		return nil, err
+	}
+	r := &reading{}
+	for i, t := range tables {
+		t.Pages = pages[i]
+		r.plans = append(r.plans, &tablePlan{table: t})
+	}
+	for _, s := range postgres.Scans(k.server, tables, pages, sessions, rangePages) {
+		p := r.plans[s.Table]
+		j := p.read(s.Range, k.database.Encoding)
+		if last := s.Range.First > 0 && s.Range.End < 0; last && mutantSkipLastRange.On() {
+			continue
+		}
+		r.jobs = append(r.jobs, j)
 	}
 	if r.objects, r.objectJobs, err = k.planLargeObjects(ctx); err != nil {
 		return nil, err
 	}
-	r.jobs = append(tableJobs(r.plans, k.database.Encoding), r.objectJobs...)
+	r.jobs = append(r.jobs, r.objectJobs...)
 	return r, nil
 }
 
@@ -94,7 +119,7 @@ func (k *keeper) readRows(ctx context.Context, o Options, pool *chunk.Pool, r *r
 	sortedTables(tables)
 	objects := r.objects
 	for _, j := range r.objectJobs {
-		objects.Chunks = append(objects.Chunks, collected(*j.chunks)...)
+		objects.Chunks = append(objects.Chunks, collected(j.slots)...)
 	}
 	var sum rowhash.Sum
 	for _, c := range objects.Chunks {
@@ -105,102 +130,43 @@ func (k *keeper) readRows(ctx context.Context, o Options, pool *chunk.Pool, r *r
 	return tables, objects, nil
 }
 
-// tablePlan is a table with its ranges and the slots of their chunks.
+// tablePlan is a table and what reads it, by ascending ranges of pages.
 type tablePlan struct {
-	table  format.Table
-	ranges []format.Range
-	slots  [][]*slot
+	table format.Table
+	jobs  []*job
 }
 
-// planTables cuts every table into ranges of pages. The last range has no end, so that pages the
-// heap grew since are read too (the snapshot shows no row in them, but that is for it to say).
-func (k *keeper) planTables(ctx context.Context) ([]*tablePlan, error) {
-	var plans []*tablePlan
-	var names []string
-	for i, r := range k.relations {
-		if r.Partitioned {
-			continue
-		}
-		if mutantSkipTable.On() && i == len(k.relations)-1 {
-			continue
-		}
-		plans = append(plans, &tablePlan{table: r.Table})
-		names = append(names, postgres.Quote(r.Schema, r.Name))
+// read makes the job that reads a range.
+func (p *tablePlan) read(span format.Range, encoding string) *job {
+	end := span.End
+	if end < 0 {
+		end = max(p.table.Pages, span.First)
 	}
-	rows, err := k.conn.Query(ctx, `SELECT pg_relation_size(p.name::regclass) / $2::bigint FROM unnest($1::text[]) WITH ORDINALITY AS p(name, i) ORDER BY p.i`,
-		names, k.server.BlockSize)
-	if err != nil {
-		return nil, postgres.Classify(err, "read the tables' sizes")
+	j := &job{
+		statement: postgres.CopyOut(p.table, span, encoding), what: postgres.Quote(p.table.Schema, p.table.Name),
+		pages: end - span.First, table: &p.table, span: span,
 	}
-	pages, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	if err != nil {
-		return nil, postgres.Classify(err, "read the tables' sizes")
-	}
-	for i, p := range plans {
-		p.table.Pages = pages[i]
-		p.ranges = cut(pages[i], k.server.VersionNum >= tidRanges && p.table.Where == "")
-		p.slots = make([][]*slot, len(p.ranges))
-	}
-	return plans, nil
-}
-
-// cut divides a heap of so many pages into ranges, ascending, without a gap, the last without an end.
-func cut(pages int64, ranges bool) []format.Range {
-	if !ranges {
-		return []format.Range{{First: 0, End: -1}}
-	}
-	var out []format.Range
-	for first := int64(0); first == 0 || first < pages; first += rangePages {
-		out = append(out, format.Range{First: first, End: first + rangePages})
-	}
-	out[len(out)-1].End = -1
-	return out
-}
-
-// tableJobs makes the list of COPY statements, largest tables first, so that the sessions end
-// together.
-func tableJobs(plans []*tablePlan, encoding string) []job {
-	ordered := append([]*tablePlan(nil), plans...)
-	sort.SliceStable(ordered, func(i, j int) bool { return ordered[i].table.Pages > ordered[j].table.Pages })
-	var jobs []job
-	for n, p := range ordered {
-		for i := range p.ranges {
-			r := &p.ranges[i]
-			if mutantSkipLastRange.On() && n == 0 && i == len(p.ranges)-1 {
-				continue
-			}
-			only := r
-			if r.First == 0 && r.End < 0 {
-				only = nil // the whole table: no condition
-			}
-			end := r.End
-			if end < 0 {
-				end = max(p.table.Pages, r.First)
-			}
-			jobs = append(jobs, job{
-				statement: postgres.CopyOut(p.table, only, encoding), what: postgres.Quote(p.table.Schema, p.table.Name),
-				chunks: &p.slots[i], pages: end - r.First, table: &p.table, span: r,
-			})
-		}
-	}
-	return jobs
+	p.jobs = append(p.jobs, j)
+	return j
 }
 
 func (p *tablePlan) finish() format.Table {
 	t := p.table
 	var sum rowhash.Sum
-	for i := range p.ranges {
-		if mutantRepeatChunk.On() && len(p.slots[i]) > 0 {
-			p.slots[i] = append(p.slots[i], p.slots[i][0])
+	for _, j := range p.jobs {
+		if mutantRepeatChunk.On() && len(j.slots) > 0 {
+			j.slots = append(j.slots, j.slots[0])
 		}
-		p.ranges[i].Chunks = collected(p.slots[i])
-		for _, c := range p.ranges[i].Chunks {
+		r := j.span
+		r.Chunks = collected(j.slots)
+		for _, c := range r.Chunks {
 			t.Rows += c.Rows
 			t.Bytes += c.Size
 			sum = sum.Merge(mustParse(c.RowHash))
 		}
+		t.Ranges = append(t.Ranges, r)
 	}
-	t.Ranges, t.RowHash = p.ranges, sum.Hex()
+	t.RowHash = sum.Hex()
 	return t
 }
 
@@ -223,10 +189,10 @@ func mustParse(hex string) rowhash.Sum {
 
 // runJobs reads with o.Connections sessions and stores with one worker per processor. The buffers
 // between them are few and lent out, which bounds the memory.
-func (k *keeper) runJobs(ctx context.Context, o Options, pool *chunk.Pool, jobs []job, m *meter) error {
+func (k *keeper) runJobs(ctx context.Context, o Options, pool *chunk.Pool, jobs []*job, m *meter) error {
 	readers := max(1, min(o.Connections, len(jobs)))
 	storers := max(1, runtime.GOMAXPROCS(0))
-	queue := make(chan job)
+	queue := make(chan *job)
 	blocks := make(chan block)
 	free := make(chan []byte, readers+2*storers)
 	for range cap(free) {
@@ -286,7 +252,7 @@ func store(ctx context.Context, pool *chunk.Pool, b block) (format.Chunk, error)
 }
 
 // read runs one session's share of the jobs.
-func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan job) error {
+func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan *job) error {
 	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID), postgres.WithBulkReads())
 	if err != nil {
 		return err
@@ -366,14 +332,18 @@ type pipe struct {
 	free   chan []byte
 	meter  *meter
 
-	job  job
-	text []byte
-	rows int64
-	hash rowhash.Sum
-	err  error
+	job   *job
+	text  []byte
+	rows  int64
+	hash  rowhash.Sum
+	came  int64 // bytes of the job's text
+	shown int64 // pages of the job that the meter knows of
+	err   error
 }
 
-func (p *pipe) begin(j job) { p.job, p.rows, p.hash, p.err = j, 0, rowhash.Sum{}, nil }
+func (p *pipe) begin(j *job) {
+	p.job, p.rows, p.hash, p.came, p.shown, p.err = j, 0, rowhash.Sum{}, 0, 0, nil
+}
 
 // Write takes whole rows: the server sends each row in a message of its own.
 func (p *pipe) Write(data []byte) (int, error) {
@@ -396,7 +366,7 @@ func (p *pipe) take(data []byte) error {
 		b.rows, b.hash = hashRows(data)
 		c, err := store(p.ctx, p.pool, b)
 		s.chunk = c
-		p.meter.read(len(data))
+		p.came += int64(len(data))
 		return err
 	}
 	if p.text == nil {
@@ -410,16 +380,16 @@ func (p *pipe) take(data []byte) error {
 		}
 	}
 	p.text = append(p.text, data...)
+	p.came += int64(len(data))
+	rows, hash := int64(1), rowhash.Sum{}
 	if bytes.IndexByte(data, '\n') == len(data)-1 {
-		p.hash.Add(data[:len(data)-1])
-		p.rows++
+		hash = rowhash.Of(data[:len(data)-1])
 	} else {
-		rows, hash := hashRows(data)
-		p.rows += rows
-		p.hash = p.hash.Merge(hash)
+		rows, hash = hashRows(data)
 	}
-	p.meter.read(len(data))
-	if len(p.text) >= chunkBytes {
+	p.rows += rows
+	p.hash = p.hash.Merge(hash)
+	if len(p.text) >= chunkBytes || len(p.text) >= minChunk && hash.Low()%closeAfter < uint64(len(data)) {
 		return p.flush()
 	}
 	return nil
@@ -437,7 +407,7 @@ func hashRows(data []byte) (rows int64, hash rowhash.Sum) {
 
 func (p *pipe) slot() *slot {
 	s := &slot{}
-	*p.job.chunks = append(*p.job.chunks, s)
+	p.job.slots = append(p.job.slots, s)
 	return s
 }
 
@@ -453,17 +423,27 @@ func (p *pipe) flush() error {
 		return p.ctx.Err()
 	}
 	p.text, p.rows, p.hash = nil, 0, rowhash.Sum{}
+	p.show(min(p.job.pages, p.came/p.meter.block)) // text takes about as much as the heap does
 	return nil
 }
 
 // end closes the job's last chunk.
 func (p *pipe) end() error {
-	p.meter.pages(p.job.pages, p.job.what)
-	return p.flush()
+	if err := p.flush(); err != nil {
+		return err
+	}
+	p.show(p.job.pages)
+	return nil
+}
+
+// show tells the meter that so many of the job's pages are read.
+func (p *pipe) show(pages int64) {
+	p.meter.pages(pages-p.shown, p.job.what)
+	p.shown = pages
 }
 
 // planLargeObjects lists the large objects and makes the COPY statements that read them in pieces.
-func (k *keeper) planLargeObjects(ctx context.Context) (format.LargeObjects, []job, error) {
+func (k *keeper) planLargeObjects(ctx context.Context) (format.LargeObjects, []*job, error) {
 	const objectsAtOnce = 500
 	rows, err := k.conn.Query(ctx, "SELECT oid FROM pg_largeobject_metadata ORDER BY oid")
 	if err != nil {
@@ -477,17 +457,17 @@ func (k *keeper) planLargeObjects(ctx context.Context) (format.LargeObjects, []j
 		oids = oids[1:]
 	}
 	objects := format.LargeObjects{Count: int64(len(oids)), Chunks: []format.Chunk{}}
-	var jobs []job
+	var jobs []*job
 	for start := 0; start < len(oids); start += objectsAtOnce {
 		batch := oids[start:min(start+objectsAtOnce, len(oids))]
-		jobs = append(jobs, job{statement: postgres.CopyLargeObjects(batch, k.database.Encoding), what: "large objects", chunks: new([]*slot)})
+		jobs = append(jobs, &job{statement: postgres.CopyLargeObjects(batch, k.database.Encoding), what: "large objects"})
 	}
 	return objects, jobs, nil
 }
 
 // rowTooLong names the table and key of a row whose text does not fit into one message; another
 // error is classified as it is.
-func (k *keeper) rowTooLong(ctx context.Context, j job, err error) error {
+func (k *keeper) rowTooLong(ctx context.Context, j *job, err error) error {
 	state := postgres.State(err)
 	if j.table == nil || (state != "54000" && state != "53200" && state != "XX000") {
 		return postgres.Classify(err, "read "+j.what)
@@ -503,7 +483,7 @@ func (k *keeper) rowTooLong(ctx context.Context, j job, err error) error {
 
 // longest finds the row of the range that is the longest as stored and says its key, which is its
 // place where the table has no primary key of plain numbers: a key that is text may be a secret.
-func (k *keeper) longest(ctx context.Context, t format.Table, r *format.Range) string {
+func (k *keeper) longest(ctx context.Context, t format.Table, r format.Range) string {
 	conn, err := pgx.ConnectConfig(ctx, k.conn.Config())
 	if err != nil {
 		return ""
@@ -527,7 +507,7 @@ func (k *keeper) longest(ctx context.Context, t format.Table, r *format.Range) s
 		parts = append(parts, postgres.Literal(", "+c+" = ")+" || "+postgres.Quote(c)+"::text")
 	}
 	query := "SELECT " + strings.Join(parts, " || ") + " FROM ONLY " + quoted
-	if r != nil {
+	if !postgres.Whole(r) {
 		query += fmt.Sprintf(" WHERE ctid >= '(%d,0)'", r.First)
 		if r.End >= 0 {
 			query += fmt.Sprintf(" AND ctid < '(%d,0)'", r.End)
@@ -546,7 +526,6 @@ type meter struct {
 	block int64
 	total atomic.Int64 // pages
 	done  atomic.Int64 // pages
-	bytes atomic.Int64 // of COPY text
 }
 
 func newMeter(ctx context.Context, k *keeper, plans []*tablePlan) *meter {
@@ -556,8 +535,6 @@ func newMeter(ctx context.Context, k *keeper, plans []*tablePlan) *meter {
 	}
 	return m
 }
-
-func (m *meter) read(n int) { m.bytes.Add(int64(n)) }
 
 func (m *meter) pages(n int64, what string) {
 	progress.Report(m.ctx, progress.Progress{

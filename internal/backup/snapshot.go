@@ -65,7 +65,8 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 	if k.pgRestore, err = postgres.FindTool(ctx, "pg_restore", k.pgDump.Major); err != nil {
 		return nil, err
 	}
-	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+	// What counts beside the readers takes no more of the server than one session.
+	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL max_parallel_workers_per_gather = 0"); err != nil {
 		return nil, postgres.Classify(err, "begin the snapshot")
 	}
 	if err = conn.QueryRow(ctx, "SELECT pg_export_snapshot(), now()").Scan(&k.id, &k.at); err != nil {
@@ -82,7 +83,7 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 	if err = refuseSchema(ctx, conn); err != nil {
 		return nil, err
 	}
-	if err = k.lock(ctx); err != nil {
+	if err = k.lock(ctx, o); err != nil {
 		return nil, err
 	}
 	if k.database, err = postgres.ReadDatabase(ctx, conn, k.server.VersionNum); err != nil {
@@ -158,7 +159,7 @@ func listed(names []string) string {
 // locksAtOnce bounds the length of one LOCK statement.
 const locksAtOnce = 100
 
-func (k *keeper) lock(ctx context.Context) error {
+func (k *keeper) lock(ctx context.Context, o Options) error {
 	if _, err := k.conn.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", lockTimeout.Milliseconds())); err != nil {
 		return postgres.Classify(err, "set the lock timeout")
 	}
@@ -176,6 +177,11 @@ func (k *keeper) lock(ctx context.Context) error {
 			switch postgres.State(err) {
 			case "42P01", "3F000", "42809": // gone, or another kind of thing by now
 				return failure.New(failure.ConcurrentDDL, "a table was dropped or replaced right after the snapshot")
+			case "55P03":
+				if holders := o.holders(ctx, batch); len(holders) > 0 {
+					return failure.New(failure.LockHeld, "a lock was waited for %s in vain: %s", lockTimeout, listed(holders)).
+						Do("wait for who holds it or end it (pg_terminate_backend, ROLLBACK PREPARED), then resume the run")
+				}
 			}
 			return postgres.Classify(err, "lock "+listed(names)+" against changes of definition")
 		}
@@ -202,6 +208,38 @@ func (k *keeper) lock(ctx context.Context) error {
 		return failure.New(failure.ConcurrentDDL, "%s was truncated, rewritten or replaced between the snapshot and the lock", listed(moved))
 	}
 	return nil
+}
+
+// holders says who holds, or stands first in the queue for, a lock that keeps readers out of the
+// tables; nothing if nobody does any more, or it cannot be asked.
+func (o Options) holders(ctx context.Context, tables []postgres.Relation) []string {
+	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID)) // the keeper's transaction is broken
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	oids := make([]uint32, len(tables))
+	for i, r := range tables {
+		oids[i] = r.Oid
+	}
+	rows, err := conn.Query(ctx, `
+		SELECT CASE WHEN x.gid IS NOT NULL THEN 'the prepared transaction ' || quote_literal(x.gid)
+		            ELSE 'the session with pid ' || l.pid || coalesce(' of ' || quote_ident(a.usename), '') || coalesce(' (' || nullif(a.application_name, '') || ')', '') END
+		       || CASE WHEN l.granted THEN ' holds ' ELSE ' waits for ' END || 'an exclusive lock on ' || l.relation::regclass::text
+		FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		LEFT JOIN pg_locks own ON l.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid' AND own.virtualtransaction = l.virtualtransaction
+		LEFT JOIN pg_prepared_xacts x ON x.transaction = own.transactionid
+		WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.relation = ANY($1)
+		  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		ORDER BY l.granted DESC, l.pid`, oids)
+	if err != nil {
+		return nil
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil
+	}
+	return found
 }
 
 // readElsewhere names what looks like data and is not this database's own.

@@ -10,9 +10,10 @@ import (
 	"github.com/upkeep-run/upkeep/internal/postgres"
 )
 
-// Generated sums up a table's rows with their stored generated columns, which no COPY reads and a
-// restore computes anew: the order-free sum of 64 bits of the MD5 of each row's text, as a decimal.
-// It is empty for a table without such columns.
+// Generated sums up a table's stored generated columns, which no COPY reads and a restore computes
+// anew, each row's with its primary key: the order-free sum of the 64-bit hash of their text, as a
+// decimal. It is empty for a table without such columns. The server's hash of a text has been the same
+// in every version that is supported.
 func Generated(ctx context.Context, conn *pgx.Conn, table format.Name) (string, error) {
 	quoted := postgres.Quote(table.Schema, table.Name)
 	doing := fmt.Sprintf("sum up the generated columns of table %s", quoted)
@@ -20,11 +21,12 @@ func Generated(ctx context.Context, conn *pgx.Conn, table format.Name) (string, 
 	// By name: the order of columns can change when inheritance is made anew.
 	err := conn.QueryRow(ctx, `
 		SELECT coalesce(CASE WHEN bool_or(attgenerated = 's') THEN string_agg(quote_ident(attname), ', ' ORDER BY attname) END, '')
-		FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated IN ('', 's')`, quoted).Scan(&columns)
+		FROM pg_attribute a WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped
+		  AND (attgenerated = 's' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary AND a.attnum = ANY (i.indkey)))`, quoted).Scan(&columns)
 	if err != nil || columns == "" {
 		return "", postgres.Classify(err, doing)
 	}
 	var sum string
-	err = conn.QueryRow(ctx, "SELECT coalesce(sum(('x' || left(md5(ROW("+columns+")::text), 16))::bit(64)::bigint::numeric), 0)::text FROM ONLY "+quoted).Scan(&sum)
+	err = conn.QueryRow(ctx, `SELECT coalesce(sum(hashtextextended(ROW(`+columns+`)::text COLLATE "C", 0)), 0)::text FROM ONLY `+quoted).Scan(&sum)
 	return sum, postgres.Classify(err, doing)
 }

@@ -191,12 +191,11 @@ func Columns(names []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// CopyOut is the statement that reads a table's own rows in heap order: those of the range where one
-// is given (first page, page after the last or -1), else all. Columns that the table computes
-// itself are not read.
-func CopyOut(t format.Table, r *format.Range, encoding string) string {
+// CopyOut is the statement that reads a table's own rows of the range, in heap order. Columns that the
+// table computes itself are not read.
+func CopyOut(t format.Table, r format.Range, encoding string) string {
 	var where []string
-	if r != nil {
+	if !Whole(r) {
 		where = append(where, fmt.Sprintf("ctid >= '(%d,0)'", r.First))
 		if r.End >= 0 {
 			where = append(where, fmt.Sprintf("ctid < '(%d,0)'", r.End))

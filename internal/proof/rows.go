@@ -103,11 +103,6 @@ func (c *checker) readCopy(ctx context.Context) (map[format.Name]*content, findi
 		done int64
 		have = make(map[format.Name]*content)
 	)
-	type part struct {
-		table format.Table
-		span  *format.Range
-		first bool
-	}
 	present, err := census.Tables(ctx, c.conn)
 	if err != nil {
 		return nil, f, err
@@ -116,7 +111,7 @@ func (c *checker) readCopy(ctx context.Context) (map[format.Name]*content, findi
 	for _, n := range present {
 		exists[n] = true
 	}
-	var parts []part
+	var tables []format.Table
 	for _, t := range c.Manifest.Tables {
 		name := format.Name{Schema: t.Schema, Name: t.Name}
 		if !exists[name] {
@@ -124,24 +119,23 @@ func (c *checker) readCopy(ctx context.Context) (map[format.Name]*content, findi
 			continue
 		}
 		delete(exists, name)
-		spans, err := c.spans(ctx, t)
-		if err != nil {
-			return nil, f, err
-		}
-		for i, s := range spans {
-			parts = append(parts, part{t, s, i == 0})
-		}
+		tables = append(tables, t)
 	}
 	for name := range exists {
 		f.add("table %s is not in the backup", postgres.Quote(name.Schema, name.Name))
 	}
-	queue := make(chan part)
+	pages, err := postgres.Pages(ctx, c.conn, c.server, tables)
+	if err != nil {
+		return nil, f, err
+	}
+	scans := postgres.Scans(c.server, tables, pages, c.Connections, comparePages)
+	queue := make(chan postgres.Scan)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(queue)
-		for _, p := range parts {
+		for _, s := range scans {
 			select {
-			case queue <- p:
+			case queue <- s:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -155,19 +149,20 @@ func (c *checker) readCopy(ctx context.Context) (map[format.Name]*content, findi
 				return err
 			}
 			defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-			for p := range queue {
-				got, err := readPart(ctx, conn, p.table, p.span, c.Manifest.Database.Encoding, p.first)
+			for s := range queue {
+				table := tables[s.Table]
+				got, err := readPart(ctx, conn, table, s.Range, c.Manifest.Database.Encoding)
 				if err != nil {
 					return err
 				}
 				mu.Lock()
-				u := unit(p.table)
+				u := unit(table)
 				if have[u] == nil {
 					have[u] = &content{}
 				}
 				have[u].add(got)
 				done++
-				progress.Report(ctx, progress.Progress{Phase: "comparing rows", Done: done, Total: int64(len(parts)), Unit: "ranges", Note: p.table.Schema + "." + p.table.Name})
+				progress.Report(ctx, progress.Progress{Phase: "comparing rows", Done: done, Total: int64(len(scans)), Unit: "ranges", Note: table.Schema + "." + table.Name})
 				mu.Unlock()
 			}
 			return nil
@@ -239,30 +234,10 @@ func addTo(sums map[format.Name]*big.Int, u format.Name, decimal string) error {
 	return nil
 }
 
-// comparePages is how many pages of the copy one session reads at once.
+// comparePages is how many pages of a table that sessions share one of them reads at once.
 const comparePages = 4096
 
-func (c *checker) spans(ctx context.Context, t format.Table) ([]*format.Range, error) {
-	if c.server.VersionNum < 140000 || t.Where != "" {
-		return []*format.Range{nil}, nil
-	}
-	var pages int64
-	err := c.conn.QueryRow(ctx, "SELECT pg_relation_size($1::text::regclass) / $2::bigint", postgres.Quote(t.Schema, t.Name), c.server.BlockSize).Scan(&pages)
-	if err != nil {
-		return nil, postgres.Classify(err, "read the size of table "+postgres.Quote(t.Schema, t.Name))
-	}
-	if pages <= comparePages {
-		return []*format.Range{nil}, nil
-	}
-	var out []*format.Range
-	for first := int64(0); first < pages; first += comparePages {
-		out = append(out, &format.Range{First: first, End: first + comparePages})
-	}
-	out[len(out)-1].End = -1
-	return out, nil
-}
-
-func readPart(ctx context.Context, conn *pgx.Conn, t format.Table, span *format.Range, encoding string, countNulls bool) (content, error) {
+func readPart(ctx context.Context, conn *pgx.Conn, t format.Table, span format.Range, encoding string) (content, error) {
 	var hashed rowhash.Counter
 	doing := "read table " + postgres.Quote(t.Schema, t.Name) + " of the copy"
 	if _, err := conn.PgConn().CopyTo(ctx, &hashed, postgres.CopyOut(t, span, encoding)); err != nil {
@@ -272,7 +247,7 @@ func readPart(ctx context.Context, conn *pgx.Conn, t format.Table, span *format.
 		return content{}, fmt.Errorf("%s: %w", doing, err)
 	}
 	out := content{rows: hashed.Rows(), hash: hashed.Sum()}
-	if countNulls {
+	if span.First == 0 {
 		n, err := census.Count(ctx, conn, format.Name{Schema: t.Schema, Name: t.Name}, t.Columns, t.Where)
 		if err != nil {
 			return content{}, err

@@ -18,11 +18,17 @@ import (
 // Sum is the hash of a set of rows. The zero value is the hash of no rows.
 type Sum struct{ hi, lo uint64 }
 
-// Add adds a row: its COPY text without the newline.
-func (s *Sum) Add(row []byte) {
+// Of is the hash of one row: its COPY text without the newline.
+func Of(row []byte) Sum {
 	h := xxh3.Hash128(row)
-	*s = s.Merge(Sum{h.Hi, h.Lo})
+	return Sum{h.Hi, h.Lo}
 }
+
+// Add adds a row: its COPY text without the newline.
+func (s *Sum) Add(row []byte) { *s = s.Merge(Of(row)) }
+
+// Low is the lower half: of one row's hash, 64 bits that depend on nothing but its text.
+func (s Sum) Low() uint64 { return s.lo }
 
 // Merge is the hash of both sets together.
 func (s Sum) Merge(other Sum) Sum {

@@ -1,0 +1,52 @@
+package postgres_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+)
+
+func TestScans(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		version  int
+		where    string // of all tables
+		pages    []int64
+		sessions int
+		want     []string // table: range
+	}{
+		{name: "nothing", sessions: 2},
+		{name: "empty tables are read too", pages: []int64{0, 0}, sessions: 2, want: []string{"0: 0 to -1", "1: 0 to -1"}},
+		{name: "fair shares, the largest first", pages: []int64{40, 440, 480, 40}, sessions: 2,
+			want: []string{"2: 0 to -1", "1: 0 to -1", "0: 0 to -1", "3: 0 to -1"}},
+		{name: "more than a share is cut, and fills up", pages: []int64{350, 150}, sessions: 2,
+			want: []string{"1: 0 to -1", "0: 0 to 100", "0: 100 to 200", "0: 200 to 300", "0: 300 to -1"}},
+		{name: "three that two cannot share", pages: []int64{200, 200, 200}, sessions: 2,
+			want: []string{"0: 0 to -1", "1: 0 to -1", "2: 0 to 100", "2: 100 to -1"}},
+		{name: "one session has no need of ranges", pages: []int64{500, 500}, sessions: 1, want: []string{"0: 0 to -1", "1: 0 to -1"}},
+		{name: "no sessions are one", pages: []int64{500}, want: []string{"0: 0 to -1"}},
+		{name: "a whole number of ranges", pages: []int64{200}, sessions: 2, want: []string{"0: 0 to 100", "0: 100 to -1"}},
+		{name: "an old server knows no ranges", version: 130022, pages: []int64{350}, sessions: 2, want: []string{"0: 0 to -1"}},
+		{name: "nor has an extension's part of a table", where: "WHERE a > 1", pages: []int64{350}, sessions: 2, want: []string{"0: 0 to -1"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := format.Server{VersionNum: 150000}
+			if c.version > 0 {
+				server.VersionNum = c.version
+			}
+			tables := make([]format.Table, len(c.pages))
+			for i := range tables {
+				tables[i].Where = c.where
+			}
+			var have []string
+			for _, s := range postgres.Scans(server, tables, c.pages, c.sessions, 100) {
+				have = append(have, fmt.Sprintf("%d: %d to %d", s.Table, s.Range.First, s.Range.End))
+			}
+			require.Equal(t, c.want, have)
+		})
+	}
+}
