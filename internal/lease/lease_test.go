@@ -21,8 +21,10 @@ func ask(t *testing.T, b *lease.Book, holder string, priority int, claims ...lea
 	return granted
 }
 
-func share(resource string) lease.Claim   { return lease.Claim{Resource: resource, Mode: lease.Shared} }
-func exclude(resource string) lease.Claim { return lease.Claim{Resource: resource, Mode: lease.Exclusive} }
+func share(resource string) lease.Claim { return lease.Claim{Resource: resource, Mode: lease.Shared} }
+func exclude(resource string) lease.Claim {
+	return lease.Claim{Resource: resource, Mode: lease.Exclusive}
+}
 
 func holders(leases []lease.Lease) (names []string) {
 	for _, l := range leases {
