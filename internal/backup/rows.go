@@ -82,16 +82,16 @@ func (k *keeper) plan(ctx context.Context, sessions int) (*reading, error) {
 		}
 		tables = append(tables, r.Table)
 	}
-	pages, err := postgres.Pages(ctx, k.conn, k.server, tables)
+	sizes, err := postgres.Sizes(ctx, k.conn, k.server, tables)
 	if err != nil {
 		return nil, err
 	}
 	r := &reading{}
 	for i, t := range tables {
-		t.Pages = pages[i]
+		t.Pages = sizes[i].Heap
 		r.plans = append(r.plans, &tablePlan{table: t})
 	}
-	for _, s := range postgres.Scans(k.server, tables, pages, sessions, rangePages) {
+	for _, s := range postgres.Scans(k.server, tables, sizes, sessions, rangePages) {
 		p := r.plans[s.Table]
 		j := p.read(s.Range, k.database.Encoding)
 		if last := s.Range.First > 0 && s.Range.End < 0; last && mutantSkipLastRange.On() {

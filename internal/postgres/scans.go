@@ -14,19 +14,26 @@ import (
 // server_version_num.
 const tidRanges = 140000
 
-// Pages reads the sizes of the tables' heaps, in pages.
-func Pages(ctx context.Context, conn *pgx.Conn, server format.Server, tables []format.Table) ([]int64, error) {
+// Size is what a table takes on disk, in pages.
+type Size struct {
+	Heap int64 // of the table's own file, which ranges are of
+	All  int64 // with the values that are stored out of line: what reading it costs
+}
+
+// Sizes reads the sizes of tables.
+func Sizes(ctx context.Context, conn *pgx.Conn, server format.Server, tables []format.Table) ([]Size, error) {
 	names := make([]string, len(tables))
 	for i, t := range tables {
 		names[i] = Quote(t.Schema, t.Name)
 	}
-	rows, err := conn.Query(ctx, `SELECT pg_relation_size(p.name::regclass) / $2::bigint FROM unnest($1::text[]) WITH ORDINALITY AS p(name, i) ORDER BY p.i`,
-		names, server.BlockSize)
+	rows, err := conn.Query(ctx, `
+		SELECT pg_relation_size(p.name::regclass) / $2::bigint, pg_table_size(p.name::regclass) / $2::bigint
+		FROM unnest($1::text[]) WITH ORDINALITY AS p(name, i) ORDER BY p.i`, names, server.BlockSize)
 	if err != nil {
 		return nil, Classify(err, "read the tables' sizes")
 	}
-	pages, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-	return pages, Classify(err, "read the tables' sizes")
+	sizes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Size])
+	return sizes, Classify(err, "read the tables' sizes")
 }
 
 // Scan is a table, or a range of its pages, that one COPY reads.
@@ -35,30 +42,30 @@ type Scan struct {
 	Range format.Range
 }
 
-// Scans shares tables of so many pages out between sessions that take the scans in turns. A table that
+// Scans shares tables of such sizes out between sessions that take the scans in turns. A table that
 // fits into one session's fair share is read whole. That costs the server a third less, because for a
-// range of pages it does not keep to a few buffers. Others are cut into ranges of at most size pages,
-// ascending, without a gap, the last without an end, so that pages that the heap grows by are read
-// too. What is large comes first and the ranges last, so that the sessions end together.
-func Scans(server format.Server, tables []format.Table, pages []int64, sessions int, size int64) []Scan {
+// range of pages it does not keep to a few buffers. Others are cut into ranges of at most atOnce
+// pages, ascending, without a gap, the last without an end, so that pages that the heap grows by are
+// read too. What is large comes first and the ranges last, so that the sessions end together.
+func Scans(server format.Server, tables []format.Table, sizes []Size, sessions int, atOnce int64) []Scan {
 	order := make([]int, len(tables))
 	var total int64
-	for i, n := range pages {
+	for i, size := range sizes {
 		order[i] = i
-		total += n
+		total += size.All
 	}
-	sort.SliceStable(order, func(a, b int) bool { return pages[order[a]] > pages[order[b]] })
+	sort.SliceStable(order, func(a, b int) bool { return sizes[order[a]].All > sizes[order[b]].All })
 	loads := make([]int64, max(1, sessions))
 	var whole, ranges []Scan
 	for _, i := range order {
-		least := slices.Index(loads, slices.Min(loads))
-		if server.VersionNum < tidRanges || tables[i].Where != "" || pages[i] <= size || loads[least]+pages[i] <= total/int64(len(loads)) {
-			loads[least] += pages[i]
+		size, least := sizes[i], slices.Index(loads, slices.Min(loads))
+		if server.VersionNum < tidRanges || tables[i].Where != "" || size.Heap <= atOnce || loads[least]+size.All <= total/int64(len(loads)) {
+			loads[least] += size.All
 			whole = append(whole, Scan{i, format.Range{First: 0, End: -1}})
 			continue
 		}
-		for first := int64(0); first < pages[i]; first += size {
-			ranges = append(ranges, Scan{i, format.Range{First: first, End: first + size}})
+		for first := int64(0); first < size.Heap; first += atOnce {
+			ranges = append(ranges, Scan{i, format.Range{First: first, End: first + atOnce}})
 		}
 		ranges[len(ranges)-1].Range.End = -1
 	}

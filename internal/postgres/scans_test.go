@@ -16,6 +16,7 @@ func TestScans(t *testing.T) {
 		version  int
 		where    string // of all tables
 		pages    []int64
+		toast    []int64 // pages; none where it is left out
 		sessions int
 		want     []string // table: range
 	}{
@@ -27,6 +28,8 @@ func TestScans(t *testing.T) {
 			want: []string{"1: 0 to -1", "0: 0 to 100", "0: 100 to 200", "0: 200 to 300", "0: 300 to -1"}},
 		{name: "three that two cannot share", pages: []int64{200, 200, 200}, sessions: 2,
 			want: []string{"0: 0 to -1", "1: 0 to -1", "2: 0 to 100", "2: 100 to -1"}},
+		{name: "what is stored out of line counts", pages: []int64{300, 300, 300}, toast: []int64{0, 900, 0}, sessions: 2,
+			want: []string{"0: 0 to -1", "2: 0 to -1", "1: 0 to 100", "1: 100 to 200", "1: 200 to -1"}},
 		{name: "one session has no need of ranges", pages: []int64{500, 500}, sessions: 1, want: []string{"0: 0 to -1", "1: 0 to -1"}},
 		{name: "no sessions are one", pages: []int64{500}, want: []string{"0: 0 to -1"}},
 		{name: "a whole number of ranges", pages: []int64{200}, sessions: 2, want: []string{"0: 0 to 100", "0: 100 to -1"}},
@@ -38,12 +41,16 @@ func TestScans(t *testing.T) {
 			if c.version > 0 {
 				server.VersionNum = c.version
 			}
-			tables := make([]format.Table, len(c.pages))
+			tables, sizes := make([]format.Table, len(c.pages)), make([]postgres.Size, len(c.pages))
 			for i := range tables {
 				tables[i].Where = c.where
+				sizes[i] = postgres.Size{Heap: c.pages[i], All: c.pages[i]}
+				if c.toast != nil {
+					sizes[i].All += c.toast[i]
+				}
 			}
 			var have []string
-			for _, s := range postgres.Scans(server, tables, c.pages, c.sessions, 100) {
+			for _, s := range postgres.Scans(server, tables, sizes, c.sessions, 100) {
 				have = append(have, fmt.Sprintf("%d: %d to %d", s.Table, s.Range.First, s.Range.End))
 			}
 			require.Equal(t, c.want, have)

@@ -124,11 +124,11 @@ func (c *checker) readCopy(ctx context.Context) (map[format.Name]*content, findi
 	for name := range exists {
 		f.add("table %s is not in the backup", postgres.Quote(name.Schema, name.Name))
 	}
-	pages, err := postgres.Pages(ctx, c.conn, c.server, tables)
+	sizes, err := postgres.Sizes(ctx, c.conn, c.server, tables)
 	if err != nil {
 		return nil, f, err
 	}
-	scans := postgres.Scans(c.server, tables, pages, c.Connections, comparePages)
+	scans := postgres.Scans(c.server, tables, sizes, c.Connections, comparePages)
 	queue := make(chan postgres.Scan)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
