@@ -263,7 +263,7 @@ func (a *Activities) restoreOptions(ctx context.Context, store objstore.Store, i
 		if err != nil {
 			return o, err
 		}
-		o.Server, o.Private = postgres.Config{URL: server.DSN("", "postgres"), App: "upkeep"}, true
+		o.Server, o.Private = postgres.Config{URL: server.DSN("", "postgres"), App: "upkeep", Untrusted: true}, true
 	default:
 		return o, fmt.Errorf("the copy's place %q is unknown", in.Place.Kind)
 	}

@@ -322,13 +322,14 @@ func TestNothingThatADatabaseStartedOutlivesItsWorker(t *testing.T) {
 func TestAPipeInPlaceOfAFileHoldsNobodyUp(t *testing.T) {
 	dir := filepath.Join(folder(t), "a")
 	cmd, pid, _ := startChildWith(t, dir)
+	// The postmaster itself reads that file when it is told to end, and never comes back.
 	pgservertest.Exec(t, "postgres:///postgres?user=postgres&host="+filepath.Join(dir, "socket"),
 		`COPY (SELECT) TO PROGRAM 'for f in postmaster.pid PG_VERSION; do rm $f && mkfifo $f || exit 1; done'`)
 	require.NoError(t, cmd.Process.Kill())
 	_ = cmd.Wait() // killed
-	require.Eventually(t, func() bool { return !alive(pid) }, 20*time.Second, 20*time.Millisecond)
 	require.NoError(t, pgserver.RemoveFolder(deadline(t), dir))
 	require.NoDirExists(t, dir)
+	require.Eventually(t, func() bool { return !alive(pid) }, 20*time.Second, 20*time.Millisecond)
 }
 
 func TestCodeInADatabaseReachesNoNetwork(t *testing.T) {

@@ -241,10 +241,15 @@ func (s *Server) settings() map[string]string {
 func (s *Server) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	cfg, err := pgx.ParseConfig(s.DSN("", "postgres"))
+	if err != nil {
+		return err
+	}
+	cfg.Password = "" // no password of this process's environment is for this server
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		conn, err := pgx.Connect(ctx, s.DSN("", "postgres"))
+		conn, err := pgx.ConnectConfig(ctx, cfg)
 		if err == nil {
 			defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 			return s.setPassword(ctx, conn)

@@ -33,6 +33,9 @@ type Config struct {
 	Password func(ctx context.Context) (string, error)
 	// App is the sessions' application_name.
 	App string
+	// Untrusted says that code of somebody else may answer in the server's place. Nothing of the
+	// worker's own environment is shown to it: no password, no .pgpass.
+	Untrusted bool
 }
 
 // Option changes one session.
@@ -79,6 +82,9 @@ func (c Config) parse(ctx context.Context, options []Option) (*pgx.ConnConfig, e
 			return nil, err
 		}
 		cfg.Password = password
+	}
+	if c.Untrusted {
+		cfg.Password = ""
 	}
 	cfg.ConnectTimeout = connectTimeout
 	cfg.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).DialContext

@@ -159,12 +159,15 @@ func (c Config) LibpqEnv(ctx context.Context, database string) (url string, env 
 	if err != nil {
 		return "", nil, err
 	}
+	env = append(env, "PGCONNECT_TIMEOUT=10", "PGAPPNAME="+c.App, "PGOPTIONS=")
+	if c.Untrusted {
+		return url, append(env, "PGPASSFILE=/dev/null"), nil
+	}
 	for _, name := range []string{"HOME", "PGPASSFILE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLMODE", "PGHOST", "PGPORT", "PGUSER", "PGPASSWORD"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
 	}
-	env = append(env, "PGCONNECT_TIMEOUT=10", "PGAPPNAME="+c.App, "PGOPTIONS=")
 	if c.Password != nil {
 		password, err := c.Password(ctx)
 		if err != nil {
