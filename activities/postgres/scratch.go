@@ -115,14 +115,16 @@ func (s *Scratch) removeNamed(ctx context.Context, name string) error {
 	return nil
 }
 
-// Reap removes the servers of runs that have ended, and folders that nobody has come back for. Ended
-// reports whether the run of a workflow id is over; what it cannot tell stays.
+// Reap removes the servers of runs that have ended, and folders of no run that nobody has come back
+// for. Ended reports whether the run of a workflow id is over; what it cannot tell stays, as does what
+// a run has that waits, maybe for days.
 func (s *Scratch) Reap(ctx context.Context, ended func(ctx context.Context, runID string) (bool, error)) error {
 	notes, err := filepath.Glob(filepath.Join(s.Root, "*.json"))
 	if err != nil {
 		return err
 	}
 	var all error
+	var needed []string
 	for _, path := range notes {
 		name := strings.TrimSuffix(filepath.Base(path), ".json")
 		data, err := os.ReadFile(path)
@@ -133,11 +135,13 @@ func (s *Scratch) Reap(ctx context.Context, ended func(ctx context.Context, runI
 		over, err := ended(ctx, n.RunID)
 		if err == nil && over {
 			err = s.removeNamed(ctx, name)
+		} else {
+			needed = append(needed, name)
 		}
 		all = errors.Join(all, err)
 	}
 	s.mu.Lock() // a folder that is looked at cannot be adopted at the same time
-	removed, err := pgserver.Reap(ctx, s.Root, reapGrace)
+	removed, err := pgserver.Reap(ctx, s.Root, reapGrace, needed...)
 	s.mu.Unlock()
 	for _, name := range removed {
 		if err := os.Remove(s.notePath(name)); err != nil && !errors.Is(err, os.ErrNotExist) {

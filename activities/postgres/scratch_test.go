@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -67,7 +68,11 @@ func TestScratchServerOutlivesItsProcessAndItsWorker(t *testing.T) {
 	require.NoError(t, s.Stop(t.Context()))
 	<-second.Done()
 	next := &Scratch{Root: root}
-	require.NoError(t, next.Reap(t.Context(), answers(nil)), "the run goes on, so nothing is removed")
+	long := time.Now().Add(-24 * time.Hour)
+	abandoned := filepath.Join(root, in.Place.Scratch, "abandoned")
+	require.NoError(t, os.WriteFile(abandoned, nil, 0o600))
+	require.NoError(t, os.Chtimes(abandoned, long, long))
+	require.NoError(t, next.Reap(t.Context(), answers(nil)), "the run goes on, so nothing is removed, however long it waits")
 	pgservertest.Exec(t, started(t, next, in).DSN("", "postgres"), "SELECT row FROM restored")
 
 	require.NoError(t, next.remove(t.Context(), in))

@@ -5,16 +5,20 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/backup"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/pgserver"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/proof"
+	"github.com/upkeep-run/upkeep/internal/verify"
 )
 
 // requireRefused requires a failure of the code, and nothing to be left in the store or on the server.
@@ -82,6 +86,34 @@ func TestARoleThatMayNotReadEverythingIsToldWhat(t *testing.T) {
 	pgservertest.Exec(t, url, "GRANT SELECT ON LARGE OBJECT 4711 TO limited")
 	require.NoError(t, d.take(t), "all that README asks for is granted")
 	d.prove(t)
+}
+
+func TestWhatNoDumpReadsIsNamed(t *testing.T) {
+	server := pgservertest.Server(t, pgservertest.Default)
+	name, url := pgservertest.Database(t, server)
+	pgservertest.Exec(t, url, `CREATE EXTENSION citext; CREATE TABLE orders (id serial, v text); CREATE TABLE quiet (a int)`)
+	d := newDrill(t, server, name)
+	require.NoError(t, d.take(t))
+	require.Empty(t, d.manifest.LeftOut)
+
+	pgservertest.Exec(t, url, `INSERT INTO orders (v) VALUES ('one');
+		ALTER EXTENSION citext ADD TABLE orders; ALTER EXTENSION citext ADD TABLE quiet;
+		ALTER TABLE orders ALTER id DROP DEFAULT; ALTER SEQUENCE orders_id_seq OWNED BY NONE; ALTER EXTENSION citext ADD SEQUENCE orders_id_seq;
+		CREATE FUNCTION pg_catalog.legacy(int) RETURNS text LANGUAGE sql AS 'SELECT $1::text';
+		CREATE DOMAIN pg_catalog.old AS int`)
+	pgservertest.Exec(t, url, "ALTER DATABASE "+name+" SET zero_damaged_pages = on")
+	d.options.BackupID = "b2"
+	require.NoError(t, d.take(t))
+	for _, part := range []string{`what is in "public"."orders"`, `what is in "public"."orders_id_seq"`, "function legacy(integer) stands in the schema pg_catalog",
+		"type old stands in the schema pg_catalog", "the setting zero_damaged_pages is on"} {
+		require.Contains(t, strings.Join(d.manifest.LeftOut, "\n"), part)
+	}
+	require.Len(t, d.manifest.LeftOut, 5)
+	for _, grade := range []func(context.Context, objstore.Store, string, string) ([]run.Check, error){verify.Stored, verify.Decoded} {
+		checks, err := grade(deadline(t), d.options.Store, "shop", "b2")
+		require.NoError(t, err)
+		require.Equal(t, run.NotProven, proof.Verdict(checks), "%v", checks)
+	}
 }
 
 func TestALockThatIsHeldIsNamed(t *testing.T) {

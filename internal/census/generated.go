@@ -11,9 +11,9 @@ import (
 )
 
 // Generated sums up a table's stored generated columns, which no COPY reads and a restore computes
-// anew, each row's with its primary key: the order-free sum of the 64-bit hash of their text, as a
-// decimal. It is empty for a table without such columns. The server's hash of a text has been the same
-// in every version that is supported.
+// anew, each row's with its primary key, or with all of the row where there is none: the order-free sum
+// of the 64-bit hash of their text, as a decimal. It is empty for a table without such columns. The
+// server's hash of a text has been the same in every version that is supported.
 func Generated(ctx context.Context, conn *pgx.Conn, table format.Name) (string, error) {
 	quoted := postgres.Quote(table.Schema, table.Name)
 	doing := fmt.Sprintf("sum up the generated columns of table %s", quoted)
@@ -21,8 +21,9 @@ func Generated(ctx context.Context, conn *pgx.Conn, table format.Name) (string, 
 	// By name: the order of columns can change when inheritance is made anew.
 	err := conn.QueryRow(ctx, `
 		SELECT coalesce(CASE WHEN bool_or(attgenerated = 's') THEN string_agg(quote_ident(attname), ', ' ORDER BY attname) END, '')
-		FROM pg_attribute a WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped
-		  AND (attgenerated = 's' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indisprimary AND a.attnum = ANY (i.indkey)))`, quoted).Scan(&columns)
+		FROM pg_attribute a LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+		WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped
+		  AND (attgenerated = 's' OR attgenerated = '' AND (i.indexrelid IS NULL OR a.attnum = ANY (i.indkey)))`, quoted).Scan(&columns)
 	if err != nil || columns == "" {
 		return "", postgres.Classify(err, doing)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -16,8 +17,9 @@ const abandonedName = "abandoned"
 
 // Reap looks at every server's folder under root. It ends what processes a dead owner left there,
 // and removes a folder that has had no owner for at least the grace: time for a restarted worker
-// to adopt it. The names of the removed folders are returned, also with an error.
-func Reap(ctx context.Context, root string, grace time.Duration) (removed []string, err error) {
+// to adopt it. Those of the given names stay. The names of the removed folders are returned, also
+// with an error.
+func Reap(ctx context.Context, root string, grace time.Duration, stay ...string) (removed []string, err error) {
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -30,7 +32,7 @@ func Reap(ctx context.Context, root string, grace time.Duration) (removed []stri
 		if !e.IsDir() {
 			continue
 		}
-		gone, err := reapFolder(ctx, filepath.Join(root, e.Name()), grace)
+		gone, err := reapFolder(ctx, filepath.Join(root, e.Name()), grace, slices.Contains(stay, e.Name()))
 		if err != nil {
 			all = errors.Join(all, fmt.Errorf("remove the abandoned server %s: %w", e.Name(), err))
 		}
@@ -41,7 +43,7 @@ func Reap(ctx context.Context, root string, grace time.Duration) (removed []stri
 	return removed, all
 }
 
-func reapFolder(ctx context.Context, dir string, grace time.Duration) (bool, error) {
+func reapFolder(ctx context.Context, dir string, grace time.Duration, stays bool) (bool, error) {
 	lock, err := takeLock(dir, 0)
 	switch {
 	case errors.Is(err, errHeld):
@@ -56,6 +58,9 @@ func reapFolder(ctx context.Context, dir string, grace time.Duration) (bool, err
 	defer func() { _ = lock.Close() }() // a second close, after the removal, does no harm
 	if err := endLeftover(ctx, dir); err != nil {
 		return false, err
+	}
+	if stays {
+		return false, nil
 	}
 	since, err := abandonedSince(dir)
 	if err != nil || time.Since(since) < grace {
@@ -83,7 +88,7 @@ func abandonedSince(dir string) (time.Time, error) {
 // RemoveFolder removes the folder of a server that this process does not hold, and what processes
 // are left in it. One that a living process holds is refused; one that is not there is fine.
 func RemoveFolder(ctx context.Context, dir string) error {
-	if _, err := reapFolder(ctx, dir, 0); err != nil {
+	if _, err := reapFolder(ctx, dir, 0, false); err != nil {
 		return fmt.Errorf("remove the private server %s: %w", filepath.Base(dir), err)
 	}
 	if _, err := os.Stat(dir); err == nil {

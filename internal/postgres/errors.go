@@ -153,7 +153,7 @@ func quotesRow(pg *pgconn.PgError) bool {
 	case "22", "23", "P0", "38", "39", "44":
 		return true
 	case "08", "53", "57", "58": // of the machine and the connection, unless a function says so
-		return raised(pg)
+		return raised(pg) || strings.Contains(pg.Where, "function")
 	}
 	return pg.Where != "" || raised(pg)
 }

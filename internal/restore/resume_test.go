@@ -318,6 +318,8 @@ func TestGeneratedColumnsAreCompared(t *testing.T) {
 	name, url := pgservertest.Database(t, r.source)
 	pgservertest.Exec(t, url, `CREATE FUNCTION here(int) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT current_database() || $1';
 		CREATE TABLE honest (a int PRIMARY KEY, b int GENERATED ALWAYS AS (a * 2) STORED, c text); INSERT INTO honest (a, c) SELECT g, CASE WHEN g % 2 = 0 THEN 'x' END FROM generate_series(1, 100) g;
+		CREATE FUNCTION turned(int) RETURNS bool IMMUTABLE LANGUAGE sql AS $$SELECT ($1 % 2 = 0) = (current_database() LIKE 'test%')$$;
+		CREATE TABLE turned (a int, b bool GENERATED ALWAYS AS (turned(a)) STORED); INSERT INTO turned SELECT g FROM generate_series(1, 100) g; -- as many are true in the copy, but others
 		CREATE TABLE placed (a int PRIMARY KEY, b text GENERATED ALWAYS AS (here(a)) STORED); INSERT INTO placed SELECT g FROM generate_series(1, 100) g`)
 	r.backUp(t, name)
 	o := create(t, r.options(r.scratch(t, pgservertest.Default)))
@@ -327,11 +329,23 @@ func TestGeneratedColumnsAreCompared(t *testing.T) {
 		if c.Name == "generated columns" {
 			require.Equal(t, run.Fail, c.Verdict)
 			require.Contains(t, c.Detail, `"placed"`)
+			require.Contains(t, c.Detail, `"turned"`)
 			require.NotContains(t, c.Detail, `"honest"`)
 			return
 		}
 	}
 	require.Fail(t, "nothing was said of generated columns")
+}
+
+func TestTheSystemsOwnRolesCanOwnTables(t *testing.T) {
+	r := &rig{source: pgservertest.Server(t, pgservertest.Default)}
+	name, url := pgservertest.Database(t, r.source)
+	pgservertest.Exec(t, url, "CREATE TABLE shared (a int); INSERT INTO shared SELECT generate_series(1, 10); ALTER TABLE shared OWNER TO pg_database_owner")
+	r.backUp(t, name)
+	o := create(t, r.options(r.scratch(t, pgservertest.Default)))
+	_, err := restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	r.requireEqual(t, o, o.Database)
 }
 
 // A check that is cut off, at any moment, leaves the copy as it was restored.

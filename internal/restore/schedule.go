@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -125,7 +126,8 @@ func (w *worker) asOwner(ctx context.Context, owner string) (*pgx.Conn, error) {
 		w.rows = nil
 	}
 	var options []postgres.Option
-	if w.loader.Private && owner != "" {
+	login := w.loader.Private && !strings.HasPrefix(owner, "pg_") // the system's own roles cannot log in
+	if login && owner != "" {
 		options = append(options, postgres.WithUser(owner))
 	}
 	conn, err := w.loader.connect(ctx, options...)
@@ -134,7 +136,7 @@ func (w *worker) asOwner(ctx context.Context, owner string) (*pgx.Conn, error) {
 	}
 	// Rows and their mark are one transaction, and the last one of the restore waits for the disk.
 	sql := "SET synchronous_commit = off"
-	if !w.loader.Private && owner != "" {
+	if !login && owner != "" {
 		sql += "; SET ROLE " + postgres.Quote(owner)
 	}
 	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {

@@ -69,6 +69,9 @@ func look(ctx context.Context, store objstore.Store, target, backup string, g gr
 	if len(found) > 0 {
 		checks = append(checks, run.Check{Name: "census", Verdict: run.Fail, Detail: summary(found)})
 	}
+	if len(m.LeftOut) > 0 {
+		checks = append(checks, run.Check{Name: "complete", Verdict: run.NotProven, Detail: "not in the backup: " + summary(m.LeftOut)})
+	}
 	bad, bytes, files, err := g.run(ctx, store, m)
 	if err != nil {
 		return nil, err
