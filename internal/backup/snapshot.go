@@ -56,7 +56,7 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 		return nil, err
 	}
 	if k.server.VersionNum < minVersion {
-		return nil, failure.New(failure.ServerTooNew, "the server is PostgreSQL %s; backups are supported from version %d on", k.server.Version, minVersion/10000).
+		return nil, failure.New(failure.ServerTooOld, "the server is PostgreSQL %s; backups are supported from version %d on", k.server.Version, minVersion/10000).
 			Do("upgrade the server")
 	}
 	if k.pgDump, err = postgres.FindTool(ctx, "pg_dump", k.server.VersionNum/10000); err != nil {

@@ -11,6 +11,7 @@ const (
 	NotWaiting         Code = "NotWaiting"         // a decision for a run that waits for none
 	DatabaseExists     Code = "DatabaseExists"     // a restore would land on an existing database
 	ServerTooNew       Code = "ServerTooNew"       // the server is newer than the pg_dump at hand
+	ServerTooOld       Code = "ServerTooOld"       // the server is older than what is supported, or than the backup's
 	RowSecurity        Code = "RowSecurity"        // row-level security would hide rows from the reader
 	RowTooLong         Code = "RowTooLong"         // a row does not fit into one protocol message
 	UnsupportedName    Code = "UnsupportedName"    // a name cannot be written down faithfully
@@ -44,7 +45,7 @@ const (
 var catalogue = map[Code]Class{
 	BadInput: InvalidInput, BadConfig: InvalidInput,
 	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
-	DatabaseExists: Precondition, ServerTooNew: Precondition, RowSecurity: Precondition,
+	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition,
 	RunExists: Precondition, CopyLost: Precondition, NotWaiting: Refused,
 	RowTooLong: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,

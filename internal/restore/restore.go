@@ -123,7 +123,7 @@ func Plan(ctx context.Context, o Options) (*Preview, error) {
 func (o Options) checkVersion(server format.Server) error {
 	from, to := o.Manifest.Server.VersionNum/10000, server.VersionNum/10000
 	if to < from {
-		return failure.New(failure.ServerTooNew, "the backup is of PostgreSQL %d and the server to restore on is %d", from, to).
+		return failure.New(failure.ServerTooOld, "the backup is of PostgreSQL %d and the server to restore on is %d", from, to).
 			Do("restore on a server of version %d or newer", from)
 	}
 	return nil

@@ -289,7 +289,7 @@ func TestAnOlderServerIsRefused(t *testing.T) {
 	r := newRig(t, pgservertest.Default, spread)
 	older := r.options(pgservertest.Server(t, 14))
 	_, err := restore.Create(deadline(t), older)
-	require.True(t, failure.Is(err, failure.ServerTooNew), "%v", err)
+	require.True(t, failure.Is(err, failure.ServerTooOld), "%v", err)
 }
 
 func TestACopyWithASubscriptionIsDropped(t *testing.T) {
