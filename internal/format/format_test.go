@@ -192,6 +192,7 @@ func TestDisagreements(t *testing.T) {
 		`"customers" has 6 rows and 5 were read`: func(m *format.Manifest) { m.Tables[0].Rows-- },
 		`"empty" was not read`:                   func(m *format.Manifest) { m.Tables = append(m.Tables[:1], m.Tables[2:]...) },
 		`the catalog has it not`:                 func(m *format.Manifest) { m.Census.Tables = m.Census.Tables[1:] },
+		`pages and 1000 were to be read`:         func(m *format.Manifest) { m.Tables[0].Pages = 1000 },
 		`was not read to its last page`:          func(m *format.Manifest) { r := m.Tables[0].Ranges; r[len(r)-1].End = 5 },
 		`1 sequences and 0 were read`:            func(m *format.Manifest) { m.Sequences = nil },
 		`2 large objects and 1 were read`:        func(m *format.Manifest) { m.LargeObjects.Count = 1 },

@@ -171,6 +171,8 @@ func (m *Manifest) Disagreements() []string {
 			out = append(out, fmt.Sprintf("table %.120q.%.120q was read and the catalog has it not", t.Schema, t.Name))
 		case c.Rows != t.Rows:
 			out = append(out, fmt.Sprintf("table %.120q.%.120q has %d rows and %d were read", t.Schema, t.Name, c.Rows, t.Rows))
+		case c.Pages < t.Pages: // nothing takes pages from a table that is locked against changes
+			out = append(out, fmt.Sprintf("table %.120q.%.120q has %d pages and %d were to be read", t.Schema, t.Name, c.Pages, t.Pages))
 		}
 		if len(t.Ranges) == 0 || t.Ranges[0].First != 0 || t.Ranges[len(t.Ranges)-1].End != -1 {
 			out = append(out, fmt.Sprintf("table %.120q.%.120q was not read to its last page", t.Schema, t.Name))
