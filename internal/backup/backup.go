@@ -86,12 +86,12 @@ func Take(ctx context.Context, o Options) (*format.Manifest, error) {
 		return nil, err
 	}
 	started := time.Now().UTC()
-	pool, err := openPool(ctx, o)
+	pool, newest, err := openPool(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		m, err = takeOnce(ctx, o, pool, started)
+		m, err = takeOnce(ctx, o, pool, newest, started)
 		if !failure.Is(err, failure.ConcurrentDDL) {
 			break
 		}
@@ -108,15 +108,15 @@ func Take(ctx context.Context, o Options) (*format.Manifest, error) {
 }
 
 // openPool opens the chunk store with what the newest backup knows, so that unchanged chunks are
-// recognised.
-func openPool(ctx context.Context, o Options) (*chunk.Pool, error) {
+// recognised. That backup is nil where there is none of use.
+func openPool(ctx context.Context, o Options) (*chunk.Pool, *format.Manifest, error) {
 	var known []format.Chunk
 	newest, err := catalog.Load(ctx, o.Store, o.Target, catalog.Latest)
 	switch {
 	case err == nil:
 		found, err := catalog.LastFound(ctx, o.Store, o.Target)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		known = newest.Chunks()
 		for i := range known {
@@ -127,13 +127,13 @@ func openPool(ctx context.Context, o Options) (*chunk.Pool, error) {
 	case failure.Is(err, failure.UnknownBackup), failure.Is(err, failure.BackupDamaged):
 		// The first backup, or one that is no help: every chunk that is there is read before it is trusted.
 	default:
-		return nil, err
+		return nil, nil, err
 	}
-	return chunk.NewPool(o.Store, o.Target, known), nil
+	return chunk.NewPool(o.Store, o.Target, known), newest, nil
 }
 
 // takeOnce reads everything in one snapshot and returns the manifest that describes it.
-func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Time) (*format.Manifest, error) {
+func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, before *format.Manifest, started time.Time) (*format.Manifest, error) {
 	k, err := openSnapshot(ctx, o)
 	if err != nil {
 		return nil, err
@@ -145,8 +145,8 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Tim
 		StartedAt: started, SnapshotAt: k.at, Server: k.server, Database: k.database, Roles: k.roles,
 		Session: postgres.Pins(k.database.Encoding), Elsewhere: k.elsewhere,
 	}
-	before := pool.Totals()
-	rows, err := k.plan(ctx, o.Connections)
+	stored := pool.Totals()
+	rows, err := k.plan(ctx, o.Connections, before)
 	if err != nil {
 		return nil, k.blame(ctx, o, err)
 	}
@@ -179,7 +179,7 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Tim
 	}
 	m.Scope = scope(m)
 	m.FinishedAt = time.Now().UTC()
-	m.Totals = totals(m, pool.Totals().Minus(before))
+	m.Totals = totals(m, pool.Totals().Minus(stored))
 	return m, nil
 }
 

@@ -70,8 +70,9 @@ type reading struct {
 	objectJobs []*job
 }
 
-// plan cuts what is to be read into jobs for so many sessions. It uses the keeper's session.
-func (k *keeper) plan(ctx context.Context, sessions int) (*reading, error) {
+// plan cuts what is to be read into jobs for so many sessions, as much as it can like the backup
+// before. It uses the keeper's session.
+func (k *keeper) plan(ctx context.Context, sessions int, before *format.Manifest) (*reading, error) {
 	var tables []format.Table
 	for i, r := range k.relations {
 		if r.Partitioned {
@@ -91,7 +92,13 @@ func (k *keeper) plan(ctx context.Context, sessions int) (*reading, error) {
 		t.Pages = sizes[i].Heap
 		r.plans = append(r.plans, &tablePlan{table: t})
 	}
-	for _, s := range postgres.Scans(k.server, tables, sizes, sessions, rangePages) {
+	whole := make(map[format.Name]bool)
+	if before != nil {
+		for _, t := range before.Tables {
+			whole[format.Name{Schema: t.Schema, Name: t.Name}] = len(t.Ranges) == 1
+		}
+	}
+	for _, s := range postgres.Scans(k.server, tables, sizes, sessions, rangePages, whole) {
 		p := r.plans[s.Table]
 		j := p.read(s.Range, k.database.Encoding)
 		if last := s.Range.First > 0 && s.Range.End < 0; last && mutantSkipLastRange.On() {

@@ -46,8 +46,10 @@ type Scan struct {
 // fits into one session's fair share is read whole. That costs the server a third less, because for a
 // range of pages it does not keep to a few buffers. Others are cut into ranges of at most atOnce
 // pages, ascending, without a gap, the last without an end, so that pages that the heap grows by are
-// read too. What is large comes first and the ranges last, so that the sessions end together.
-func Scans(server format.Server, tables []format.Table, sizes []Size, sessions int, atOnce int64) []Scan {
+// read too. What is large comes first and the ranges last, so that the sessions end together. Before
+// says which tables an earlier reading took whole: near the border it stays so, since the ends of
+// chunks depend on it.
+func Scans(server format.Server, tables []format.Table, sizes []Size, sessions int, atOnce int64, before map[format.Name]bool) []Scan {
 	order := make([]int, len(tables))
 	var total int64
 	for i, size := range sizes {
@@ -59,7 +61,13 @@ func Scans(server format.Server, tables []format.Table, sizes []Size, sessions i
 	var whole, ranges []Scan
 	for _, i := range order {
 		size, least := sizes[i], slices.Index(loads, slices.Min(loads))
-		if server.VersionNum < tidRanges || tables[i].Where != "" || size.Heap <= atOnce || loads[least]+size.All <= total/int64(len(loads)) {
+		share := total / int64(len(loads))
+		if whole, known := before[format.Name{Schema: tables[i].Schema, Name: tables[i].Name}]; known && whole {
+			share += share / 5
+		} else if known {
+			share -= share / 5
+		}
+		if server.VersionNum < tidRanges || tables[i].Where != "" || size.Heap <= atOnce || loads[least]+size.All <= share {
 			loads[least] += size.All
 			whole = append(whole, Scan{i, format.Range{First: 0, End: -1}})
 			continue

@@ -128,7 +128,7 @@ func (c *checker) readCopy(ctx context.Context) (map[format.Name]*content, findi
 	if err != nil {
 		return nil, f, err
 	}
-	scans := postgres.Scans(c.server, tables, sizes, c.Connections, comparePages)
+	scans := postgres.Scans(c.server, tables, sizes, c.Connections, comparePages, nil)
 	queue := make(chan postgres.Scan)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
