@@ -35,10 +35,11 @@ func appName(owner string) string {
 // bookkeeping is the schema that remembers what is done. The function is all that the sessions of
 // table owners may use of it: it writes a mark, and only for the attempt that holds the claim. The
 // claim's row stays locked until the mark is committed, so a newer attempt cannot begin in between.
+// Every table has a key: a publication of the backup FOR ALL TABLES demands it of what is updated.
 // Fleeting marks are in an unlogged table: a crash of the server empties it with what they speak of.
 const bookkeeping = `
 CREATE SCHEMA IF NOT EXISTS upkeep_restore;
-CREATE TABLE IF NOT EXISTS upkeep_restore.claim (epoch bigint NOT NULL, owner text NOT NULL);
+CREATE TABLE IF NOT EXISTS upkeep_restore.claim (epoch bigint PRIMARY KEY, owner text NOT NULL);
 INSERT INTO upkeep_restore.claim SELECT 0, '' WHERE NOT EXISTS (SELECT FROM upkeep_restore.claim);
 CREATE TABLE IF NOT EXISTS upkeep_restore.mark (kind text, key text, PRIMARY KEY (kind, key));
 CREATE UNLOGGED TABLE IF NOT EXISTS upkeep_restore.fleeting (kind text, key text, PRIMARY KEY (kind, key));

@@ -312,6 +312,16 @@ func TestACopyWithASubscriptionIsDropped(t *testing.T) {
 	require.Zero(t, query[int](t, o.Server.URL, "SELECT (SELECT count(*) FROM pg_subscription) + (SELECT count(*) FROM pg_database WHERE oid = "+fmt.Sprint(o.Oid)+")"))
 }
 
+// The bookkeeping's tables are published too as long as they are there.
+func TestAPublicationOfAllTablesLetsARestoreGoOn(t *testing.T) {
+	r := newRig(t, pgservertest.Default, `CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 1000); CREATE PUBLICATION everything FOR ALL TABLES`)
+	o := create(t, r.beside(t))
+	loadUntil(t, o, "finishing")
+	require.Equal(t, 1, query[int](t, r.source.DSN("", o.Database), "SELECT count(*) FROM pg_publication"))
+	restoreAll(t, o)
+	r.requireEqual(t, o, o.Database)
+}
+
 // A generated column can depend on where it is computed, whatever its function claims.
 func TestGeneratedColumnsAreCompared(t *testing.T) {
 	r := &rig{source: pgservertest.Server(t, pgservertest.Default)}
