@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/upkeep-run/upkeep/internal/census"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/postgres"
@@ -190,6 +191,9 @@ func (l *loader) preData(ctx context.Context) error {
 		if err := l.runEntries(ctx, conn, l.parts.pre, "create the schema"); err != nil {
 			return err
 		}
+		if err := l.dropSpare(ctx, conn); err != nil {
+			return err
+		}
 		return l.lendSchemas(ctx, conn)
 	})
 	if err != nil {
@@ -199,6 +203,26 @@ func (l *loader) preData(ctx context.Context) error {
 		return err
 	}
 	return l.readOwners(ctx)
+}
+
+// dropSpare drops what a new database has and the original had not any more: the schema public and the
+// extension plpgsql. The archive is silent about them both where they are as new and where they are
+// gone; the census has counted them.
+func (l *loader) dropSpare(ctx context.Context, conn *pgx.Conn) error {
+	have, err := census.Objects(ctx, conn)
+	if err != nil {
+		return err
+	}
+	for _, s := range []struct{ kind, sql string }{{"schemas", "DROP SCHEMA public"}, {"extensions", "DROP EXTENSION plpgsql"}} {
+		want, counted := l.Manifest.Census.Objects[s.kind]
+		if !counted || have[s.kind] != want+1 {
+			continue
+		}
+		if _, err := conn.Exec(ctx, s.sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return postgres.Classify(err, s.sql+", which the original has not")
+		}
+	}
+	return nil
 }
 
 // userSchemas are the schemas that a backup's tables can be in.
