@@ -162,13 +162,14 @@ func (a *Activities) CreateDatabase(ctx context.Context, in Copy) (Copy, error) 
 		if err != nil {
 			return in, err
 		}
-		if in.Place.Kind != PlacePrivate {
-			if err := a.remember(ctx, store, in); err != nil {
-				return in, err
-			}
+		if in.Place.Kind == PlacePrivate {
+			in.Oid, err = restore.Create(ctx, o)
+			return in, err
 		}
-		in.Oid, err = restore.Create(ctx, o)
-		return in, err
+		if err := a.remember(ctx, store, in); err != nil {
+			return in, err
+		}
+		return createRemembered(ctx, store, o, in)
 	})
 }
 
