@@ -151,7 +151,7 @@ func Publish(ctx context.Context, o Options) error {
 	if taken, err := findDatabase(ctx, admin, o.Final, 0); err != nil {
 		return err
 	} else if taken != nil {
-		return o.databaseExists()
+		return o.nameTaken()
 	}
 	effectRename.before.Hit()
 	if err := o.rename(ctx, admin, d.oid); err != nil {
@@ -165,9 +165,14 @@ func Publish(ctx context.Context, o Options) error {
 func (o Options) rename(ctx context.Context, admin *pgx.Conn, oid uint32) error {
 	err := o.alone(ctx, admin, oid, "ALTER DATABASE "+postgres.Quote(o.Database)+" RENAME TO "+postgres.Quote(o.Final), fmt.Sprintf("rename %q to %q", o.Database, o.Final))
 	if postgres.State(err) == "42P04" {
-		return o.databaseExists()
+		return o.nameTaken()
 	}
 	return err
+}
+
+// nameTaken is for a copy that is whole: the other database can make way for it.
+func (o Options) nameTaken() error {
+	return o.databaseExists().Do("rename or drop that one, then resume the run: the whole copy waits as %q; nothing is ever restored over a database", o.Database)
 }
 
 // inside are the sessions of roles in a database; the last column says whether this role may end them.
