@@ -162,13 +162,14 @@ func (a *Activities) CreateDatabase(ctx context.Context, in Copy) (Copy, error) 
 		if err != nil {
 			return in, err
 		}
-		if in.Place.Kind != PlacePrivate {
-			if err := a.remember(ctx, store, in); err != nil {
-				return in, err
-			}
+		if in.Place.Kind == PlacePrivate {
+			in.Oid, err = restore.Create(ctx, o)
+			return in, err
 		}
-		in.Oid, err = restore.Create(ctx, o)
-		return in, err
+		if err := a.remember(ctx, store, in); err != nil {
+			return in, err
+		}
+		return createRemembered(ctx, store, o, in)
 	})
 }
 
@@ -200,6 +201,9 @@ func (a *Activities) Compare(ctx context.Context, in Copy) (Proof, error) {
 			Copy: o.Server, Database: in.Database, Manifest: o.Manifest, Archive: archive, Connections: in.Target.Connections,
 			Amcheck: in.Place.Kind != PlaceTarget, Properties: true,
 		})
+		if err == nil && proof.Verdict(checks) != run.Pass { // what a crash emptied is no fault of the backup
+			err = restore.Survived(ctx, o)
+		}
 		return Proof{Verdict: proof.Verdict(checks), Checks: checks}, lost(in, err)
 	})
 }

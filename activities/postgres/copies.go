@@ -58,6 +58,28 @@ func (a *Activities) remember(ctx context.Context, store objstore.Store, in Copy
 	return store.Replace(ctx, key, data)
 }
 
+// createRemembered makes the database that the note speaks of. An attempt that was frozen after it had
+// written the note can come when the copy is published or dropped and the note gone: what it makes then
+// would be nobody's, so it is dropped at once. Where the note is another run's, so is the database.
+func createRemembered(ctx context.Context, store objstore.Store, o restore.Options, in Copy) (Copy, error) {
+	var err error
+	if in.Oid, err = restore.Create(ctx, o); err != nil {
+		return in, err
+	}
+	n, err := readNote(ctx, store, format.CopyKey(in.Target.Name, in.Database))
+	switch {
+	case errors.Is(err, objstore.ErrNotExist):
+		o.Oid = in.Oid
+		if err := restore.Drop(ctx, o); err != nil {
+			return in, err
+		}
+		return in, failure.New(failure.Fenced, "the copy %q was published or dropped while a late attempt made it", in.Database)
+	case err == nil && n.Copy.Owner != in.Owner:
+		return in, failure.New(failure.Fenced, "run %s has taken over the copy %q", n.Copy.RunID, in.Database)
+	}
+	return in, err
+}
+
 // forget removes the note when the copy is gone or published, unless another run has taken it over.
 func (a *Activities) forget(ctx context.Context, store objstore.Store, in Copy) error {
 	key := format.CopyKey(in.Target.Name, in.Database)

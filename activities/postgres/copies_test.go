@@ -148,6 +148,33 @@ func TestRunThatIsStartedAnewTakesOver(t *testing.T) {
 	require.False(t, s.exists(t, s.copy.Database))
 }
 
+// TestLateTwinLeavesNoDatabase freezes an attempt between its note and its database, until the copy is
+// another run's, and until it is published.
+func TestLateTwinLeavesNoDatabase(t *testing.T) {
+	s := newSite(t)
+	s.Ended = answers(map[string]bool{"run-1": true})
+	late := func() {
+		t.Helper()
+		o, err := s.restoreOptions(t.Context(), s.store, s.copy)
+		require.NoError(t, err)
+		_, err = createRemembered(t.Context(), s.store, o, s.copy)
+		require.True(t, failure.Is(err, failure.Fenced), "%v", err)
+	}
+	require.NoError(t, s.remember(t.Context(), s.store, s.copy))
+	other := s.copy
+	other.Owner, other.RunID = "3d4e5f", "run-2"
+	created, err := s.CreateDatabase(t.Context(), other)
+	require.NoError(t, err)
+	late()
+	_, err = s.LoadRows(t.Context(), created)
+	require.NoError(t, err, "the other's copy stays")
+	_, err = s.Publish(t.Context(), created)
+	require.NoError(t, err)
+	late()
+	require.False(t, s.exists(t, s.copy.Database))
+	require.True(t, s.exists(t, s.copy.Final))
+}
+
 func TestRestoreBesideTheOriginal(t *testing.T) {
 	s := newSite(t)
 	plan, err := s.PlanRestore(t.Context(), s.copy)

@@ -226,6 +226,18 @@ func TestTheScriptKnowsOtherEncodings(t *testing.T) {
 	d.proveCopy(t, s.server, "copy")
 }
 
+func TestTheScriptDropsWhatTheOriginalDropped(t *testing.T) {
+	source := pgservertest.Server(t, pgservertest.Default)
+	database, url := pgservertest.Database(t, source)
+	pgservertest.Exec(t, url, `DROP SCHEMA public; CREATE SCHEMA app; CREATE TABLE app.t (a int PRIMARY KEY); INSERT INTO app.t VALUES (1); DROP EXTENSION plpgsql; SELECT lo_from_bytea(0, 'x')`)
+	d := newDrill(t, source, database)
+	require.NoError(t, d.take(t))
+	s := newScript(t, d.elsewhere(t), emptyServer(t))
+	said, err := s.run(t, "copy")
+	require.NoError(t, err, said)
+	d.proveCopy(t, s.server, "copy")
+}
+
 // guided is a small backup, copied elsewhere, and a server that has its roles.
 func guided(t testing.TB) (*drill, *script) {
 	t.Helper()

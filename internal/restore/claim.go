@@ -35,16 +35,20 @@ func appName(owner string) string {
 // bookkeeping is the schema that remembers what is done. The function is all that the sessions of
 // table owners may use of it: it writes a mark, and only for the attempt that holds the claim. The
 // claim's row stays locked until the mark is committed, so a newer attempt cannot begin in between.
+// Every table has a key: a publication of the backup FOR ALL TABLES demands it of what is updated.
+// Fleeting marks are in an unlogged table: a crash of the server empties it with what they speak of.
 const bookkeeping = `
 CREATE SCHEMA IF NOT EXISTS upkeep_restore;
-CREATE TABLE IF NOT EXISTS upkeep_restore.claim (epoch bigint NOT NULL, owner text NOT NULL);
+CREATE TABLE IF NOT EXISTS upkeep_restore.claim (epoch bigint PRIMARY KEY, owner text NOT NULL);
 INSERT INTO upkeep_restore.claim SELECT 0, '' WHERE NOT EXISTS (SELECT FROM upkeep_restore.claim);
 CREATE TABLE IF NOT EXISTS upkeep_restore.mark (kind text, key text, PRIMARY KEY (kind, key));
+CREATE UNLOGGED TABLE IF NOT EXISTS upkeep_restore.fleeting (kind text, key text, PRIMARY KEY (kind, key));
 CREATE OR REPLACE FUNCTION upkeep_restore.done(attempt bigint, what text, which text) RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
 	WITH held AS (SELECT FROM upkeep_restore.claim WHERE epoch = attempt FOR SHARE),
-	     marked AS (INSERT INTO upkeep_restore.mark SELECT what, which FROM held RETURNING 1)
-	SELECT pg_catalog.count(*) FROM marked
+	     marked AS (INSERT INTO upkeep_restore.mark SELECT what, which FROM held WHERE what <> '` + markFleeting + `' RETURNING 1),
+	     fleeting AS (INSERT INTO upkeep_restore.fleeting SELECT what, which FROM held WHERE what = '` + markFleeting + `' RETURNING 1)
+	SELECT (SELECT pg_catalog.count(*) FROM marked) + (SELECT pg_catalog.count(*) FROM fleeting)
 $$;
 GRANT USAGE ON SCHEMA upkeep_restore TO PUBLIC;`
 
@@ -188,7 +192,7 @@ func (l *loader) record(ctx context.Context, conn *pgx.Conn, m mark) error {
 type mark struct{ kind, key string }
 
 func (l *loader) readMarks(ctx context.Context) error {
-	rows, err := l.keeper.Query(ctx, "SELECT kind, key FROM upkeep_restore.mark")
+	rows, err := l.keeper.Query(ctx, "SELECT kind, key FROM upkeep_restore.mark UNION ALL SELECT kind, key FROM upkeep_restore.fleeting")
 	if err != nil {
 		return postgres.Classify(err, "read what is restored already")
 	}

@@ -151,7 +151,7 @@ func Publish(ctx context.Context, o Options) error {
 	if taken, err := findDatabase(ctx, admin, o.Final, 0); err != nil {
 		return err
 	} else if taken != nil {
-		return o.databaseExists()
+		return o.nameTaken()
 	}
 	effectRename.before.Hit()
 	if err := o.rename(ctx, admin, d.oid); err != nil {
@@ -161,25 +161,50 @@ func Publish(ctx context.Context, o Options) error {
 	return nil
 }
 
-// rename ends the sessions in the copy and renames it; one that comes in between is ended too.
+// rename ends the sessions in the copy and renames it.
 func (o Options) rename(ctx context.Context, admin *pgx.Conn, oid uint32) error {
+	err := o.alone(ctx, admin, oid, "ALTER DATABASE "+postgres.Quote(o.Database)+" RENAME TO "+postgres.Quote(o.Final), fmt.Sprintf("rename %q to %q", o.Database, o.Final))
+	if postgres.State(err) == "42P04" {
+		return o.nameTaken()
+	}
+	return err
+}
+
+// nameTaken is for a copy that is whole: the other database can make way for it.
+func (o Options) nameTaken() error {
+	return o.databaseExists().Do("rename or drop that one, then resume the run: the whole copy waits as %q; nothing is ever restored over a database", o.Database)
+}
+
+// inside are the sessions of roles in a database; the last column says whether this role may end them.
+// Others see little of them, and autovacuum's workers are none: the server itself ends those.
+const inside = ` FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid CROSS JOIN LATERAL (
+	SELECT m.rolsuper OR NOT r.rolsuper AND (pg_has_role(r.oid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE')) AS mine
+	FROM pg_roles m WHERE m.rolname = current_user) may WHERE a.datid = $1 AND a.pid <> pg_backend_pid()`
+
+// alone runs a statement that needs the copy without sessions in it. It ends them, and one that comes
+// in between too; those that it may not end are named.
+func (o Options) alone(ctx context.Context, admin *pgx.Conn, oid uint32, sql, doing string) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	for {
-		if _, err := admin.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid = $1", oid); err != nil {
+		if _, err := admin.Exec(ctx, "SELECT pg_terminate_backend(a.pid)"+inside+" AND mine", oid); err != nil {
 			return postgres.Classify(err, fmt.Sprintf("end the sessions in %q", o.Database))
 		}
-		_, err := admin.Exec(ctx, "ALTER DATABASE "+postgres.Quote(o.Database)+" RENAME TO "+postgres.Quote(o.Final), pgx.QueryExecModeSimpleProtocol)
-		switch {
-		case err == nil:
-			return nil
-		case postgres.State(err) == "42P04":
-			return o.databaseExists()
-		case postgres.State(err) != "55006": // in use
-			return postgres.Classify(err, fmt.Sprintf("rename %q to %q", o.Database, o.Final))
+		_, err := admin.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol)
+		if postgres.State(err) != "55006" { // in use
+			return postgres.Classify(err, doing)
+		}
+		var foreign string
+		err = admin.QueryRow(ctx, "SELECT coalesce(string_agg(format('the session with pid %s of %s', a.pid, r.rolname), ', ' ORDER BY a.pid), '')"+inside+" AND NOT mine", oid).Scan(&foreign)
+		if err != nil {
+			return postgres.Classify(err, fmt.Sprintf("see who is in %q", o.Database))
+		}
+		if foreign != "" {
+			return failure.New(failure.LockHeld, "could not %s: %s is in it, and Upkeep's role may not end that", doing, foreign).
+				Do("end it (as its own role or a superuser: SELECT pg_terminate_backend(pid)), then resume the run")
 		}
 		if !pause(ctx) {
-			return failure.New(failure.LockHeld, "sessions keep coming into %q, so it cannot be renamed", o.Database).Do("end them, then resume the run")
+			return failure.New(failure.LockHeld, "could not %s: sessions keep coming into it", doing).Do("end them, then resume the run")
 		}
 	}
 }
@@ -207,9 +232,14 @@ func Drop(ctx context.Context, o Options) error {
 		return err
 	}
 	effectDrop.before.Hit()
-	_, err = admin.Exec(ctx, "DROP DATABASE IF EXISTS "+postgres.Quote(o.Database)+" WITH (FORCE)", pgx.QueryExecModeSimpleProtocol)
+	doing := fmt.Sprintf("drop the half database %q", o.Database)
+	drop := "DROP DATABASE IF EXISTS " + postgres.Quote(o.Database)
+	_, err = admin.Exec(ctx, drop+" WITH (FORCE)", pgx.QueryExecModeSimpleProtocol)
+	if postgres.State(err) == "42501" { // it may not end every session, such as autovacuum's, by force
+		err = o.alone(ctx, admin, d.oid, drop, doing)
+	}
 	if err != nil {
-		return postgres.Classify(err, fmt.Sprintf("drop the half database %q", o.Database))
+		return postgres.Classify(err, doing)
 	}
 	effectDrop.after.Hit()
 	return nil

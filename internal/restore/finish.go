@@ -29,6 +29,9 @@ func (l *loader) finish(ctx context.Context) error {
 	if err := l.record(ctx, conn, mark{markStep, "finish"}); err != nil {
 		return err
 	}
+	if err := l.vouch(ctx); err != nil {
+		return err
+	}
 	if err := drain(ctx, conn, properties(l.Database, l.Manifest.Database)+"DROP SCHEMA upkeep_restore CASCADE;"); err != nil {
 		return explainSQL(err, "set the database's own properties")
 	}

@@ -9,14 +9,18 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/upkeep-run/upkeep/internal/census"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/progress"
 )
 
-// stepSchema is the step before all others.
-const stepSchema = "creating the schema"
+// Steps that others are held against.
+const (
+	stepSchema    = "creating the schema" // before all others
+	stepStructure = "creating what stands on the rows"
+)
 
 // Kinds of marks.
 const (
@@ -24,19 +28,21 @@ const (
 	markChunk       = "chunk"
 	markLargeObject = "large object"
 	markBuild       = "build"
+	markFleeting    = "fleeting" // of what is gone, with its mark, when the server crashes
 )
 
 // loader is one attempt to fill a copy.
 type loader struct {
 	Options
-	oid     uint32
-	keeper  *pgx.Conn // holds the claim
-	epoch   int64
-	tool    postgres.Tool
-	archive []byte
-	parts   parts
-	owners  map[format.Name]string // of the copy's tables, to load as; "" for the session's own role
-	marks   map[mark]bool          // that earlier attempts left; only read
+	oid      uint32
+	keeper   *pgx.Conn // holds the claim
+	epoch    int64
+	tool     postgres.Tool
+	archive  []byte
+	parts    parts
+	owners   map[format.Name]string // of the copy's tables, to load as; "" for the session's own role
+	unlogged map[format.Name]bool   // relations of the copy that a crash empties
+	marks    map[mark]bool          // that earlier attempts left; only read
 
 	mu     sync.Mutex
 	result Result
@@ -84,7 +90,7 @@ func (l *loader) open(ctx context.Context) (done bool, err error) {
 		return false, failure.New(failure.MissingDatabase, "the half database %q is gone", l.Database).Do("start the restore again")
 	case l.finished(d):
 		l.countAll()
-		return true, nil
+		return true, Survived(ctx, l.Options)
 	}
 	l.oid = d.oid
 	if l.tool, err = l.restoreTool(ctx); err != nil {
@@ -111,12 +117,11 @@ func (l *loader) countAll() {
 }
 
 // step does one piece of work in a session of its own, unless it is done.
-func (l *loader) step(ctx context.Context, name string, e effect, work func(*pgx.Conn) error, options ...postgres.Option) error {
-	m := mark{markStep, name}
+func (l *loader) step(ctx context.Context, m mark, e effect, work func(*pgx.Conn) error, options ...postgres.Option) error {
 	if l.marks[m] {
 		return nil
 	}
-	progress.Report(ctx, progress.Progress{Phase: name})
+	progress.Report(ctx, progress.Progress{Phase: m.key})
 	conn, err := l.connect(ctx, options...)
 	if err != nil {
 		return err
@@ -182,8 +187,11 @@ func (l *loader) preData(ctx context.Context) error {
 			return err
 		}
 	}
-	err := l.step(ctx, stepSchema, effectPreData, func(conn *pgx.Conn) error {
+	err := l.step(ctx, mark{markStep, stepSchema}, effectPreData, func(conn *pgx.Conn) error {
 		if err := l.runEntries(ctx, conn, l.parts.pre, "create the schema"); err != nil {
+			return err
+		}
+		if err := l.dropSpare(ctx, conn); err != nil {
 			return err
 		}
 		return l.lendSchemas(ctx, conn)
@@ -191,7 +199,30 @@ func (l *loader) preData(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if l.unlogged, err = readUnlogged(ctx, l.keeper); err != nil {
+		return err
+	}
 	return l.readOwners(ctx)
+}
+
+// dropSpare drops what a new database has and the original had not any more: the schema public and the
+// extension plpgsql. The archive is silent about them both where they are as new and where they are
+// gone; the census has counted them.
+func (l *loader) dropSpare(ctx context.Context, conn *pgx.Conn) error {
+	have, err := census.Objects(ctx, conn)
+	if err != nil {
+		return err
+	}
+	for _, s := range []struct{ kind, sql string }{{"schemas", "DROP SCHEMA public"}, {"extensions", "DROP EXTENSION plpgsql"}} {
+		want, counted := l.Manifest.Census.Objects[s.kind]
+		if !counted || have[s.kind] != want+1 {
+			continue
+		}
+		if _, err := conn.Exec(ctx, s.sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return postgres.Classify(err, s.sql+", which the original has not")
+		}
+	}
+	return nil
 }
 
 // userSchemas are the schemas that a backup's tables can be in.
@@ -247,7 +278,7 @@ func (l *loader) readOwners(ctx context.Context) error {
 }
 
 func (l *loader) structure(ctx context.Context) error {
-	return l.step(ctx, "creating what stands on the rows", effectStructure, func(conn *pgx.Conn) error {
+	return l.step(ctx, mark{markStep, stepStructure}, effectStructure, func(conn *pgx.Conn) error {
 		return l.runEntries(ctx, conn, l.parts.structure, "create what stands on the rows")
 	})
 }
@@ -265,7 +296,7 @@ func (l *loader) foreignKeys(ctx context.Context) error {
 
 // rest is grants, comments, policies, publications and the contents of materialized views.
 func (l *loader) rest(ctx context.Context) error {
-	return l.step(ctx, "granting rights", effectRest, func(conn *pgx.Conn) error {
+	return l.step(ctx, mark{markStep, "granting rights"}, effectRest, func(conn *pgx.Conn) error {
 		if err := l.takeSchemasBack(ctx, conn); err != nil {
 			return err
 		}
@@ -273,9 +304,9 @@ func (l *loader) rest(ctx context.Context) error {
 	})
 }
 
-// sequences sets the sequences to where they stood.
+// sequences sets the sequences to where they stood; again after a crash, which resets unlogged ones.
 func (l *loader) sequences(ctx context.Context) error {
-	return l.step(ctx, "setting sequences", effectSequences, func(conn *pgx.Conn) error {
+	return l.step(ctx, mark{markFleeting, "setting sequences"}, effectSequences, func(conn *pgx.Conn) error {
 		sequences := l.Manifest.Sequences
 		if mutantSkipSequence.On() && len(sequences) > 0 {
 			sequences = sequences[:len(sequences)-1]

@@ -154,3 +154,11 @@ func TestACopyEqualsItsOriginal(t *testing.T) {
 	again := restoreAll(t, o)
 	require.Equal(t, result.Chunks, again.Skipped, "what is whole is left alone")
 }
+
+// A new database has a schema and an extension that its original may have dropped.
+func TestWhatTheOriginalDroppedIsDropped(t *testing.T) {
+	r := newRig(t, pgservertest.Default, `DROP SCHEMA public; CREATE SCHEMA app; CREATE TABLE app.t (a int PRIMARY KEY); INSERT INTO app.t VALUES (1); DROP EXTENSION plpgsql; SELECT lo_from_bytea(0, 'x')`)
+	o := r.options(r.scratch(t, pgservertest.Default))
+	restoreAll(t, o)
+	r.requireEqual(t, o, "copy")
+}

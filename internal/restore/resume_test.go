@@ -5,14 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/pgserver"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/progress"
@@ -223,6 +228,59 @@ func TestARoleWithoutPowersRestoresItsOwn(t *testing.T) {
 	pgservertest.Exec(t, r.source.DSN("", "postgres"), "DO $$ BEGIN EXECUTE (SELECT 'ALTER DATABASE ' || quote_ident(datname) || ' OWNER TO postgres' FROM pg_database WHERE datdba = 'plain'::regrole); END $$")
 }
 
+// asPlain are options to restore on a server of its own as a role without powers, of its own database.
+func asPlain(t *testing.T, settings map[string]string) (restore.Options, *pgserver.Server) {
+	binaries, err := pgservertest.Binaries(deadline(t), pgservertest.Default)
+	require.NoError(t, err)
+	s, err := pgserver.Start(deadline(t), pgserver.Options{
+		Dir: filepath.Join(pgservertest.Root(), fmt.Sprintf("plain-%d-%d", os.Getpid(), time.Now().UnixNano())), Binaries: binaries, Settings: settings,
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Remove(context.Background())) })
+	pgservertest.Exec(t, s.DSN("", "postgres"), "CREATE ROLE plain LOGIN CREATEDB")
+	pgservertest.Exec(t, s.DSN("", "postgres"), "CREATE DATABASE original OWNER plain")
+	pgservertest.Exec(t, s.DSN("plain", "original"), "CREATE TABLE mine (id int PRIMARY KEY, v text); INSERT INTO mine SELECT g, repeat('v', 300) FROM generate_series(1, 20000) g")
+	r := (&rig{source: s}).backUp(t, "original")
+	return restore.Options{
+		Manifest: r.manifest, Open: r.open, Server: postgres.Config{URL: s.DSN("plain", "postgres")}, Owner: "run-1",
+		Database: restore.BuildName("shop", "b1", "mine"), Final: "mine", Connections: 2,
+	}, s
+}
+
+func TestASessionThatTheRoleMayNotEndIsNamed(t *testing.T) {
+	o, s := asPlain(t, nil)
+	o = create(t, o)
+	_, err := restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	theirs, err := pgx.Connect(deadline(t), s.DSN("", o.Database))
+	require.NoError(t, err)
+	session := fmt.Sprintf("the session with pid %d of postgres", theirs.PgConn().PID())
+	for _, work := range []func(context.Context, restore.Options) error{restore.Publish, restore.Drop} {
+		err = work(deadline(t), o)
+		require.True(t, failure.Is(err, failure.LockHeld), "%v", err)
+		require.ErrorContains(t, err, session)
+	}
+	require.NoError(t, theirs.Close(deadline(t)))
+	own, err := pgx.Connect(deadline(t), s.DSN("plain", o.Database))
+	require.NoError(t, err)
+	require.NoError(t, restore.Publish(deadline(t), o))
+	require.Error(t, own.Ping(deadline(t)), "its own are ended")
+}
+
+func TestAutovacuumDoesNotKeepACopyFromItsName(t *testing.T) {
+	o, s := asPlain(t, map[string]string{
+		"autovacuum": "on", "autovacuum_naptime": "1", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1", "autovacuum_analyze_threshold": "10",
+	})
+	o = create(t, o)
+	_, err := restore.Load(deadline(t), o)
+	require.NoError(t, err)
+	busy := func() bool {
+		return query[int](t, s.DSN("", "postgres"), "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = '"+o.Database+"'") > 0
+	}
+	require.Eventually(t, busy, time.Minute, 50*time.Millisecond)
+	require.NoError(t, restore.Publish(deadline(t), o))
+}
+
 func TestMissingRolesAreNamed(t *testing.T) {
 	r := newRig(t, pgservertest.Default, everythingSQL)
 	s := r.scratch(t, pgservertest.Default)
@@ -310,6 +368,16 @@ func TestACopyWithASubscriptionIsDropped(t *testing.T) {
 		require.NoError(t, restore.Drop(deadline(t), o))
 	}
 	require.Zero(t, query[int](t, o.Server.URL, "SELECT (SELECT count(*) FROM pg_subscription) + (SELECT count(*) FROM pg_database WHERE oid = "+fmt.Sprint(o.Oid)+")"))
+}
+
+// The bookkeeping's tables are published too as long as they are there.
+func TestAPublicationOfAllTablesLetsARestoreGoOn(t *testing.T) {
+	r := newRig(t, pgservertest.Default, `CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 1000); CREATE PUBLICATION everything FOR ALL TABLES`)
+	o := create(t, r.beside(t))
+	loadUntil(t, o, "finishing")
+	require.Equal(t, 1, query[int](t, r.source.DSN("", o.Database), "SELECT count(*) FROM pg_publication"))
+	restoreAll(t, o)
+	r.requireEqual(t, o, o.Database)
 }
 
 // A generated column can depend on where it is computed, whatever its function claims.

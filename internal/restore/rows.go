@@ -36,10 +36,7 @@ func (l *loader) loadAndBuild(ctx context.Context) error {
 	units := make(map[format.Name]*unit)
 	var order []*unit
 	for i, t := range l.Manifest.Tables {
-		name := format.Name{Schema: t.Schema, Name: t.Name}
-		if t.Root != nil {
-			name = *t.Root
-		}
+		name := loadedInto(t)
 		u := units[name]
 		if u == nil {
 			u = &unit{name: name}
@@ -58,7 +55,11 @@ func (l *loader) loadAndBuild(ctx context.Context) error {
 	}
 	s := newSchedule()
 	for _, u := range order {
-		s.add(l.unitJobs(u, builds)...)
+		jobs := l.unitJobs(u, builds)
+		if u.pending > 0 && l.marks[mark{markStep, stepStructure}] { // triggers would fire if they were loaded again
+			return l.lose(ctx, l.keeper)
+		}
+		s.add(jobs...)
 	}
 	for i, c := range l.Manifest.LargeObjects.Chunks {
 		l.total += c.Size
@@ -82,7 +83,7 @@ func (l *loader) unitJobs(u *unit, builds map[int][]format.PostData) []*job {
 	for _, i := range u.tables {
 		for n, r := range l.Manifest.Tables[i].Ranges {
 			for k, c := range r.Chunks {
-				m := mark{markChunk, fmt.Sprintf("%d.%d.%d", i, n, k)}
+				m := l.chunkMark(i, fmt.Sprintf("%d.%d.%d", i, n, k))
 				if l.marks[m] {
 					l.count(c, true)
 					continue
@@ -166,10 +167,7 @@ func (w *worker) loadChunk(ctx context.Context, table int, c format.Chunk, m mar
 	if mutantSkipTable.On() && l.expendable() == table {
 		return nil
 	}
-	into := format.Name{Schema: t.Schema, Name: t.Name}
-	if t.Root != nil {
-		into = *t.Root
-	}
+	into := loadedInto(t)
 	owner, there := l.owners[into]
 	if !there {
 		return failure.New(failure.BackupDamaged, "the backup has rows of %s and its schema has no such table", postgres.Quote(into.Schema, into.Name)).

@@ -95,12 +95,33 @@ func TestCopyThatCouldNotBeProvenIsKept(t *testing.T) {
 	require.Contains(t, doc.Summary, "amcheck is not installed")
 }
 
-func TestTakenNameIsRefusedAndUndone(t *testing.T) {
+func TestTakenNameIsRefused(t *testing.T) {
 	w := &proceduretest.World{}
-	w.Fail(postgres.Publish, failure.New(failure.DatabaseExists, "database shop_copy exists"))
+	w.Fail(postgres.PlanRestore, failure.New(failure.DatabaseExists, "database shop_copy exists"))
 	doc := proceduretest.New(t, w).Do(api.WorkflowType, `{"database":"shop_copy"}`)
 	require.Equal(t, run.Refused, doc.Outcome)
-	require.Equal(t, append(slices.Clone(whole[:8]), postgres.DropCopy, store.WriteRun), w.Calls())
+	require.Equal(t, append(slices.Clone(whole[:3]), store.WriteRun), w.Calls())
+}
+
+// TestNameThatIsTakenAtTheEndWaits keeps the whole copy until somebody has made room for it.
+func TestNameThatIsTakenAtTheEndWaits(t *testing.T) {
+	for update, want := range map[string][]string{
+		run.RetryUpdate:  append(slices.Clone(whole[:8]), postgres.Publish, store.WriteRun),
+		run.AbandonUpdate: append(slices.Clone(whole[:8]), postgres.DropCopy, store.WriteRun),
+	} {
+		t.Run(update, func(t *testing.T) {
+			w := &proceduretest.World{}
+			w.Fail(postgres.Publish, failure.New(failure.DatabaseExists, "database shop_copy exists"))
+			r := proceduretest.New(t, w)
+			r.WhenWaiting(func(d run.Document) {
+				require.Contains(t, d.WaitingFor, "shop_copy exists")
+				r.Decide(update, run.Decision{By: "ann"})
+			})
+			doc := r.Do(api.WorkflowType, `{"database":"shop_copy"}`)
+			require.Equal(t, update == run.RetryUpdate, doc.Outcome == run.Succeeded, doc.Outcome)
+			require.Equal(t, want, w.Calls())
+		})
+	}
 }
 
 // TestCancelledAtEveryStep cancels while the step runs; half a database does not stay.

@@ -25,12 +25,14 @@ import (
 )
 
 // database has a little of everything that has an effect of its own: rows, an index, a constraint, a
-// foreign key, a grant, a sequence, a large object, a table that nothing but the proof watches.
+// foreign key, a grant, a sequence, a large object, an unlogged table, a table that nothing but the proof watches.
 const database = `
 CREATE ROLE clerk;
 CREATE TABLE customers (id int PRIMARY KEY, name text, note text);
 CREATE TABLE orders (id bigserial PRIMARY KEY, customer int REFERENCES customers, total numeric);
 CREATE TABLE log (at timestamptz, what text);
+CREATE UNLOGGED TABLE cache (id serial PRIMARY KEY, what text);
+INSERT INTO cache (what) SELECT 'cached ' || g FROM generate_series(1, 500) g;
 CREATE INDEX orders_customer ON orders (customer);
 INSERT INTO customers SELECT g, 'customer ' || g, CASE WHEN g % 3 > 0 THEN 'note ' || g END FROM generate_series(1, 3000) g;
 INSERT INTO orders (customer, total) SELECT 1 + g % 3000, g / 7.0 FROM generate_series(1, 20000) g;

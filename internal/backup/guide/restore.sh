@@ -111,6 +111,10 @@ FROM (SELECT m->'database' AS d FROM pg_temp.manifest) q;
 \o archive
 SELECT concat_ws(' ', m->'schema'->'archive'->>'sha256', (m->'schema'->'archive'->>'size')::bigint) FROM pg_temp.manifest;
 
+\o counts
+SELECT concat_ws(' ', (m->'census'->'objects'->>'schemas')::bigint, (m->'census'->'objects'->>'extensions')::bigint) FROM pg_temp.manifest
+WHERE m->'census'->'objects' ?& '{schemas,extensions}';
+
 \o rows
 -- A line for each table, with its COPY in base64 because names can hold anything, and under it its chunks.
 WITH t AS (SELECT item AS t, n FROM pg_temp.manifest, pg_temp.items(m->'tables'))
@@ -200,6 +204,19 @@ done 3<objects
 
 say "sequences"
 sql "$build" -1 -f sequences.sql >said
+
+# A new database has the schema public and the extension plpgsql. The archive is silent where the original
+# had dropped them, but they were counted.
+if [ -s counts ]; then
+	read -r schemas extensions <counts
+	sql "$build" -v schemas="$schemas" -v extensions="$extensions" -f - <<'SQL'
+SELECT 'DROP SCHEMA public' FROM pg_namespace o WHERE left(o.nspname, 3) <> 'pg_' AND o.nspname <> 'information_schema'
+	AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = o.oid AND d.classid = o.tableoid AND d.deptype IN ('e', 'x')) HAVING count(*) = :schemas + 1
+\gexec
+SELECT 'DROP EXTENSION plpgsql' FROM pg_extension WHERE extname <> 'amcheck' HAVING count(*) = :extensions + 1
+\gexec
+SQL
+fi
 
 say "indexes, constraints, triggers, grants"
 if [ -s after ]; then
