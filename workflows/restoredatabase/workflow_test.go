@@ -106,7 +106,7 @@ func TestTakenNameIsRefused(t *testing.T) {
 // TestNameThatIsTakenAtTheEndWaits keeps the whole copy until somebody has made room for it.
 func TestNameThatIsTakenAtTheEndWaits(t *testing.T) {
 	for update, want := range map[string][]string{
-		run.RetryUpdate:  append(slices.Clone(whole[:8]), postgres.Publish, store.WriteRun),
+		run.RetryUpdate:   append(slices.Clone(whole[:8]), postgres.Publish, store.WriteRun),
 		run.AbandonUpdate: append(slices.Clone(whole[:8]), postgres.DropCopy, store.WriteRun),
 	} {
 		t.Run(update, func(t *testing.T) {
