@@ -66,7 +66,7 @@ func troubles() []trouble {
 			},
 		},
 		{
-			name: "locked", code: "LockHeld", says: []string{`"orders"`, "pg_blocking_pids"},
+			name: "locked", code: "LockHeld", says: []string{"holds an exclusive lock on public.orders", "pg_terminate_backend"},
 			cause: func(t *testing.T, s *site) func() {
 				return s.locks(t, "locked", "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
 			},
