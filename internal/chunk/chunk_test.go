@@ -159,6 +159,12 @@ func TestUsedAgain(t *testing.T) {
 	require.Equal(t, map[string]int{"stat": 1, "open": 1}, store.took(), "checked long ago: its stored bytes are read")
 	require.Greater(t, again.CheckedAt.Sub(c.CheckedAt), 24*time.Hour)
 
+	early := NewPool(store, target, []format.Chunk{c})
+	early.now = func() time.Time { return c.CheckedAt.Add(-time.Hour) }
+	_, reused = write(t, early, "rows")
+	require.True(t, reused)
+	require.Equal(t, map[string]int{"stat": 1, "open": 1}, store.took(), "checked by a clock that was ahead: its stored bytes are read")
+
 	// What a killed attempt left is known to nobody: it is read back and unpacked.
 	stranger := NewPool(store, target, nil)
 	again, reused = write(t, stranger, "rows")
