@@ -264,13 +264,14 @@ func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan *job
 	for j := range queue {
 		p.begin(j)
 		_, err := conn.PgConn().CopyTo(ctx, p, j.statement)
-		for postgres.State(err) == lockTimedOut { // before the first row
+		for postgres.State(err) == lockTimedOut { // perhaps after rows have come: the first long value opens the TOAST table's index
 			if err := k.heldUp(ctx, o, j.what); err != nil {
 				return err
 			}
 			if err := k.share(ctx, conn); err != nil {
 				return err
 			}
+			p.again()
 			_, err = conn.PgConn().CopyTo(ctx, p, j.statement)
 		}
 		if p.err != nil {
@@ -343,6 +344,14 @@ type pipe struct {
 
 func (p *pipe) begin(j *job) {
 	p.job, p.rows, p.hash, p.came, p.shown, p.err = j, 0, rowhash.Sum{}, 0, 0, nil
+}
+
+// again begins the job anew. The chunks that came of it stay in the store, and a block that is still on
+// its way there fills a slot that is nobody's any more.
+func (p *pipe) again() {
+	p.show(0)
+	p.job.slots, p.text = nil, p.text[:0]
+	p.begin(p.job)
 }
 
 // Write takes whole rows: the server sends each row in a message of its own.
