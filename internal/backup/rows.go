@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/upkeep-run/upkeep/internal/chunk"
@@ -474,11 +475,18 @@ func (k *keeper) planLargeObjects(ctx context.Context) (format.LargeObjects, []*
 	return objects, jobs, nil
 }
 
+// passesMessage reports whether the server says that a text would pass its limit: a row's (a string
+// buffer that cannot grow is 54000), or a value's, which is an error without a code of its own whose
+// text is the same in every language. A server that is short of memory says neither.
+func passesMessage(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "54000" || pg.Code == "XX000" && strings.HasPrefix(pg.Message, "invalid memory alloc request size"))
+}
+
 // rowTooLong names the table and key of a row whose text does not fit into one message; another
 // error is classified as it is.
 func (k *keeper) rowTooLong(ctx context.Context, j *job, err error) error {
-	state := postgres.State(err)
-	if j.table == nil || (state != "54000" && state != "53200" && state != "XX000") {
+	if j.table == nil || !passesMessage(err) {
 		return postgres.Classify(err, "read "+j.what)
 	}
 	where := "unknown key"
