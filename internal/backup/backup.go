@@ -4,6 +4,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,10 @@ const (
 	// minVersion is the oldest server whose backups are tested, as server_version_num.
 	minVersion = 130000
 )
+
+// patience is how long a lock is waited for that nobody waits for behind the backup itself, such as an
+// index's that REINDEX has: it may be at work, or forgotten in a transaction that nobody ends.
+var patience = 10 * time.Minute
 
 var (
 	pointManifestBefore = fault.NewPoint("backup/manifest/before")
@@ -153,6 +158,9 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, started time.Tim
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) { // the keeper's own session counts while others read
 		m.Census, err = k.census(gctx)
+		if postgres.State(err) == lockTimedOut {
+			return cmp.Or(k.heldUp(gctx, o, "a table"), err)
+		}
 		return err
 	})
 	group.Go(func() (err error) {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -264,8 +265,9 @@ func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan *job
 	}
 	for j := range queue {
 		p.begin(j)
+		began := time.Now()
 		_, err := conn.PgConn().CopyTo(ctx, p, j.statement)
-		for postgres.State(err) == lockTimedOut { // perhaps after rows have come: the first long value opens the TOAST table's index
+		for postgres.State(err) == lockTimedOut && time.Since(began) < patience { // perhaps after rows have come: the first long value opens the TOAST table's index
 			if err := k.heldUp(ctx, o, j.what); err != nil {
 				return err
 			}
@@ -273,6 +275,7 @@ func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan *job
 				return err
 			}
 			p.again()
+			p.meter.pages(0, j.what+" (waiting for a lock)")
 			_, err = conn.PgConn().CopyTo(ctx, p, j.statement)
 		}
 		if p.err != nil {
@@ -306,7 +309,7 @@ func (k *keeper) share(ctx context.Context, conn *pgx.Conn) error {
 
 // heldUp gives ConcurrentDDL when the lock that a reader waits for cannot come: a change of the table
 // is before it in the queue, and waits for the backup's other sessions. Whoever else has the lock,
-// as REINDEX has that of an index, will be done with it.
+// as REINDEX has that of an index, may be done with it in time.
 func (k *keeper) heldUp(ctx context.Context, o Options, what string) error {
 	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID))
 	if err != nil {
