@@ -38,6 +38,9 @@ const (
 // index's that REINDEX has: it may be at work, or forgotten in a transaction that nobody ends.
 var patience = 10 * time.Minute
 
+// staleAfter is how much older than an attempt the sessions are that it ends as an earlier attempt's.
+var staleAfter = 5 * time.Second
+
 var (
 	pointManifestBefore = fault.NewPoint("backup/manifest/before")
 	pointManifestAfter  = fault.NewPoint("backup/manifest/after")
@@ -51,6 +54,8 @@ type Options struct {
 	BackupID    string // the business key: a backup of this id is taken at most once
 	Connections int    // sessions that read rows at once
 	Engine      string // the version of Upkeep, for the manifest
+
+	endStale bool // the sessions of earlier attempts are in the way
 }
 
 // Preview is what a backup would read.
@@ -96,6 +101,7 @@ func Take(ctx context.Context, o Options) (*format.Manifest, error) {
 		return nil, err
 	}
 	for try := 1; ; try++ {
+		o.endStale = try == 1 // later, an older session may be that of a newer attempt
 		m, err = takeOnce(ctx, o, pool, started)
 		if !failure.Is(err, failure.ConcurrentDDL) {
 			break

@@ -11,3 +11,10 @@ func Hurry(t testing.TB, most time.Duration) {
 	t.Cleanup(func() { patience = was })
 	patience = most
 }
+
+// Impatient makes backups end every older session of theirs until the test ends.
+func Impatient(t testing.TB) {
+	was := staleAfter
+	t.Cleanup(func() { staleAfter = was })
+	staleAfter = 0
+}

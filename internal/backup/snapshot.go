@@ -65,6 +65,9 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 	if k.pgRestore, err = postgres.FindTool(ctx, "pg_restore", k.pgDump.Major); err != nil {
 		return nil, err
 	}
+	if o.endStale {
+		o.endOlder(ctx, conn)
+	}
 	// What counts beside the readers takes no more of the server than one session.
 	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL max_parallel_workers_per_gather = 0"); err != nil {
 		return nil, postgres.Classify(err, "begin the snapshot")
@@ -102,6 +105,18 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// endOlder ends the sessions of an earlier attempt at the same backup. Its worker may be frozen, and
+// would hold its snapshot and locks for as long; one that lives on loses its server, takes no backup,
+// and is no attempt that counts any more. Twins that begin together leave each other alone: whoever
+// is first to write the manifest has taken the backup. A session that cannot be ended harms only
+// what it harmed before, so errors are left to the next statement.
+func (o Options) endOlder(ctx context.Context, conn *pgx.Conn) {
+	_, _ = conn.Exec(ctx, `
+		SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a, pg_stat_activity own
+		WHERE own.pid = pg_backend_pid() AND a.pid <> own.pid AND a.application_name = $1 AND a.datname = own.datname AND a.usename = own.usename
+		  AND a.backend_start < own.backend_start - $2 * interval '1 ms'`, "upkeep-backup "+o.BackupID, staleAfter.Milliseconds())
 }
 
 // refuse names every table whose rows the role would not see, all at once.
