@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/internal/backup"
@@ -105,6 +106,27 @@ func TestABackupIsTakenOncePerID(t *testing.T) {
 	require.NoError(t, err)
 	requirePass(t, checks)
 	requireNobodyLeft(t, url)
+}
+
+// A worker that is frozen keeps its sessions and their locks. The next attempt ends them, and nobody else's.
+func TestTheSessionsOfAnEarlierAttemptAreEnded(t *testing.T) {
+	backup.Impatient(t)
+	server := pgservertest.Server(t, pgservertest.Default)
+	name, url := pgservertest.Database(t, server)
+	pgservertest.Exec(t, url, "CREATE TABLE a (id int)")
+	frozen, other := session(t, url), session(t, url)
+	for conn, sql := range map[*pgx.Conn]string{
+		frozen: "SET application_name = 'upkeep-backup b1'; BEGIN; LOCK TABLE a", other: "SET application_name = 'upkeep-backup b2'",
+	} {
+		_, err := conn.Exec(deadline(t), sql, pgx.QueryExecModeSimpleProtocol)
+		require.NoError(t, err)
+	}
+	d := newDrill(t, server, name)
+	_, err := backup.Plan(deadline(t), d.options)
+	require.True(t, failure.Is(err, failure.LockHeld), "a plan ends nothing: %v", err)
+	require.NoError(t, d.take(t))
+	require.Error(t, frozen.Ping(deadline(t)))
+	require.NoError(t, other.Ping(deadline(t)))
 }
 
 func encoded(t *testing.T, m *format.Manifest) string {

@@ -4,6 +4,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,13 @@ const (
 	minVersion = 130000
 )
 
+// patience is how long a lock is waited for that nobody waits for behind the backup itself, such as an
+// index's that REINDEX has: it may be at work, or forgotten in a transaction that nobody ends.
+var patience = 10 * time.Minute
+
+// staleAfter is how much older than an attempt the sessions are that it ends as an earlier attempt's.
+var staleAfter = 5 * time.Second
+
 var (
 	pointManifestBefore = fault.NewPoint("backup/manifest/before")
 	pointManifestAfter  = fault.NewPoint("backup/manifest/after")
@@ -46,6 +54,8 @@ type Options struct {
 	BackupID    string // the business key: a backup of this id is taken at most once
 	Connections int    // sessions that read rows at once
 	Engine      string // the version of Upkeep, for the manifest
+
+	endStale bool // the sessions of earlier attempts are in the way
 }
 
 // Preview is what a backup would read.
@@ -91,6 +101,7 @@ func Take(ctx context.Context, o Options) (*format.Manifest, error) {
 		return nil, err
 	}
 	for try := 1; ; try++ {
+		o.endStale = try == 1 // later, an older session may be that of a newer attempt
 		m, err = takeOnce(ctx, o, pool, newest, started)
 		if !failure.Is(err, failure.ConcurrentDDL) {
 			break
@@ -153,6 +164,9 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, before *format.M
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) { // the keeper's own session counts while others read
 		m.Census, err = k.census(gctx)
+		if postgres.State(err) == lockTimedOut {
+			return cmp.Or(k.heldUp(gctx, o, "a table"), err)
+		}
 		return err
 	})
 	group.Go(func() (err error) {

@@ -385,6 +385,39 @@ func TestAReaderWaitsForAReindex(t *testing.T) {
 	require.EqualValues(t, 1, d.manifest.Totals.Rows)
 }
 
+// The first long value opens the index of the TOAST table: a reader that waits for that one has read
+// rows already, and must not count them twice.
+func TestAReaderThatIsHeldUpAfterRowsBeginsAnew(t *testing.T) {
+	t.Parallel() // it waits
+	server := pgservertest.Server(t, pgservertest.Default)
+	name, url := pgservertest.Database(t, server)
+	pgservertest.Exec(t, url, `CREATE TABLE a (id int, v text); ALTER TABLE a ALTER v SET STORAGE EXTERNAL;
+		INSERT INTO a SELECT g, CASE WHEN g > 1000 THEN repeat('x', 10000) ELSE 'short' END FROM generate_series(1, 1010) g`)
+	index := query[string](t, url, "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = (SELECT reltoastrelid FROM pg_class WHERE oid = 'a'::regclass)")
+	d := newDrill(t, server, name)
+	d.options.Connections = 1
+	other := session(t, url)
+	var one sync.Mutex
+	connections := 0
+	d.options.Source.Password = func(ctx context.Context) (string, error) {
+		one.Lock() // no reader begins before the index is locked
+		defer one.Unlock()
+		connections++
+		switch connections {
+		case 2: // the keeper has looked at the sizes
+			_, err := other.Exec(ctx, "BEGIN; REINDEX INDEX "+index, pgx.QueryExecModeSimpleProtocol)
+			return "", err
+		case 5: // a reader that looks who is in its way
+			_, err := other.Exec(ctx, "COMMIT")
+			return "", err
+		}
+		return "", nil
+	}
+	require.NoError(t, d.take(t))
+	require.Greater(t, connections, 5, "no reader was held up")
+	require.EqualValues(t, 1010, d.manifest.Totals.Rows)
+}
+
 func TestChangesBetweenTwoStepsOfABackup(t *testing.T) {
 	m := newMoving(t)
 	d, _ := m.clone(t)

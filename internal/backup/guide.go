@@ -21,7 +21,8 @@ var (
 	guideScript string
 )
 
-// writeGuide writes RESTORE.md and restore.sh into the backup's folder.
+// writeGuide writes RESTORE.md and restore.sh into the backup's folder. In a folder that has a manifest
+// it changes nothing: the manifest vouches for what is there.
 func writeGuide(ctx context.Context, store objstore.Store, m *format.Manifest) ([]format.File, error) {
 	var files []format.File
 	for _, f := range []struct{ name, text string }{
@@ -30,12 +31,15 @@ func writeGuide(ctx context.Context, store objstore.Store, m *format.Manifest) (
 	} {
 		key := format.BackupKey(m.Target, m.Backup, f.name)
 		sum := sha256.Sum256([]byte(f.text))
-		// A twin of another version may have written its own; the manifest says which one counts.
-		if err := store.Create(ctx, key, []byte(f.text)); errors.Is(err, objstore.ErrExist) {
-			if err := store.Replace(ctx, key, []byte(f.text)); err != nil {
-				return nil, err
+		err := store.Create(ctx, key, []byte(f.text))
+		if errors.Is(err, objstore.ErrExist) {
+			// A twin of another version may have written its own, and may have taken the backup since.
+			_, err = store.Stat(ctx, format.ManifestKey(m.Target, m.Backup))
+			if errors.Is(err, objstore.ErrNotExist) {
+				err = store.Replace(ctx, key, []byte(f.text))
 			}
-		} else if err != nil {
+		}
+		if err != nil {
 			return nil, err
 		}
 		files = append(files, format.File{Name: f.name, Size: int64(len(f.text)), SHA256: hex.EncodeToString(sum[:])})

@@ -25,6 +25,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/restore"
+	"github.com/upkeep-run/upkeep/internal/verify"
 )
 
 // guideSQL makes a small database whose names and values would hurt a careless script. It needs the
@@ -67,6 +68,46 @@ const guideSQL = `
 	COMMENT ON SCHEMA "a'b\
 ""c" IS E'\\! touch pwned\n\\q';
 	SELECT lo_from_bytea(4711, 'a large object');`
+
+// A twin of another version that wakes when the backup is taken leaves its guide as it is; one that
+// comes before the manifest puts its own in the place of a guide that nothing vouches for.
+func TestALateTwinLeavesTheGuideAlone(t *testing.T) {
+	server := pgservertest.Server(t, pgservertest.Default)
+	name, url := pgservertest.Database(t, server)
+	pgservertest.Exec(t, url, "CREATE TABLE t (a int)")
+	d := newDrill(t, server, name)
+	store := d.options.Store
+	key := format.BackupKey("shop", "b1", "restore.sh")
+	require.NoError(t, store.Create(deadline(t), key, []byte("#!/bin/sh\n# of version 0\n")))
+	require.NoError(t, d.take(t))
+	first := encoded(t, d.manifest)
+	checks, err := verify.Stored(deadline(t), store, "shop", "b1")
+	require.NoError(t, err)
+	requirePass(t, checks)
+
+	// The other version's guide is what the manifest vouches for; the twin does not see the backup when it begins.
+	other := []byte("#!/bin/sh\n# of version 2\n")
+	d = newDrill(t, server, name)
+	store = d.options.Store
+	d.options.Store = &watchedStore{Store: store, pattern: "shop/backups/*/RESTORE.md", act: func() {
+		sum := sha256.Sum256(other)
+		m, err := format.Decode([]byte(first), "shop", "b1")
+		require.NoError(t, err)
+		for i := range m.Files {
+			if m.Files[i].Name == "restore.sh" {
+				m.Files[i].Size, m.Files[i].SHA256 = int64(len(other)), hex.EncodeToString(sum[:])
+			}
+		}
+		data, err := format.Encode(m)
+		require.NoError(t, err)
+		require.NoError(t, store.Create(deadline(t), key, other))
+		require.NoError(t, store.Create(deadline(t), format.ManifestKey("shop", "b1"), data))
+	}}
+	require.NoError(t, d.take(t))
+	kept, err := store.Read(deadline(t), key, 1<<20)
+	require.NoError(t, err)
+	require.Equal(t, string(other), string(kept))
+}
 
 // tools makes a folder with what the guide says is needed, and nothing else.
 func tools(t testing.TB) string {

@@ -6,8 +6,11 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/api/run"
@@ -113,6 +116,44 @@ func TestWhatNoDumpReadsIsNamed(t *testing.T) {
 		checks, err := grade(deadline(t), d.options.Store, "shop", "b2")
 		require.NoError(t, err)
 		require.Equal(t, run.NotProven, proof.Verdict(checks), "%v", checks)
+	}
+}
+
+// An index's lock is none of its table's: it is waited for by who looks at sizes, who counts and who
+// reads, and by none of them for ever.
+func TestAnIndexLockThatNobodyGivesUpIsNamed(t *testing.T) {
+	backup.Hurry(t, time.Second)
+	server := pgservertest.Server(t, pgservertest.Default)
+	name, url := pgservertest.Database(t, server)
+	pgservertest.Exec(t, url, `CREATE TABLE a (id int PRIMARY KEY, v text); ALTER TABLE a ALTER v SET STORAGE EXTERNAL; INSERT INTO a VALUES (1, repeat('x', 10000))`)
+	toast := query[string](t, url, "SELECT indexrelid::regclass::text FROM pg_index WHERE indrelid = (SELECT reltoastrelid FROM pg_class WHERE oid = 'a'::regclass)")
+	for _, c := range []struct {
+		who, index, said string
+		connection       int // before which the lock is taken
+	}{
+		{"who looks at sizes", toast, toast, 1},
+		{"who counts", "a_pkey", "public.a_pkey", 1},
+		{"who reads", toast, toast, 2},
+	} {
+		t.Run(c.who, func(t *testing.T) {
+			d, holder := newDrill(t, server, name), session(t, url)
+			var one sync.Mutex
+			connections := 0
+			d.options.Source.Password = func(ctx context.Context) (_ string, err error) {
+				one.Lock()
+				defer one.Unlock()
+				if connections++; connections == c.connection {
+					_, err = holder.Exec(ctx, "BEGIN; REINDEX INDEX "+c.index, pgx.QueryExecModeSimpleProtocol)
+				}
+				return "", err
+			}
+			err := d.take(t)
+			require.True(t, failure.Is(err, failure.LockHeld), "%v", err)
+			require.ErrorContains(t, err, fmt.Sprintf("the session with pid %d of postgres holds an exclusive lock on %s, which belongs to public.a", holder.PgConn().PID(), c.said))
+			requireNoObject(t, d.options.Store, "shop/backups/")
+			requireNobodyLeft(t, url)
+			require.NoError(t, holder.Close(deadline(t)))
+		})
 	}
 }
 

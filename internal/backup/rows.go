@@ -8,8 +8,10 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/upkeep-run/upkeep/internal/chunk"
@@ -270,14 +272,17 @@ func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan *job
 	}
 	for j := range queue {
 		p.begin(j)
+		began := time.Now()
 		_, err := conn.PgConn().CopyTo(ctx, p, j.statement)
-		for postgres.State(err) == lockTimedOut { // before the first row
+		for postgres.State(err) == lockTimedOut && time.Since(began) < patience { // perhaps after rows have come: the first long value opens the TOAST table's index
 			if err := k.heldUp(ctx, o, j.what); err != nil {
 				return err
 			}
 			if err := k.share(ctx, conn); err != nil {
 				return err
 			}
+			p.again()
+			p.meter.pages(0, j.what+" (waiting for a lock)")
 			_, err = conn.PgConn().CopyTo(ctx, p, j.statement)
 		}
 		if p.err != nil {
@@ -311,7 +316,7 @@ func (k *keeper) share(ctx context.Context, conn *pgx.Conn) error {
 
 // heldUp gives ConcurrentDDL when the lock that a reader waits for cannot come: a change of the table
 // is before it in the queue, and waits for the backup's other sessions. Whoever else has the lock,
-// as REINDEX has that of an index, will be done with it.
+// as REINDEX has that of an index, may be done with it in time.
 func (k *keeper) heldUp(ctx context.Context, o Options, what string) error {
 	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID))
 	if err != nil {
@@ -350,6 +355,14 @@ type pipe struct {
 
 func (p *pipe) begin(j *job) {
 	p.job, p.rows, p.hash, p.came, p.shown, p.err = j, 0, rowhash.Sum{}, 0, 0, nil
+}
+
+// again begins the job anew. The chunks that came of it stay in the store, and a block that is still on
+// its way there fills a slot that is nobody's any more.
+func (p *pipe) again() {
+	p.show(0)
+	p.job.slots, p.text = nil, p.text[:0]
+	p.begin(p.job)
 }
 
 // Write takes whole rows: the server sends each row in a message of its own.
@@ -472,11 +485,18 @@ func (k *keeper) planLargeObjects(ctx context.Context) (format.LargeObjects, []*
 	return objects, jobs, nil
 }
 
+// passesMessage reports whether the server says that a text would pass its limit: a row's (a string
+// buffer that cannot grow is 54000), or a value's, which is an error without a code of its own whose
+// text is the same in every language. A server that is short of memory says neither.
+func passesMessage(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "54000" || pg.Code == "XX000" && strings.HasPrefix(pg.Message, "invalid memory alloc request size"))
+}
+
 // rowTooLong names the table and key of a row whose text does not fit into one message; another
 // error is classified as it is.
 func (k *keeper) rowTooLong(ctx context.Context, j *job, err error) error {
-	state := postgres.State(err)
-	if j.table == nil || (state != "54000" && state != "53200" && state != "XX000") {
+	if j.table == nil || !passesMessage(err) {
 		return postgres.Classify(err, "read "+j.what)
 	}
 	where := "unknown key"

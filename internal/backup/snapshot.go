@@ -65,6 +65,9 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 	if k.pgRestore, err = postgres.FindTool(ctx, "pg_restore", k.pgDump.Major); err != nil {
 		return nil, err
 	}
+	if o.endStale {
+		o.endOlder(ctx, conn)
+	}
 	// What counts beside the readers takes no more of the server than one session.
 	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL max_parallel_workers_per_gather = 0"); err != nil {
 		return nil, postgres.Classify(err, "begin the snapshot")
@@ -102,6 +105,18 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// endOlder ends the sessions of an earlier attempt at the same backup. Its worker may be frozen, and
+// would hold its snapshot and locks for as long; one that lives on loses its server, takes no backup,
+// and is no attempt that counts any more. Twins that begin together leave each other alone: whoever
+// is first to write the manifest has taken the backup. A session that cannot be ended harms only
+// what it harmed before, so errors are left to the next statement.
+func (o Options) endOlder(ctx context.Context, conn *pgx.Conn) {
+	_, _ = conn.Exec(ctx, `
+		SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a, pg_stat_activity own
+		WHERE own.pid = pg_backend_pid() AND a.pid <> own.pid AND a.application_name = $1 AND a.datname = own.datname AND a.usename = own.usename
+		  AND a.backend_start < own.backend_start - $2 * interval '1 ms'`, "upkeep-backup "+o.BackupID, staleAfter.Milliseconds())
 }
 
 // refuse names every table whose rows the role would not see, all at once.
@@ -178,16 +193,14 @@ func (k *keeper) lock(ctx context.Context, o Options) error {
 			case "42P01", "3F000", "42809": // gone, or another kind of thing by now
 				return failure.New(failure.ConcurrentDDL, "a table was dropped or replaced right after the snapshot")
 			case "55P03":
-				if holders := o.holders(ctx, batch); len(holders) > 0 {
-					return failure.New(failure.LockHeld, "a lock was waited for %s in vain: %s", lockTimeout, listed(holders)).
-						Do("wait for who holds it or end it (pg_terminate_backend, ROLLBACK PREPARED), then resume the run")
-				}
+				return o.lockHeld(ctx, batch, lockTimeout, postgres.Classify(err, "lock "+listed(names)+" against changes of definition"))
 			}
 			return postgres.Classify(err, "lock "+listed(names)+" against changes of definition")
 		}
 	}
-	if _, err := k.conn.Exec(ctx, "SET LOCAL lock_timeout = 0"); err != nil {
-		return postgres.Classify(err, "reset the lock timeout")
+	// A table's lock keeps nobody from its indexes, which what counts will need too.
+	if _, err := k.conn.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", patience.Milliseconds())); err != nil {
+		return postgres.Classify(err, "set the lock timeout")
 	}
 	oids, files, quoted := make([]uint32, 0, len(k.relations)), make([]uint32, 0, len(k.relations)), make([]string, 0, len(k.relations))
 	for _, r := range k.relations {
@@ -210,8 +223,19 @@ func (k *keeper) lock(ctx context.Context, o Options) error {
 	return nil
 }
 
-// holders says who holds, or stands first in the queue for, a lock that keeps readers out of the
-// tables; nothing if nobody does any more, or it cannot be asked.
+// lockHeld names who has the lock that was waited for in vain; if nobody has it any more, err stays.
+func (o Options) lockHeld(ctx context.Context, tables []postgres.Relation, waited time.Duration, err error) error {
+	holders := o.holders(ctx, tables)
+	if len(holders) == 0 {
+		return err
+	}
+	return failure.New(failure.LockHeld, "a lock was waited for %s in vain: %s", waited, listed(holders)).
+		Do("wait for who holds it or end it (pg_terminate_backend, ROLLBACK PREPARED), then resume the run")
+}
+
+// holders says who holds, or stands in the queue for, a lock that keeps readers out of the tables:
+// their own, or that of an index, of what is stored out of line, or of its index. Nothing if nobody
+// does any more, or it cannot be asked.
 func (o Options) holders(ctx context.Context, tables []postgres.Relation) []string {
 	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID)) // the keeper's transaction is broken
 	if err != nil {
@@ -223,13 +247,17 @@ func (o Options) holders(ctx context.Context, tables []postgres.Relation) []stri
 		oids[i] = r.Oid
 	}
 	rows, err := conn.Query(ctx, `
+		WITH heaps AS (SELECT c.oid, c.oid AS owner FROM pg_class c WHERE c.oid = ANY ($1)
+		               UNION ALL SELECT c.reltoastrelid, c.oid FROM pg_class c WHERE c.oid = ANY ($1) AND c.reltoastrelid <> 0),
+		     needed AS (SELECT * FROM heaps UNION ALL SELECT i.indexrelid, h.owner FROM heaps h JOIN pg_index i ON i.indrelid = h.oid)
 		SELECT CASE WHEN x.gid IS NOT NULL THEN 'the prepared transaction ' || quote_literal(x.gid)
 		            ELSE 'the session with pid ' || l.pid || coalesce(' of ' || quote_ident(a.usename), '') || coalesce(' (' || nullif(a.application_name, '') || ')', '') END
 		       || CASE WHEN l.granted THEN ' holds ' ELSE ' waits for ' END || 'an exclusive lock on ' || l.relation::regclass::text
-		FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		       || CASE WHEN n.oid <> n.owner THEN ', which belongs to ' || n.owner::regclass::text ELSE '' END
+		FROM pg_locks l JOIN needed n ON n.oid = l.relation LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 		LEFT JOIN pg_locks own ON l.pid IS NULL AND own.pid IS NULL AND own.locktype = 'transactionid' AND own.virtualtransaction = l.virtualtransaction
 		LEFT JOIN pg_prepared_xacts x ON x.transaction = own.transactionid
-		WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND l.relation = ANY($1)
+		WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock'
 		  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 		ORDER BY l.granted DESC, l.pid`, oids)
 	if err != nil {
@@ -352,10 +380,13 @@ func (k *keeper) readSequences(ctx context.Context) ([]format.Sequence, error) {
 }
 
 // blame tells an error that DDL caused (a definition that vanished under pg_dump or a reader) from
-// one of its own.
+// one of its own, and says who had a lock that was waited for in vain.
 func (k *keeper) blame(ctx context.Context, o Options, err error) error {
 	if ctx.Err() != nil {
 		return err
+	}
+	if postgres.State(err) == lockTimedOut {
+		return o.lockHeld(ctx, k.relations, patience, err)
 	}
 	if f, ok := failure.As(err); ok && f.Class() != failure.Transient && f.Class() != failure.Damaged {
 		return err

@@ -201,7 +201,9 @@ func (p *Pool) look(ctx context.Context, name string, size int64) (format.Chunk,
 		return format.Chunk{}, absent, err
 	case !ok || known.Size != size || known.StoredSize != info.Size:
 		return p.inspect(ctx, name, size)
-	case p.now().Sub(known.CheckedAt) < trustFor:
+	}
+	// A time to come is from a clock that was wrong, and says nothing.
+	if age := p.now().Sub(known.CheckedAt); age >= 0 && age < trustFor {
 		return known, right, nil
 	}
 	err = CheckStored(ctx, p.store, p.target, known)
@@ -217,7 +219,7 @@ func (p *Pool) look(ctx context.Context, name string, size int64) (format.Chunk,
 
 // inspect reads a stored chunk that nothing is known of and unpacks it.
 func (p *Pool) inspect(ctx context.Context, name string, size int64) (format.Chunk, found, error) {
-	r, err := open(ctx, p.store, p.target, format.Chunk{SHA256: name, Size: size, StoredSize: format.MaxStored(size)})
+	r, err := open(ctx, p.store, p.target, name, size)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r)
 		err = errors.Join(err, r.Close())

@@ -57,6 +57,9 @@ func Classify(err error, doing string) error {
 	case pg.Code == "53300":
 		return fail(failure.ServerUnreachable).Do("end other sessions, or raise the limit of the role or the database (CONNECTION LIMIT) or of the server (max_connections), then resume the run; " +
 			"or lower connections: of the target in upkeep.yaml (a backup needs that many sessions and about 4 more) and start a new run")
+	case pg.Code == "53200": // of all sessions together, so it may pass by itself
+		return fail(failure.ServerUnreachable).Do("if the server is out of shared memory, it has no room for more locks: raise max_locks_per_transaction and restart it; " +
+			"if it is out of memory, end other sessions or give it more; then resume the run")
 	case strings.HasPrefix(pg.Code, "08"), strings.HasPrefix(pg.Code, "57P"), pg.Code == "25006" && recovering(pg):
 		return fail(failure.ServerUnreachable).Do("see whether the server is up and accepts connections")
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -26,6 +27,13 @@ func TestALimitOfConnectionsHasItsOwnRemedy(t *testing.T) {
 		require.ErrorContains(t, err, part)
 	}
 	require.NotContains(t, err.Error(), "whether the server is up")
+}
+
+func TestShortageOfMemoryHasItsOwnRemedy(t *testing.T) {
+	err := postgres.Classify(&pgconn.PgError{Code: "53200", Message: "out of shared memory"}, "lock the tables")
+	require.True(t, failure.Is(err, failure.ServerUnreachable), "it may pass by itself: %v", err)
+	require.ErrorContains(t, err, "out of shared memory")
+	require.ErrorContains(t, err, "max_locks_per_transaction")
 }
 
 func TestAProgramThatLosesItsServerMayTryAgain(t *testing.T) {
