@@ -219,7 +219,7 @@ func (p *Pool) look(ctx context.Context, name string, size int64) (format.Chunk,
 
 // inspect reads a stored chunk that nothing is known of and unpacks it.
 func (p *Pool) inspect(ctx context.Context, name string, size int64) (format.Chunk, found, error) {
-	r, err := open(ctx, p.store, p.target, name, size)
+	r, err := open(ctx, p.store, p.target, format.Chunk{SHA256: name, Size: size, StoredSize: format.MaxStored(size)})
 	if err == nil {
 		_, err = io.Copy(io.Discard, r)
 		err = errors.Join(err, r.Close())

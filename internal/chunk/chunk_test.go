@@ -223,55 +223,21 @@ func TestDamageIsSeen(t *testing.T) {
 	requireDamaged(t, err, c)
 }
 
-// Some bits of a frame mean nothing: what is unpacked without them is right, or it is refused. The
-// check of the stored bytes sees all of them.
+// Every bit of a small chunk.
 func TestEveryFlippedBitIsSeen(t *testing.T) {
 	store, dir := folder(t)
-	text, unseen := "1\tAnn\n2\t\\N\n", 0
-	c, _ := write(t, NewPool(store, target, nil), text)
+	c, _ := write(t, NewPool(store, target, nil), "1\tAnn\n2\t\\N\n")
 	for at := range int(c.StoredSize) {
 		for bit := range 8 {
 			flip := func(d []byte) []byte { d[at] ^= 1 << bit; return d }
 			change(t, path(dir, c), flip)
 			requireDamaged(t, CheckStored(t.Context(), store, target, c), c)
-			got, err := read(t, store, c)
-			if err == nil {
-				require.Equal(t, text, got)
-				unseen++
-			} else {
-				requireDamaged(t, err, c)
-			}
+			_, err := read(t, store, c)
+			requireDamaged(t, err, c)
 			change(t, path(dir, c), flip)
 		}
 	}
 	require.NoError(t, CheckStored(t.Context(), store, target, c))
-	require.LessOrEqual(t, unseen, 8, "of the frame's header")
-}
-
-// Another build of Upkeep mends a chunk, and packs it in its own way: older backups have theirs back.
-func TestPackedOtherwiseIsRead(t *testing.T) {
-	store, dir := folder(t)
-	text := texts["rows"]
-	c, _ := write(t, NewPool(store, target, nil), text)
-	for _, level := range []zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedBestCompression} {
-		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderCRC(false))
-		require.NoError(t, err)
-		change(t, path(dir, c), func([]byte) []byte { return e.EncodeAll([]byte(text), nil) })
-		requireDamaged(t, CheckStored(t.Context(), store, target, c), c) // it does not unpack, so it cannot know
-		got, err := read(t, store, c)
-		require.NoError(t, err)
-		require.True(t, text == got)
-	}
-	// Bytes that no packing needs are read to a bound, and are no chunk.
-	change(t, path(dir, c), func(d []byte) []byte {
-		for int64(len(d)) <= format.MaxStored(c.Size) {
-			d = append(d, "\x50\x2a\x4d\x18\x00\x00\x01\x00"...) // a frame to be skipped, of 64 KiB
-			d = append(d, make([]byte, 1<<16)...)
-		}
-		return d
-	})
-	_, err := read(t, store, c)
-	requireDamaged(t, err, c)
 }
 
 // A manifest that lies about a bomb: no more is unpacked than it declares.

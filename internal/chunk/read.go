@@ -26,27 +26,27 @@ var decoders = sync.Pool{New: func() any {
 	return d
 }}
 
-// Open streams the plain bytes of a chunk. Nothing of it is believed: the plain bytes must have the
-// size and checksum that the manifest declares, or the last Read fails with BackupDamaged; no more
-// than the declared size is ever unpacked. How they are packed is no matter: a chunk that was mended
-// may be packed otherwise than an older manifest says.
+// Open streams the plain bytes of a chunk. Nothing of it is believed: the stored bytes and the plain
+// ones must have the sizes and checksums that the manifest declares, or the last Read fails with
+// BackupDamaged; no more than the declared size is ever unpacked.
 func Open(ctx context.Context, store objstore.Store, target string, c format.Chunk) (io.ReadCloser, error) {
-	return open(ctx, store, target, c.SHA256, c.Size)
+	return open(ctx, store, target, c)
 }
 
-func open(ctx context.Context, store objstore.Store, target, name string, size int64) (*reader, error) {
-	key := format.ChunkKey(target, name)
+// open is Open, and takes a chunk whose stored checksum is not known: its StoredSize is a bound then.
+func open(ctx context.Context, store objstore.Store, target string, c format.Chunk) (*reader, error) {
+	key := format.ChunkKey(target, c.SHA256)
 	raw, err := openStored(ctx, store, key)
 	if err != nil {
 		return nil, err
 	}
-	stored := newHashing(io.LimitReader(raw, format.MaxStored(size)+1))
+	stored := newHashing(io.LimitReader(raw, c.StoredSize+1))
 	decoder := decoders.Get().(*zstd.Decoder)
-	r := &reader{ctx: ctx, key: key, name: name, size: size, raw: raw, stored: stored, decoder: decoder}
+	r := &reader{ctx: ctx, key: key, want: c, raw: raw, stored: stored, decoder: decoder}
 	if err := decoder.Reset(stored); err != nil {
 		return nil, errors.Join(r.blame("cannot be unpacked"), r.Close())
 	}
-	r.plain = newHashing(io.LimitReader(decoder, size+1))
+	r.plain = newHashing(io.LimitReader(decoder, c.Size+1))
 	return r, nil
 }
 
@@ -83,8 +83,7 @@ func (h *hashing) sum() string { return hex.EncodeToString(h.h.Sum(nil)) }
 type reader struct {
 	ctx           context.Context
 	key           string
-	name          string // the SHA-256 of the plain bytes
-	size          int64  // of the plain bytes
+	want          format.Chunk
 	raw           io.Closer
 	stored, plain *hashing
 	decoder       *zstd.Decoder // nil when closed
@@ -95,7 +94,7 @@ func (r *reader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.plain.Read(p)
-	if r.plain.n > r.size {
+	if r.plain.n > r.want.Size {
 		return 0, damaged(r.key, "unpacks to more than was written")
 	}
 	if err == nil {
@@ -108,10 +107,12 @@ func (r *reader) Read(p []byte) (int, error) {
 		return n, err
 	}
 	switch {
-	case r.plain.n != r.size || r.plain.sum() != r.name:
+	case r.plain.n != r.want.Size || r.plain.sum() != r.want.SHA256:
 		return n, damaged(r.key, "does not unpack to what was written")
-	case r.stored.n > format.MaxStored(r.size):
-		return n, damaged(r.key, "takes more than its bytes can need")
+	case r.want.StoredSHA256 == "" && r.stored.n <= r.want.StoredSize:
+		return n, io.EOF
+	case r.stored.n != r.want.StoredSize || r.stored.sum() != r.want.StoredSHA256:
+		return n, damaged(r.key, "is not packed as it was written")
 	}
 	return n, io.EOF
 }

@@ -41,8 +41,7 @@ func Stored(ctx context.Context, store objstore.Store, target, backup string) ([
 	})
 }
 
-// Decoded does what Stored does, but unpacks every chunk, counts its rows and hashes them. How a chunk
-// is packed is no matter then: one that was mended may be packed otherwise than the manifest says.
+// Decoded does what Stored does, and unpacks every chunk, counts its rows and hashes them.
 func Decoded(ctx context.Context, store objstore.Store, target, backup string) ([]run.Check, error) {
 	return look(ctx, store, target, backup, grade{
 		name: catalog.FoundByDecoded, good: "%d files (%d bytes) are what was written; every chunk unpacks to the rows that were counted and hashed",
