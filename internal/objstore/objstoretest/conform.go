@@ -148,7 +148,13 @@ func race(t *testing.T, s objstore.Store, size int) {
 		var creators sync.WaitGroup
 		for i := range 6 {
 			creators.Go(func() {
-				err := s.Create(ctx, key, bytes.Repeat([]byte{byte('a' + i)}, size))
+				data := bytes.Repeat([]byte{byte('a' + i)}, size)
+				err := s.Create(ctx, key, data)
+				// A server may turn a loser away while it still sends, and the answer is lost with the
+				// connection: like a step of a run, it tries again.
+				for try := 0; try < 5 && failure.Is(err, failure.StoreUnreachable); try++ {
+					err = s.Create(ctx, key, data)
+				}
 				switch {
 				case err == nil:
 					winners.Add(1)
