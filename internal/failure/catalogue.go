@@ -10,6 +10,7 @@ const (
 	RunExists          Code = "RunExists"          // a run of that id was started before
 	NotWaiting         Code = "NotWaiting"         // a decision for a run that waits for none
 	DatabaseExists     Code = "DatabaseExists"     // a restore would land on an existing database
+	NameTaken          Code = "NameTaken"          // somebody took the final name while the copy was made
 	ServerTooNew       Code = "ServerTooNew"       // the server is newer than the pg_dump at hand
 	ServerTooOld       Code = "ServerTooOld"       // the server is older than what is supported, or than the backup's
 	RowSecurity        Code = "RowSecurity"        // row-level security would hide rows from the reader
@@ -51,7 +52,7 @@ var catalogue = map[Code]Class{
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,
 	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,
-	ScratchUnavailable: NeedsPerson,
+	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson,
 	BackupDamaged:      Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
 	WorkerStopped: Transient, Internal: Transient,

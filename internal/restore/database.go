@@ -172,7 +172,8 @@ func (o Options) rename(ctx context.Context, admin *pgx.Conn, oid uint32) error 
 
 // nameTaken is for a copy that is whole: the other database can make way for it.
 func (o Options) nameTaken() error {
-	return o.databaseExists().Do("rename or drop that one, then resume the run: the whole copy waits as %q; nothing is ever restored over a database", o.Database)
+	return failure.New(failure.NameTaken, "a database named %q is already there", o.Final).
+		Do("rename or drop that one, then resume the run: the whole copy waits as %q; nothing is ever restored over a database", o.Database)
 }
 
 // inside are the sessions of roles in a database; the last column says whether this role may end them.

@@ -139,7 +139,7 @@ func (o Options) restoreTool(ctx context.Context) (postgres.Tool, error) {
 	return postgres.FindTool(ctx, "pg_restore", n)
 }
 
-func (o Options) databaseExists() *failure.Error {
+func (o Options) databaseExists() error {
 	return failure.New(failure.DatabaseExists, "a database named %q is already there", o.Final).
 		Do("choose another name; nothing is ever restored over a database")
 }

@@ -22,9 +22,6 @@ type Step struct {
 	Options  Options
 	Queue    string // the database queue when empty
 	Whole    bool   // once begun, it is not cut off by a cancellation: it is done or it is not
-	// Mendable is a code that parks the run at this step, though elsewhere it ends one: too much is
-	// done by now to be undone.
-	Mendable failure.Code
 }
 
 // Do runs a step to its end. What a person can mend parks the run, which then waits until it is told
@@ -38,8 +35,7 @@ func (r *Run) Do(step Step, arg, result any) error {
 			return nil
 		}
 		e := describe(err)
-		mendable := failure.Class(e.Class) == failure.NeedsPerson || e.Code != "" && e.Code == string(step.Mendable)
-		if !mendable || CopyLost(err) || temporal.IsCanceledError(err) {
+		if failure.Class(e.Class) != failure.NeedsPerson || CopyLost(err) || temporal.IsCanceledError(err) {
 			r.finish(at, VerdictOf(err), e.What)
 			return err
 		}

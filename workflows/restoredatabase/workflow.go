@@ -76,7 +76,6 @@ func body(r *procedure.Run, in api.Input) error {
 	// From here on the database is there for people: a run that is cancelled has either named it or not.
 	publish := step("Give the copy its name", postgres.Publish, procedure.Quick)
 	publish.Whole = true
-	publish.Mendable = failure.DatabaseExists // somebody took the name while the copy was made
 	if err := r.Do(publish, built.Copy, nil); err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func TestNameThatIsTakenAtTheEndWaits(t *testing.T) {
 	} {
 		t.Run(update, func(t *testing.T) {
 			w := &proceduretest.World{}
-			w.Fail(postgres.Publish, failure.New(failure.DatabaseExists, "database shop_copy exists"))
+			w.Fail(postgres.Publish, failure.New(failure.NameTaken, "database shop_copy exists"))
 			r := proceduretest.New(t, w)
 			r.WhenWaiting(func(d run.Document) {
 				require.Contains(t, d.WaitingFor, "shop_copy exists")
