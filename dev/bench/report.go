@@ -91,7 +91,7 @@ func (r *results) write(w io.Writer) error {
 	fmt.Fprintf(&b, `# Benchmarks
 
 Written by `+"`make bench`"+` on %s: do not edit. It makes its own PostgreSQL server and two sets of %d MiB, and measures
-everything in turns, in %d rounds. Figures are medians, with the least and the most behind, of as many measurements
+everything in turns; rounds: %d. Figures are medians, with the least and the most behind, of as many measurements
 as the number in brackets says; a ratio is the median of the rounds' ratios. They hold for this machine and these
 data; make your own.
 

@@ -58,6 +58,9 @@ type Options struct {
 	endStale bool // the sessions of earlier attempts are in the way
 }
 
+// app is the application_name of the backup's sessions, by which they know each other.
+func (o Options) app() string { return "upkeep-backup " + o.BackupID }
+
 // Preview is what a backup would read.
 type Preview struct {
 	Server    format.Server

@@ -60,7 +60,7 @@ func readDefinitions(ctx context.Context, conn *pgx.Conn) ([]definition, error) 
 // drift gives ConcurrentDDL when a definition that the snapshot had was changed or dropped since. New
 // ones do not matter: the snapshot does not show them.
 func (k *keeper) drift(ctx context.Context, o Options) error {
-	now, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID))
+	now, err := o.Source.Connect(ctx, postgres.WithApp(o.app()))
 	if err != nil {
 		return err
 	}

@@ -262,7 +262,7 @@ func store(ctx context.Context, pool *chunk.Pool, b block) (format.Chunk, error)
 
 // read runs one session's share of the jobs.
 func (k *keeper) read(ctx context.Context, o Options, p *pipe, queue <-chan *job) error {
-	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID), postgres.WithBulkReads())
+	conn, err := o.Source.Connect(ctx, postgres.WithApp(o.app()), postgres.WithBulkReads())
 	if err != nil {
 		return err
 	}
@@ -318,7 +318,7 @@ func (k *keeper) share(ctx context.Context, conn *pgx.Conn) error {
 // is before it in the queue, and waits for the backup's other sessions. Whoever else has the lock,
 // as REINDEX has that of an index, may be done with it in time.
 func (k *keeper) heldUp(ctx context.Context, o Options, what string) error {
-	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID))
+	conn, err := o.Source.Connect(ctx, postgres.WithApp(o.app()))
 	if err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func (k *keeper) place(m *format.Manifest) {
 // readBuilt reads the indexes and constraints of the snapshot by the oids that the archive names
 // them with. Names would not do: they can hold anything.
 func (o Options) readBuilt(ctx context.Context, k *keeper) (map[[2]uint32]built, error) {
-	conn, err := o.Source.Connect(ctx, postgres.WithApp("upkeep-backup "+o.BackupID)) // the keeper's is busy counting
+	conn, err := o.Source.Connect(ctx, postgres.WithApp(o.app())) // the keeper's is busy counting
 	if err != nil {
 		return nil, err
 	}

@@ -53,7 +53,7 @@ var catalogue = map[Code]Class{
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,
 	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson,
-	BackupDamaged:      Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
+	BackupDamaged: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
 	WorkerStopped: Transient, Internal: Transient,
 }

@@ -102,9 +102,9 @@ func (b *Book) grant(now time.Time) (granted []Lease) {
 	return granted
 }
 
-// Before says who stands in the holder's way, those with a lease first; nobody where it waits for
+// before says who stands in the holder's way, those with a lease first; nobody where it waits for
 // none.
-func (b *Book) Before(holder string) []Lease {
+func (b *Book) before(holder string) []Lease {
 	l, held, ok := b.find(holder)
 	if !ok || held {
 		return nil
@@ -128,7 +128,7 @@ func (b *Book) Before(holder string) []Lease {
 
 // Why answers a person who asks why the holder waits; empty where it does not.
 func (b *Book) Why(holder string) string {
-	before := b.Before(holder)
+	before := b.before(holder)
 	if len(before) == 0 {
 		return ""
 	}
@@ -163,7 +163,8 @@ func (b *Book) find(holder string) (l Lease, held, ok bool) {
 	return Lease{}, false, false
 }
 
-// use is which resources are claimed, and how.
+// use is which resources are claimed, and the strictest claim of each: what many leases come to, for
+// asking often.
 type use map[string]Mode
 
 func newUse(leases []Lease) use {
@@ -185,6 +186,6 @@ func (u use) add(l Lease) {
 func (u use) conflicts(l Lease) bool {
 	return slices.ContainsFunc(l.Claims, func(c Claim) bool {
 		mode, claimed := u[c.Resource]
-		return claimed && (mode == Exclusive || c.Mode == Exclusive)
+		return claimed && c.conflicts(Claim{c.Resource, mode})
 	})
 }
