@@ -90,6 +90,9 @@ func (l *loader) open(ctx context.Context) (done bool, err error) {
 		return false, failure.New(failure.MissingDatabase, "the half database %q is gone", l.Database).Do("start the restore again")
 	case l.finished(d):
 		l.countAll()
+		if d.name != l.Database { // it was published, and is no longer a copy in the making
+			return true, nil
+		}
 		return true, Survived(ctx, l.Options)
 	}
 	l.oid = d.oid
