@@ -149,30 +149,33 @@ func TestRunThatIsStartedAnewTakesOver(t *testing.T) {
 }
 
 // TestLateTwinLeavesNoDatabase freezes an attempt between its note and its database, until the copy is
-// another run's, and until it is published.
+// another run's, until it is published, and until it is gone.
 func TestLateTwinLeavesNoDatabase(t *testing.T) {
 	s := newSite(t)
 	s.Ended = answers(map[string]bool{"run-1": true})
-	late := func() {
+	late := func(refused failure.Code) {
 		t.Helper()
 		o, err := s.restoreOptions(t.Context(), s.store, s.copy)
 		require.NoError(t, err)
 		_, err = createRemembered(t.Context(), s.store, o, s.copy)
-		require.True(t, failure.Is(err, failure.Fenced), "%v", err)
+		require.True(t, failure.Is(err, refused), "%v", err)
 	}
 	require.NoError(t, s.remember(t.Context(), s.store, s.copy))
 	other := s.copy
 	other.Owner, other.RunID = "3d4e5f", "run-2"
 	created, err := s.CreateDatabase(t.Context(), other)
 	require.NoError(t, err)
-	late()
+	late(failure.Fenced)
 	_, err = s.LoadRows(t.Context(), created)
 	require.NoError(t, err, "the other's copy stays")
 	_, err = s.Publish(t.Context(), created)
 	require.NoError(t, err)
-	late()
+	late(failure.DatabaseExists)
 	require.False(t, s.exists(t, s.copy.Database))
 	require.True(t, s.exists(t, s.copy.Final))
+	pgservertest.Exec(t, s.server.DSN("", "postgres"), `DROP DATABASE "`+s.copy.Final+`"`)
+	late(failure.Fenced)
+	require.False(t, s.exists(t, s.copy.Database), "nobody would look for it")
 }
 
 func TestRestoreBesideTheOriginal(t *testing.T) {

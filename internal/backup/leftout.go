@@ -9,13 +9,18 @@ import (
 	"github.com/upkeep-run/upkeep/internal/postgres"
 )
 
-// readElsewhere names what looks like data and is not this database's own.
+// readElsewhere names what looks like data and is not this database's own, and indexes that are none:
+// pg_dump leaves out what a failed CREATE INDEX CONCURRENTLY has left.
 func readElsewhere(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	return readTexts(ctx, conn, "list foreign tables and materialized views", `
+	return readTexts(ctx, conn, "list what is not compared", `
 		SELECT CASE c.relkind WHEN 'f' THEN 'foreign table ' ELSE 'materialized view ' END || quote_ident(n.nspname) || '.' || quote_ident(c.relname)
 		       || CASE c.relkind WHEN 'f' THEN ': its rows are on another server' ELSE ': computed again at restore' END
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('f', 'm') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%'
+		UNION ALL
+		SELECT 'index ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname) || ': it is not valid, so it is not made again'
+		FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE NOT i.indisvalid AND t.relkind <> 'p' AND n.nspname NOT LIKE 'pg\_%'
 		ORDER BY 1`)
 }
 

@@ -86,6 +86,9 @@ func openSnapshot(ctx context.Context, o Options) (_ *keeper, err error) {
 	if err = refuseSchema(ctx, conn); err != nil {
 		return nil, err
 	}
+	if err = refuseStandby(ctx, conn); err != nil {
+		return nil, err
+	}
 	if err = k.lock(ctx, o); err != nil {
 		return nil, err
 	}
@@ -153,6 +156,18 @@ func refuseSchema(ctx context.Context, conn *pgx.Conn) error {
 			Do("rename that schema (ALTER SCHEMA upkeep_restore RENAME TO ...); if a restore that was broken off made it, this is its half database: restore the backup again instead")
 	}
 	return nil
+}
+
+// refuseStandby refuses a standby whose primary has what is not written ahead: it is not there to read.
+func refuseStandby(ctx context.Context, conn *pgx.Conn) error {
+	unlogged, err := readTexts(ctx, conn, "look for unlogged tables on a standby", `
+		SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE pg_is_in_recovery() AND c.relpersistence = 'u' AND c.relkind IN ('r', 'S', 'm') ORDER BY 1`)
+	if err != nil || len(unlogged) == 0 {
+		return err
+	}
+	return failure.New(failure.UnloggedOnStandby, "the server is a standby, which does not have what is unlogged: %s", listed(unlogged)).
+		Do("back up the primary, or make them logged (ALTER TABLE ... SET LOGGED)")
 }
 
 // listed names the first few of many.

@@ -45,7 +45,8 @@ var kinds = []struct{ name, query string }{
 		WHERE left(o.nspname, 3) <> 'pg_' AND o.nspname NOT IN ('information_schema', 'upkeep_restore')` + notExtension + `) g`},
 	{"default privileges", `SELECT count(*) FROM pg_default_acl o, aclexplode(o.defaclacl) a`},
 	{"comments", `SELECT count(*) FROM pg_description s WHERE s.objoid >= 16384 AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = s.objoid AND d.classid = s.classoid AND d.deptype IN ('e', 'x'))
-		AND s.classoid <> 'pg_extension'::regclass AND s.classoid <> 'pg_largeobject'::regclass`},
+		AND s.classoid <> 'pg_extension'::regclass AND s.classoid <> 'pg_largeobject'::regclass
+		AND NOT (s.classoid = 'pg_class'::regclass AND EXISTS (SELECT FROM pg_index i JOIN pg_class o ON o.oid = i.indexrelid WHERE o.oid = s.objoid AND o.relkind = 'i' AND NOT i.indisvalid))`},
 }
 
 // in limits a count to people's schemas.

@@ -383,7 +383,22 @@ func checkDatabaseURL(v string) string {
 	if _, has := u.User.Password(); has || u.Query().Has("password") || u.Query().Has("sslpassword") {
 		return "must not hold a password; name it with passwordFrom: {env: ...} or {file: ...}"
 	}
+	for key := range u.Query() {
+		if !slices.Contains(urlParameters, key) {
+			hint := "use only: " + strings.Join(urlParameters, ", ")
+			if near := strictjson.Nearest(key, urlParameters); near != "" {
+				hint = fmt.Sprintf("did you mean %q?", near)
+			}
+			return fmt.Sprintf("has the parameter %.40q, which Upkeep's driver and pg_dump do not both know; %s (settings go into options=-csearch_path%%3Dapp)", key, hint)
+		}
+	}
 	return ""
+}
+
+// urlParameters are the parameters of a database's URL that both pgx and libpq know.
+var urlParameters = []string{
+	"application_name", "channel_binding", "connect_timeout", "host", "krbsrvname", "options", "passfile", "port", "service",
+	"sslcert", "sslkey", "sslmode", "sslrootcert", "target_session_attrs", "user",
 }
 
 func checkEnv(v string) string {

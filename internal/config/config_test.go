@@ -44,6 +44,8 @@ func TestParseNamesEveryMistakeWithItsLine(t *testing.T) {
 		{"unknown key", "store:", "stor:", []string{`upkeep.yaml:2:`, `"stor"`, `did you mean "store"?`, `lacks the key "store"`}},
 		{"unknown key below", "passwordFrom: {env", "password_from: {env", []string{"upkeep.yaml:7:", `did you mean "passwordFrom"?`}},
 		{"password in the url", "app@127", "app:hunter2@127", []string{"upkeep.yaml:6:", "must not hold a password"}},
+		{"a setting in the url", "5432/shop", "5432/shop?statement_timeout=60000", []string{"upkeep.yaml:6:", `the parameter "statement_timeout"`, "options=-c"}},
+		{"a parameter misspelt", "5432/shop", "5432/shop?ssl_mode=require", []string{"upkeep.yaml:6:", `did you mean "sslmode"?`}},
 		{"version", "version: 1", "version: 2", []string{"upkeep.yaml:1: version 2 is unknown to this Upkeep; it reads version 1"}},
 		{"version in words", "version: 1", "version: one", []string{"upkeep.yaml:1: version must be the number 1"}},
 		{"relative store", "file:///var/lib/upkeep", "file://var/lib", []string{"upkeep.yaml:2:", "absolute"}},

@@ -15,6 +15,7 @@ const (
 	ServerTooOld       Code = "ServerTooOld"       // the server is older than what is supported, or than the backup's
 	RowSecurity        Code = "RowSecurity"        // row-level security would hide rows from the reader
 	RowTooLong         Code = "RowTooLong"         // a row does not fit into one protocol message
+	UnloggedOnStandby  Code = "UnloggedOnStandby"  // a standby has no rows of unlogged tables
 	UnsupportedName    Code = "UnsupportedName"    // a name cannot be written down faithfully
 	UnsafeArchive      Code = "UnsafeArchive"      // a backup names a path that climbs out, or declares sizes out of bounds
 	FormatTooNew       Code = "FormatTooNew"       // written by a newer Upkeep
@@ -48,7 +49,7 @@ var catalogue = map[Code]Class{
 	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
 	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition,
 	RunExists: Precondition, CopyLost: Precondition, NotWaiting: Refused,
-	RowTooLong: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
+	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,
 	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,

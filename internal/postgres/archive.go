@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +73,33 @@ func DumpSchema(ctx context.Context, tool Tool, from Config, database, snapshot 
 		return nil, nil, classifyTool(err, "dump the schema")
 	}
 	return out.Bytes(), warnings(said), nil
+}
+
+// RestoreSchema makes the objects of an archive in an empty database by pg_restore alone: without
+// subscriptions, which would keep the database from being dropped, and without the contents of
+// materialized views. What pg_restore cannot make is not there afterwards, which is for the caller to find.
+func RestoreSchema(ctx context.Context, tool Tool, to Config, database string, archive []byte) error {
+	all, err := ListArchive(ctx, tool, archive, "")
+	if err != nil {
+		return err
+	}
+	list, err := listFile(slices.DeleteFunc(all, func(e ArchiveEntry) bool {
+		return e.Is("SUBSCRIPTION") || e.Is("COMMENT - SUBSCRIPTION") || e.Is("SECURITY LABEL - SUBSCRIPTION") || e.Is("MATERIALIZED VIEW DATA")
+	}))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = list.Close() }()
+	url, env, err := to.LibpqEnv(ctx, database)
+	if err != nil {
+		return err
+	}
+	err = tool.Run(ctx, Invocation{Args: []string{"--use-list=/proc/self/fd/3", "--no-password", "--dbname=" + url}, Env: env, Stdin: bytes.NewReader(archive), Files: []*os.File{list}})
+	var said *ToolError
+	if err = classifyTool(err, "make the schema once more"); errors.As(err, &said) && !failure.Is(err, failure.ServerUnreachable) {
+		return nil
+	}
+	return err
 }
 
 // warnings are pg_dump's, but for the one about the order of rows, which it does not load here.

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 )
 
@@ -61,6 +62,10 @@ func (c Config) Connect(ctx context.Context, options ...Option) (*pgx.Conn, erro
 		return nil, err
 	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if State(err) == "42704" { // a parameter of the URL
+		return nil, failure.New(failure.BadConfig, "could not connect to %s", describe(cfg)).Because(Classify(err, "begin the session")).
+			Do("take the parameter out of the url in upkeep.yaml and start a new run")
+	}
 	if err != nil {
 		return nil, Classify(err, "connect to "+describe(cfg))
 	}
@@ -156,6 +161,15 @@ var sessionPins = []format.Pin{
 	{Name: "check_function_bodies", Value: "off"},
 	{Name: "default_tablespace", Value: ""},
 	{Name: "jit", Value: "off"},
+}
+
+// toolPins shape the text of a schema, beside what pg_dump sets for itself.
+var toolPins = []format.Pin{
+	{Name: "timezone", Value: "UTC"},
+	{Name: "bytea_output", Value: "hex"},
+	{Name: "lc_monetary", Value: "C"},
+	{Name: "standard_conforming_strings", Value: "on"},
+	{Name: "quote_all_identifiers", Value: "off"},
 }
 
 // Pins are the settings that shape the text of rows, with the encoding in which they travel.

@@ -60,6 +60,8 @@ func Classify(err error, doing string) error {
 	case pg.Code == "53200": // of all sessions together, so it may pass by itself
 		return fail(failure.ServerUnreachable).Do("if the server is out of shared memory, it has no room for more locks: raise max_locks_per_transaction and restart it; " +
 			"if it is out of memory, end other sessions or give it more; then resume the run")
+	case pg.Code == "22021": // of what Upkeep reads, only names and comments are converted
+		return fail(failure.UnsupportedName).Do("rename or drop what has a name or a comment that is not valid in the database's encoding; databases of other encodings share roles and the databases' comments")
 	case strings.HasPrefix(pg.Code, "08"), strings.HasPrefix(pg.Code, "57P"), pg.Code == "25006" && recovering(pg):
 		return fail(failure.ServerUnreachable).Do("see whether the server is up and accepts connections")
 	}
@@ -98,6 +100,9 @@ var lostLink = regexp.MustCompile(`server closed the connection unexpectedly|con
 // classifyTool turns the failure of a client program that lost its server into a failure of the
 // catalogue, and leaves others to who called it.
 func classifyTool(err error, doing string) error {
+	if err == nil {
+		return nil
+	}
 	var failed *ToolError
 	if errors.As(err, &failed) && lostLink.MatchString(failed.Said) {
 		return failure.New(failure.ServerUnreachable, "could not %s", doing).Because(err).

@@ -159,7 +159,8 @@ func (c Config) LibpqEnv(ctx context.Context, database string) (url string, env 
 	if err != nil {
 		return "", nil, err
 	}
-	env = append(env, "PGCONNECT_TIMEOUT=10", "PGAPPNAME="+c.App, "PGOPTIONS=")
+	url, options := pinned(url)
+	env = append(env, "PGCONNECT_TIMEOUT=10", "PGAPPNAME="+c.App, "PGOPTIONS="+options)
 	if c.Untrusted {
 		return url, append(env, "PGPASSFILE=/dev/null"), nil
 	}

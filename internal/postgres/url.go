@@ -21,6 +21,27 @@ func withDatabase(raw, database string) (string, error) {
 	return u.String(), nil
 }
 
+// pinned takes the options out of a URL and returns them with the pins of toolPins behind, for
+// $PGOPTIONS, which libpq would not look at beside options in the URL. They go before what the role or
+// the database has set.
+func pinned(raw string) (without, options string) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return raw, "" // withDatabase has parsed it before
+	}
+	q := u.Query()
+	options = q.Get("options")
+	if q.Has("options") {
+		q.Del("options")
+		u.RawQuery = q.Encode()
+		raw = u.String()
+	}
+	for _, p := range toolPins {
+		options += " -c " + p.Name + "=" + strings.NewReplacer(`\`, `\\`, " ", `\ `).Replace(p.Value)
+	}
+	return raw, strings.TrimSpace(options)
+}
+
 func escapeSegment(s string) string {
 	return strings.ReplaceAll(url.PathEscape(s), "/", "%2F")
 }

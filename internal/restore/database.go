@@ -10,6 +10,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/proof"
 )
 
 const (
@@ -77,6 +78,9 @@ func Create(ctx context.Context, o Options) (uint32, error) {
 		return 0, err
 	}
 	if d == nil {
+		if err := o.refuseTaken(ctx, admin); err != nil {
+			return 0, err
+		}
 		effectCreateDatabase.before.Hit()
 		_, err := admin.Exec(ctx, o.createStatement(server.VersionNum), pgx.QueryExecModeSimpleProtocol)
 		if err != nil && postgres.State(err) != "42P04" { // another attempt was faster
@@ -98,22 +102,7 @@ func Create(ctx context.Context, o Options) (uint32, error) {
 
 // createStatement gives the copy the original's encoding and locale.
 func (o Options) createStatement(versionNum int) string {
-	d := o.Manifest.Database
-	sql := fmt.Sprintf("CREATE DATABASE %s TEMPLATE template0 CONNECTION LIMIT %d ENCODING %s LC_COLLATE %s LC_CTYPE %s",
-		postgres.Quote(o.Database), o.buildingLimit(), postgres.Literal(d.Encoding), postgres.Literal(d.Collate), postgres.Literal(d.Ctype))
-	switch {
-	case versionNum < 150000: // knows no other than libc
-	case d.LocaleProvider == "i":
-		sql += " LOCALE_PROVIDER icu ICU_LOCALE " + postgres.Literal(d.Locale)
-		if d.IcuRules != "" {
-			sql += " ICU_RULES " + postgres.Literal(d.IcuRules)
-		}
-	case d.LocaleProvider == "b":
-		sql += " LOCALE_PROVIDER builtin BUILTIN_LOCALE " + postgres.Literal(d.Locale)
-	default:
-		sql += " LOCALE_PROVIDER libc"
-	}
-	return sql
+	return fmt.Sprintf("CREATE DATABASE %s%s CONNECTION LIMIT %d", postgres.Quote(o.Database), postgres.DatabaseLocale(o.Manifest.Database, versionNum), o.buildingLimit())
 }
 
 // explainCreate says what a person must do where the server cannot make such a database.
@@ -233,6 +222,10 @@ func Drop(ctx context.Context, o Options) error {
 		return err
 	}
 	effectDrop.before.Hit()
+	reload := proof.ReloadName(o.Database)
+	if _, err := admin.Exec(ctx, "DROP DATABASE IF EXISTS "+postgres.Quote(reload)+" WITH (FORCE)", pgx.QueryExecModeSimpleProtocol); err != nil {
+		return postgres.Classify(err, fmt.Sprintf("drop database %q", reload))
+	}
 	doing := fmt.Sprintf("drop the half database %q", o.Database)
 	drop := "DROP DATABASE IF EXISTS " + postgres.Quote(o.Database)
 	_, err = admin.Exec(ctx, drop+" WITH (FORCE)", pgx.QueryExecModeSimpleProtocol)

@@ -96,12 +96,8 @@ func Plan(ctx context.Context, o Options) (*Preview, error) {
 	if _, err := o.restoreTool(ctx); err != nil {
 		return nil, err
 	}
-	if o.Final != o.Database {
-		if found, err := findDatabase(ctx, admin, o.Final, 0); err != nil {
-			return nil, err
-		} else if found != nil {
-			return nil, o.databaseExists()
-		}
+	if err := o.refuseTaken(ctx, admin); err != nil {
+		return nil, err
 	}
 	p := &Preview{Server: server, Tables: len(o.Manifest.Tables), Rows: o.Manifest.Totals.Rows, NeededBytes: NeededBytes(o.Manifest)}
 	for _, t := range o.Manifest.Tables {
@@ -139,7 +135,15 @@ func (o Options) restoreTool(ctx context.Context) (postgres.Tool, error) {
 	return postgres.FindTool(ctx, "pg_restore", n)
 }
 
-func (o Options) databaseExists() error {
+// refuseTaken refuses a final name that a database has already.
+func (o Options) refuseTaken(ctx context.Context, admin *pgx.Conn) error {
+	if o.Final == o.Database {
+		return nil
+	}
+	found, err := findDatabase(ctx, admin, o.Final, 0)
+	if err != nil || found == nil {
+		return err
+	}
 	return failure.New(failure.DatabaseExists, "a database named %q is already there", o.Final).
 		Do("choose another name; nothing is ever restored over a database")
 }

@@ -224,7 +224,10 @@ func TestARoleWithoutPowersRestoresItsOwn(t *testing.T) {
 	_, err := restore.Load(deadline(t), o)
 	require.NoError(t, err)
 	r.requireEqual(t, o, o.Database)
+	reload := proof.ReloadName(o.Database)
+	pgservertest.Exec(t, r.source.DSN("plain", "postgres"), "CREATE DATABASE "+reload) // as a comparison leaves it that was killed
 	require.NoError(t, restore.Drop(deadline(t), o))
+	require.Zero(t, query[int](t, r.source.DSN("", "postgres"), "SELECT count(*) FROM pg_database WHERE datname = '"+reload+"'"))
 	pgservertest.Exec(t, r.source.DSN("", "postgres"), "DO $$ BEGIN EXECUTE (SELECT 'ALTER DATABASE ' || quote_ident(datname) || ' OWNER TO postgres' FROM pg_database WHERE datdba = 'plain'::regrole); END $$")
 }
 

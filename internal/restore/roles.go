@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -103,6 +104,7 @@ func createRole(r format.Role, private bool) string {
 		on   bool
 		word string
 	}{
+		{!private && r.ConnLimit >= 0, fmt.Sprintf(" CONNECTION LIMIT %d", r.ConnLimit)},
 		{r.Superuser, " SUPERUSER"}, {!r.Inherit, " NOINHERIT"}, {r.CreateRole, " CREATEROLE"}, {r.CreateDB, " CREATEDB"},
 		{private || r.Login, " LOGIN"}, {r.Replication, " REPLICATION"}, {r.BypassRLS, " BYPASSRLS"},
 	} {

@@ -70,7 +70,7 @@ func body(r *procedure.Run, in api.Input) error {
 		return err
 	}
 	if built.Verdict == run.Fail {
-		r.Say("the copy of backup %s differs from it, so it is not kept%s", b.BackupID, verifybackup.Remarks(built.Proof))
+		r.Say("the copy of backup %s differs from it, so it is not kept; RESTORE.md beside the backup brings it back without Upkeep, as far as that goes%s", b.BackupID, verifybackup.Remarks(built.Proof))
 		return nil
 	}
 	// From here on the database is there for people: a run that is cancelled has either named it or not.

@@ -108,7 +108,7 @@ func work(point string) (procedure, input string) {
 // prepare brings about what must be there before the point can be hit.
 func prepare(t *testing.T, s *harness.Stack, point string) {
 	t.Helper()
-	needsBackup := strings.HasPrefix(point, "restore/rename") || strings.HasPrefix(point, "store/delete") || strings.HasPrefix(point, "store/move") || strings.HasPrefix(point, "chunk/quarantine")
+	needsBackup := strings.HasPrefix(point, "restore/rename") || strings.HasPrefix(point, "store/delete") || strings.HasPrefix(point, "store/move") || strings.HasPrefix(point, "chunk/quarantine") || strings.HasPrefix(point, "catalog/mark")
 	if !needsBackup {
 		return
 	}
