@@ -18,8 +18,10 @@ const (
 	appPrefix = "upkeep-restore "
 	maxApp    = 63 // bytes that the server keeps of an application_name
 
-	// The advisory lock, in the copy's own database, of the session that stands for the attempt.
-	lockClass, lockObject = 0x55504b50, 1
+	// The advisory locks, in the copy's own database: of the session that stands for the attempt, and of
+	// who begins or finishes the copy. Two attempts that begin at once would trip over each other, and one
+	// that begins late must not open what another has finished.
+	lockClass, lockObject, lockEnds = 0x55504b50, 1, 2
 )
 
 // appName is the application_name of every session that works for a run on a copy.
@@ -52,26 +54,50 @@ LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
 $$;
 GRANT USAGE ON SCHEMA upkeep_restore TO PUBLIC;`
 
-// prepare makes the bookkeeping in the new database.
+// prepare makes the bookkeeping in the new database, in one transaction. What has it is prepared, and
+// what is finished needs it no more.
 func (o Options) prepare(ctx context.Context) error {
 	conn, err := o.connect(ctx)
 	if err != nil {
 		return err
 	}
-	defer closeSession(ctx, conn)
-	effectPrepare.before.Hit()
-	if !o.Private { // nobody looks into a half database, or writes marks there
-		if _, err := conn.Exec(ctx, "REVOKE ALL ON DATABASE "+postgres.Quote(o.Database)+" FROM PUBLIC", pgx.QueryExecModeSimpleProtocol); err != nil {
-			return postgres.Classify(err, fmt.Sprintf("close database %q to others", o.Database))
-		}
+	defer closeSession(ctx, conn) // which ends the transaction, if it is open
+	doing := fmt.Sprintf("prepare database %q", o.Database)
+	var prepared bool
+	if err := conn.QueryRow(ctx, "SELECT to_regclass('upkeep_restore.claim') IS NOT NULL").Scan(&prepared); err != nil || prepared {
+		return postgres.Classify(err, doing)
 	}
-	// Two attempts at once would trip over each other.
-	_, err = conn.Exec(ctx, fmt.Sprintf("BEGIN; SELECT pg_advisory_xact_lock(%d, %d);%s COMMIT", lockClass, lockObject+1, bookkeeping), pgx.QueryExecModeSimpleProtocol)
-	if err != nil {
-		return postgres.Classify(err, fmt.Sprintf("prepare database %q", o.Database))
+	effectPrepare.before.Hit()
+	if _, err := conn.Exec(ctx, "BEGIN"); err != nil {
+		return postgres.Classify(err, doing)
+	}
+	if err := o.lockEnds(ctx, conn); err != nil {
+		return err
+	}
+	d, err := findDatabase(ctx, conn, o.Database, 0)
+	if err != nil || d == nil || o.finished(d) {
+		return err
+	}
+	sql := bookkeeping
+	if !o.Private { // nobody looks into a half database, or writes marks there
+		sql += "REVOKE ALL ON DATABASE " + postgres.Quote(o.Database) + " FROM PUBLIC;"
+	}
+	if _, err := conn.Exec(ctx, sql+"COMMIT", pgx.QueryExecModeSimpleProtocol); err != nil {
+		return postgres.Classify(err, doing)
 	}
 	effectPrepare.after.Hit()
 	return nil
+}
+
+// lockEnds keeps who begins the copy and who finishes it apart, for the session's open transaction. One
+// that does not let go is frozen; the next attempt's claim ends it.
+func (o Options) lockEnds(ctx context.Context, conn *pgx.Conn) error {
+	_, err := conn.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d; SELECT pg_advisory_xact_lock(%d, %d); SET LOCAL lock_timeout = 0",
+		endTimeout.Milliseconds(), lockClass, lockEnds), pgx.QueryExecModeSimpleProtocol)
+	if postgres.State(err) == "55P03" {
+		return failure.New(failure.Fenced, "another attempt begins or finishes the copy %q", o.Database)
+	}
+	return postgres.Classify(err, "begin or finish the copy")
 }
 
 // connect opens a session in the copy that belongs to this run.

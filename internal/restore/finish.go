@@ -26,6 +26,9 @@ func (l *loader) finish(ctx context.Context) error {
 	if _, err := conn.Exec(ctx, "BEGIN; SET LOCAL synchronous_commit = on", pgx.QueryExecModeSimpleProtocol); err != nil {
 		return postgres.Classify(err, doing)
 	}
+	if err := l.lockEnds(ctx, conn); err != nil {
+		return err
+	}
 	if err := l.record(ctx, conn, mark{markStep, "finish"}); err != nil {
 		return err
 	}

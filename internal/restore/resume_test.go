@@ -41,6 +41,22 @@ func create(t *testing.T, o restore.Options) restore.Options {
 	return o
 }
 
+// TestALateAttemptDoesNotOpenAFinishedCopy creates a copy once more that another attempt has found
+// unfinished, and finished since.
+func TestALateAttemptDoesNotOpenAFinishedCopy(t *testing.T) {
+	r := newRig(t, pgservertest.Default, everythingSQL)
+	beside := r.beside(t)
+	beside.Private = false
+	for _, o := range []restore.Options{r.options(r.scratch(t, pgservertest.Default)), beside} {
+		o = create(t, o)
+		require.NoError(t, o.Prepare(deadline(t)), "done twice, it is done")
+		_, err := restore.Load(deadline(t), o)
+		require.NoError(t, err)
+		require.NoError(t, o.Prepare(deadline(t)))
+		r.requireEqual(t, o, o.Database)
+	}
+}
+
 func TestARestoreGoesOnWhereItWasInterrupted(t *testing.T) {
 	r := newRig(t, pgservertest.Default, spread)
 	chunks := len(r.manifest.Chunks())
