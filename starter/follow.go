@@ -162,7 +162,11 @@ func (l *live) show(doc *run.Document, p *progress.Progress) {
 		l.line("%s", text)
 	}
 	if doc.WaitingFor != l.waiting {
-		if l.waiting = doc.WaitingFor; l.waiting != "" {
+		switch l.waiting = doc.WaitingFor; {
+		case l.waiting == "":
+		case doc.Outcome == run.Running:
+			l.line("%s; it goes on by itself", l.waiting)
+		default:
 			l.line("WAITING for a person: %s", l.waiting)
 			l.line("when it is mended: upkeep resume %s; to give up: upkeep abandon %s", doc.RunID, doc.RunID)
 		}

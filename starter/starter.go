@@ -20,6 +20,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/procedures"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
@@ -73,6 +74,9 @@ func HoldsSecret(text string) bool {
 // Prepare checks an order against the procedure's input and returns the JSON that starts it, with the
 // fields of it that every procedure has. Nothing is started by a mistake.
 func Prepare(o Order) (json.RawMessage, run.Common, error) {
+	if strings.HasPrefix(o.ID, target.IDPrefix) {
+		return nil, run.Common{}, failure.New(failure.BadInput, "a run's id may not begin with %s, which is for what stands for a target", target.IDPrefix).Do("choose another --id")
+	}
 	fields, err := merge(o)
 	if err != nil {
 		return nil, run.Common{}, err

@@ -45,6 +45,7 @@ func TestPrepare(t *testing.T) {
 		{name: "any text for a target in a field", order: Order{Procedure: "BackupDatabase", Target: "a", Set: map[string]string{"target": "postgres://h/x?pass%77ord=canary"}}, refused: "target of --set"},
 		{name: "any text for a target in the input", order: Order{Procedure: "BackupDatabase", Input: []byte(`{"target":"Canary's canary"}`)}, refused: "target of --input"},
 		{name: "the folder of the runs for a target", order: Order{Procedure: "BackupDatabase", Target: "runs"}, refused: "must be another"},
+		{name: "the id of what stands for a target", order: Order{Procedure: "BackupDatabase", ID: "target-shop"}, refused: "may not begin with target-"},
 		{name: "unknown procedure", order: Order{Procedure: "backup-database"}, refused: `did you mean "BackupDatabase"?`},
 		{name: "no procedure", order: Order{}, refused: "use one of: BackupDatabase"},
 		{name: "unknown field", order: Order{Procedure: "DrillRecovery", Set: map[string]string{"backups": "latest"}}, refused: `did you mean "backup"?`},

@@ -12,7 +12,6 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
-	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
@@ -22,11 +21,13 @@ import (
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
 	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/objstore"
@@ -35,6 +36,7 @@ import (
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
+	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
 
@@ -149,6 +151,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		s := sdkworker.New(c, queue, served)
 		if queue == run.WorkflowQueue {
 			RegisterWorkflows(s)
+			registerLocal(s, &runs.Activities{Client: c})
 		} else {
 			registerActivities(s, &configuration.Activities{
 				Load:       w.config,
@@ -189,14 +192,20 @@ func (w *Worker) options(fatal chan<- error) sdkworker.Options {
 	}
 }
 
-// RegisterWorkflows registers every procedure under its name.
+// RegisterWorkflows registers every procedure, and the workflow of targets, under their names.
 func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
+		target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}
+}
+
+func registerLocal(s sdkworker.ActivityRegistry, r *runs.Activities) {
+	s.RegisterActivityWithOptions(r.AskLease, activity.RegisterOptions{Name: runs.AskLease})
+	s.RegisterActivityWithOptions(r.EndedRuns, activity.RegisterOptions{Name: runs.EndedRuns})
 }
 
 func registerActivities(s sdkworker.Registry, c *configuration.Activities, p *postgres.Activities) {
@@ -296,21 +305,9 @@ func (w *Worker) tidy(ctx context.Context) error {
 	return errors.Join(all, store.Close())
 }
 
-// endedFor reports whether the newest run of a workflow id has been over for so long. A run that was
-// reset has a newer one.
+// endedFor reports whether a run has been over for so long.
 func (w *Worker) endedFor(least time.Duration) func(context.Context, string) (bool, error) {
-	return func(ctx context.Context, runID string) (bool, error) {
-		d, err := w.client.DescribeWorkflowExecution(ctx, runID, "")
-		var gone *serviceerror.NotFound
-		if errors.As(err, &gone) {
-			return true, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		info := d.GetWorkflowExecutionInfo()
-		return info.GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING && time.Since(info.GetCloseTime().AsTime()) >= least, nil
-	}
+	return func(ctx context.Context, runID string) (bool, error) { return runs.Ended(ctx, w.client, runID, least) }
 }
 
 // Close stops serving, gives running activities StopTimeout to end, and ends the scratch servers,

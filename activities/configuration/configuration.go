@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/config"
 )
 
@@ -17,6 +18,12 @@ type Request struct {
 	Target string `json:"target"`
 }
 
+// Resolved is a target as the configuration has it.
+type Resolved struct {
+	postgres.Target
+	Calendar calendar.Calendar `json:"calendar,omitzero"` // when what others would notice may begin
+}
+
 // Activities resolve targets.
 type Activities struct {
 	// Load reads the configuration anew, so that a change of the file counts for the next run.
@@ -26,20 +33,20 @@ type Activities struct {
 }
 
 // ResolveTarget returns the target as the configuration has it now. No secret is in it.
-func (a *Activities) ResolveTarget(_ context.Context, in Request) (postgres.Target, error) {
+func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, error) {
 	c, err := a.Load()
 	if err != nil {
-		return postgres.Target{}, err
+		return Resolved{}, err
 	}
 	t, err := c.Target(in.Target)
 	if err != nil {
-		return postgres.Target{}, err
+		return Resolved{}, err
 	}
-	out := postgres.Target{
+	out := Resolved{Calendar: t.Calendar, Target: postgres.Target{
 		Name: t.Name, DatabaseURL: t.Database.URL, Password: postgres.Secret(t.Database.Password),
 		ScratchURL: t.Database.Scratch.URL, ScratchPass: postgres.Secret(t.Database.Scratch.Password),
 		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,
-	}
+	}}
 	out.Attributes, out.AttributeWhy = a.Attributes()
 	return out, nil
 }

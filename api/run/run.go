@@ -40,7 +40,7 @@ type Document struct {
 	Target     string          `json:"target"`
 	Outcome    Outcome         `json:"outcome"`
 	Summary    string          `json:"summary"`          // one or two sentences for people
-	WaitingFor string          `json:"waitingFor"`       // why it waits and what to do; empty unless Waiting
+	WaitingFor string          `json:"waitingFor"`       // why it waits: when Waiting, for a person, and what to do; when Running, for its turn
 	Steps      []Step          `json:"steps"`            // in the order they began
 	Report     string          `json:"report"`           // URL of the report; empty until written
 	Result     json.RawMessage `json:"result"`           // the procedure's own result, by name; {} until known

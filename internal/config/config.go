@@ -18,6 +18,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
@@ -46,6 +47,7 @@ type Config struct {
 type Target struct {
 	Name     string
 	Database Database
+	Calendar calendar.Calendar // when what others would notice may begin; at any time when left out
 }
 
 // Database is a PostgreSQL database.
@@ -319,6 +321,7 @@ func (p *parser) target(n *yaml.Node) Target {
 	p.fields(n, "a target", map[string]func(*yaml.Node){
 		"name":     p.text(&t.Name, "a target's name", CheckName),
 		"database": func(n *yaml.Node) { t.Database = p.database(n) },
+		"calendar": func(n *yaml.Node) { t.Calendar = p.calendar(n) },
 	}, "name", "database")
 	return t
 }

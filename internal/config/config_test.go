@@ -5,9 +5,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
@@ -114,4 +116,43 @@ func FuzzParse(f *testing.F) {
 			require.True(t, failure.Is(err, failure.BadConfig))
 		}
 	})
+}
+
+func TestCalendar(t *testing.T) {
+	const text = `    calendar:
+      zone: Europe/Berlin
+      windows:
+        - {days: [sat, Sun], from: "22:00", to: 02:30}
+      freezes:
+        - {from: 2026-12-20, to: 2027-01-02, why: the holidays}
+        - {from: 2026-11-27T06:00:00Z, to: 2026-11-27T20:00:00Z}
+`
+	one, rest, _ := strings.Cut(good, "  - name: other")
+	c, err := Parse("upkeep.yaml", []byte(one+text+"  - name: other"+rest))
+	require.NoError(t, err)
+	at := func(text string) time.Time {
+		v, err := time.Parse(time.RFC3339, text)
+		require.NoError(t, err)
+		return v
+	}
+	require.Equal(t, calendar.Calendar{
+		Zone:    "Europe/Berlin",
+		Windows: []calendar.Window{{Days: []time.Weekday{time.Saturday, time.Sunday}, From: 22 * 60, To: 2*60 + 30}},
+		Freezes: []calendar.Freeze{
+			{From: at("2026-12-19T23:00:00Z"), To: at("2027-01-02T23:00:00Z"), Why: "the holidays"},
+			{From: at("2026-11-27T06:00:00Z"), To: at("2026-11-27T20:00:00Z")},
+		},
+	}, c.Targets[0].Calendar)
+	for from, wrong := range map[string][2]string{
+		"Europe/Berlin": {"Berlin", "must be a zone such as Europe/Berlin"},
+		"[sat, Sun]":    {"[saturday]", `"saturday" is no day; use: sun, mon`},
+		`"22:00"`:       {`"10pm"`, "a time of day"},
+		"02:30":         {"25:00", "a time of day"},
+		"2026-12-20":    {"20.12.2026", "must be a date"},
+		"2027-01-02":    {"2026-01-02", "must end after it begins"},
+		"zone:":         {"timezone:", `did you mean "zone"?`},
+	} {
+		_, err := Parse("upkeep.yaml", []byte(one+strings.Replace(text, from, wrong[0], 1)+"  - name: other"+rest))
+		require.ErrorContains(t, err, wrong[1], from)
+	}
 }

@@ -39,6 +39,7 @@ const (
 	Fenced             Code = "Fenced"             // a newer attempt took over; this one must stop
 	ScratchUnavailable Code = "ScratchUnavailable" // the private scratch server could not be started
 	CopyLost           Code = "CopyLost"           // a copy in the making is gone from its server
+	NoLease            Code = "NoLease"            // the target's workflow does not answer
 	WorkerStopped      Code = "WorkerStopped"      // the worker was stopped in the middle of a step
 	ConcurrentDDL      Code = "ConcurrentDDL"      // DDL crossed the snapshot: take a new one
 	Internal           Code = "Internal"           // a fault of Upkeep itself
@@ -56,5 +57,5 @@ var catalogue = map[Code]Class{
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson,
 	BackupDamaged: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
-	WorkerStopped: Transient, Internal: Transient,
+	NoLease: Transient, WorkerStopped: Transient, Internal: Transient,
 }

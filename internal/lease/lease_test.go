@@ -4,11 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/lease"
 )
 
@@ -100,13 +103,13 @@ func TestAPersonIsToldWhomARunWaitsFor(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, granted)
 	}
-	require.Empty(t, b.Why("backup-0"))
+	require.Empty(t, b.Why("backup-0", noon))
 	require.False(t, ask(t, &b, "restore", 0, exclude("database")))
 	require.Equal(t, "waits for backup-0 (BackupDatabase), at work since 2026-11-24T12:00:00Z; backup-1 (BackupDatabase), at work since 2026-11-24T12:00:00Z; "+
-		"backup-2 (BackupDatabase), at work since 2026-11-24T12:00:00Z; 2 more", b.Why("restore"))
+		"backup-2 (BackupDatabase), at work since 2026-11-24T12:00:00Z; 2 more", b.Why("restore", noon))
 	require.False(t, ask(t, &b, "late", 0, share("database")))
-	require.Equal(t, "waits for restore, which waits since 2026-11-24T12:00:00Z", b.Why("late"))
-	require.Empty(t, b.Why("nobody"))
+	require.Equal(t, "waits for restore, which waits since 2026-11-24T12:00:00Z", b.Why("late", noon))
+	require.Empty(t, b.Why("nobody", noon))
 }
 
 // TestRandomSchedules lets many runs come and go: what excludes never overlaps, the book survives being
@@ -171,14 +174,63 @@ func requireApart(t *testing.T, held []lease.Lease) {
 	}
 }
 
-func TestTenThousandLeases(t *testing.T) {
-	const n = 10000
+func TestABookHasAnEnd(t *testing.T) {
 	var b lease.Book
-	for i := range n {
-		require.Equal(t, i == 0, ask(t, &b, fmt.Sprint(i), 0, exclude("database")))
+	var err error
+	n := 0
+	for ; err == nil; n++ {
+		_, err = b.Ask(lease.Lease{Holder: fmt.Sprint(n), Claims: []lease.Claim{exclude("database")}}, noon)
 	}
-	for i := range n - 1 {
-		require.Equal(t, []string{fmt.Sprint(i + 1)}, holders(b.Release(noon, fmt.Sprint(i))))
+	require.ErrorIs(t, err, lease.ErrFull)
+	require.Greater(t, n, 500)
+	require.False(t, ask(t, &b, "7", 0, exclude("database")), "who is in it may ask how things stand")
+	b.Release(noon, "0")
+	require.False(t, ask(t, &b, "one more", 0, exclude("database")))
+}
+
+func TestValidate(t *testing.T) {
+	good := lease.Lease{Holder: "run", Claims: []lease.Claim{share("database")}, Purpose: "BackupDatabase"}
+	require.NoError(t, good.Validate())
+	for name, spoil := range map[string]func(*lease.Lease){
+		"no holder":          func(l *lease.Lease) { l.Holder = "" },
+		"a long holder":      func(l *lease.Lease) { l.Holder = strings.Repeat("x", 1001) },
+		"no claim":           func(l *lease.Lease) { l.Claims = nil },
+		"many claims":        func(l *lease.Lease) { l.Claims = slices.Repeat(l.Claims, 5) },
+		"an unnamed claim":   func(l *lease.Lease) { l.Claims = []lease.Claim{share("")} },
+		"a claim of no mode": func(l *lease.Lease) { l.Claims = []lease.Claim{{Resource: "database"}} },
+		"a long purpose":     func(l *lease.Lease) { l.Purpose = strings.Repeat("x", 101) },
+		"many openings":      func(l *lease.Lease) { l.Openings = make([]calendar.Opening, 9) },
+	} {
+		l := good
+		spoil(&l)
+		require.Error(t, l.Validate(), name)
 	}
-	require.Empty(t, b.Waiting)
+}
+
+// TestTheCalendarKeepsALeaseWaitingAndNobodyElse asks at noon for what may begin at two.
+func TestTheCalendarKeepsALeaseWaitingAndNobodyElse(t *testing.T) {
+	at := func(hour int) time.Time { return noon.Add(time.Duration(hour-12) * time.Hour) }
+	var b lease.Book
+	swap := lease.Lease{Holder: "swap", Claims: []lease.Claim{exclude("database")}, Openings: []calendar.Opening{{From: at(10), To: at(12)}, {From: at(14), To: at(15)}}}
+	granted, err := b.Ask(swap, at(12))
+	require.NoError(t, err)
+	require.False(t, granted, "an opening ends before its last moment")
+	require.Equal(t, at(14), b.NextOpening(at(12)))
+	require.Equal(t, "waits for the target's calendar, which opens at 2026-11-24T14:00:00Z", b.Why("swap", at(12)))
+	require.True(t, ask(t, &b, "backup", 0, share("database")), "who waits for the calendar keeps nobody waiting")
+	require.Empty(t, b.InTheWay(at(13), 9))
+
+	require.Empty(t, b.Grant(at(14)))
+	require.Equal(t, []string{"backup"}, b.InTheWay(at(14), 9))
+	require.Equal(t, "waits for backup, at work since 2026-11-24T12:00:00Z", b.Why("swap", at(14)))
+	require.Empty(t, b.Release(at(15), "backup"), "the opening is over")
+	require.Zero(t, b.NextOpening(at(15)))
+	require.Contains(t, b.Why("swap", at(15)), "no opening in sight")
+
+	swap.Openings = append(swap.Openings, calendar.Opening{From: at(20), To: at(21)})
+	granted, err = b.Ask(swap, at(16))
+	require.NoError(t, err)
+	require.False(t, granted)
+	require.Equal(t, at(20), b.NextOpening(at(16)), "asked again, it has newer openings")
+	require.Equal(t, []string{"swap"}, holders(b.Grant(at(20))))
 }

@@ -26,8 +26,11 @@ func Text(doc run.Document) string {
 		b.WriteString(" (dry run: nothing is changed)")
 	}
 	fmt.Fprintf(&b, "\n%s\n", line(doc.Summary))
-	if doc.WaitingFor != "" {
+	switch {
+	case doc.Outcome == run.Waiting:
 		fmt.Fprintf(&b, "\nIt waits for a person: %s\n  go on:    upkeep resume %s\n  give up:  upkeep abandon %s\n", line(doc.WaitingFor), line(doc.RunID), line(doc.RunID))
+	case doc.WaitingFor != "":
+		fmt.Fprintf(&b, "\nIt %s, and goes on by itself.\n", line(doc.WaitingFor))
 	}
 	if len(doc.Steps) > 0 {
 		b.WriteString("\nSteps\n")

@@ -10,6 +10,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	api "github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/internal/report"
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 )
@@ -50,6 +51,9 @@ func Plan(r *procedure.Run) error {
 // Take takes the run's one backup. What was left out of it lowers the run's verdict.
 func Take(r *procedure.Run) (postgres.BackupSummary, error) {
 	var b postgres.BackupSummary
+	if err := r.Turn(procedure.Share(target.Database), procedure.Share(target.Backups)); err != nil {
+		return b, err
+	}
 	err := r.Do(procedure.Step{Name: "Back up the database", Activity: postgres.TakeBackup, Options: procedure.Long},
 		postgres.BackupRequest{Target: r.Target(), BackupID: r.BackupID()}, &b)
 	if err != nil {

@@ -29,8 +29,9 @@ type Run struct {
 	ctx    workflow.Context
 	doc    run.Document
 	began  []time.Time // of the document's steps
-	target postgres.Target
+	target configuration.Resolved
 
+	inTurn  bool // there may be a lease to give back
 	parked  bool
 	choice  *decision // what a person said since the run parked
 	undo    []cleanup
@@ -150,7 +151,7 @@ func (r *Run) resolve(name string) error {
 func (r *Run) ID() string { return r.doc.RunID }
 
 // Target is the target, as the worker's configuration had it when the run began.
-func (r *Run) Target() postgres.Target { return r.target }
+func (r *Run) Target() postgres.Target { return r.target.Target }
 
 // DryRun says whether the run ends with its plan.
 func (r *Run) DryRun() bool { return r.doc.DryRun }
@@ -213,6 +214,7 @@ func (r *Run) end(err error) (*run.Document, error) {
 		r.clean(r.undo)
 	}
 	r.clean(r.always)
+	r.EndTurn()
 	outcome = r.leave(outcome)
 	if err := workflow.Await(ctx, func() bool { return workflow.AllHandlersFinished(ctx) }); err != nil {
 		return nil, err

@@ -51,8 +51,11 @@ func phase(doc run.Document) string {
 func markdown(doc run.Document) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s** of `%s`: **%s**\n\n%s\n\n", doc.Procedure, doc.Target, doc.Outcome, doc.Summary)
-	if doc.WaitingFor != "" {
+	switch {
+	case doc.Outcome == run.Waiting:
 		fmt.Fprintf(&b, "**Waiting for a person:** %s\n\nGo on with `upkeep resume %s`, give up with `upkeep abandon %s`.\n\n", doc.WaitingFor, doc.RunID, doc.RunID)
+	case doc.WaitingFor != "":
+		fmt.Fprintf(&b, "It goes on by itself; it %s.\n\n", doc.WaitingFor)
 	}
 	b.WriteString("| step | verdict | seconds |\n| --- | --- | --- |\n")
 	for _, s := range doc.Steps {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/activity"
@@ -15,6 +16,7 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/worker"
 )
 
@@ -30,14 +32,26 @@ type Run struct {
 // New prepares a run in a world.
 func New(t testing.TB, w *World) *Run {
 	t.Helper()
+	env := Environment()
+	w.Register(env)
+	env.OnSignalExternalWorkflow(mock.Anything, target.ID("shop"), "", target.ReleaseSignal, WorkflowID).Return(func(_, _, _, _ string, _ any) error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.turns = append(w.turns, "gives back")
+		return nil
+	}).Maybe()
+	return &Run{env, t}
+}
+
+// Environment knows every workflow and no activity.
+func Environment() *testsuite.TestWorkflowEnvironment {
 	suite := &testsuite.WorkflowTestSuite{}
 	suite.SetLogger(silent{})
 	env := suite.NewTestWorkflowEnvironment()
 	env.SetWorkerOptions(sdkworker.Options{Interceptors: worker.Interceptors()})
 	env.SetTestTimeout(time.Minute)
 	worker.RegisterWorkflows(env)
-	w.Register(env)
-	return &Run{env, t}
+	return env
 }
 
 // Do runs the procedure with an input as a person types it, and returns its document. It checks that

@@ -14,8 +14,10 @@ import (
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
 	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
@@ -40,13 +42,15 @@ type World struct {
 	records []store.Record
 	copies  []postgres.Copy
 	backups []postgres.BackupRequest
+	leases  []target.Answer // of the next times a run asks for its turn; granted when there are no more
+	turns   []string
 }
 
 // Forget makes the world healthy again, and as if nothing had been asked of it.
 func (w *World) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups = nil, nil, nil, nil, nil, nil, nil
+	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.leases, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
 // Fail makes the next calls of an activity return the errors, one each.
@@ -81,7 +85,41 @@ func (w *World) Hang(activityType string) <-chan struct{} {
 	return w.hangs[activityType]
 }
 
-// Calls lists the activities that were called, in order.
+// Keep makes runs wait for their turn: the next times one asks, these are the answers.
+func (w *World) Keep(answers ...target.Answer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.leases = append(w.leases, answers...)
+}
+
+// Turns lists how runs asked for their turn and gave it back, in order.
+func (w *World) Turns() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.turns)
+}
+
+func (w *World) askLease(_ context.Context, in runs.Request) (target.Answer, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	asks := "asks for"
+	for _, c := range in.Lease.Claims {
+		asks += " " + string(c.Mode) + " " + c.Resource
+	}
+	w.turns = append(w.turns, asks)
+	if errs := w.errors[runs.AskLease]; len(errs) > 0 {
+		w.errors[runs.AskLease] = errs[1:]
+		return target.Answer{}, errs[0]
+	}
+	if len(w.leases) == 0 {
+		return target.Answer{Granted: true}, nil
+	}
+	answer := w.leases[0]
+	w.leases = w.leases[1:]
+	return answer, nil
+}
+
+// Calls lists the activities that were called, in order, but for those of turns.
 func (w *World) Calls() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -160,11 +198,11 @@ func (w *World) summary(id string) postgres.BackupSummary {
 // Register registers the world's activities.
 func (w *World) Register(s sdkworker.ActivityRegistry) {
 	for name, fn := range map[string]any{
-		configuration.ResolveTarget: answer(w, configuration.ResolveTarget, func(in configuration.Request) postgres.Target {
-			return postgres.Target{
+		configuration.ResolveTarget: answer(w, configuration.ResolveTarget, func(in configuration.Request) configuration.Resolved {
+			return configuration.Resolved{Target: postgres.Target{
 				Name: "shop", DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: postgres.Secret{Env: "SHOP_DB_PASSWORD"},
 				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
-			}
+			}}
 		}),
 		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
 			return postgres.BackupPlan{Database: "shop", ServerVersion: "15.1", Tables: 3, EstimatedRows: 40, EstimatedBytes: 8192, LeftOut: w.LeftOut}
@@ -195,6 +233,8 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		postgres.Compare:  check[postgres.Copy](w, postgres.Compare),
 		postgres.Publish:  answer(w, postgres.Publish, func(in postgres.Copy) postgres.Copy { return in }),
 		postgres.DropCopy: answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),
+		runs.AskLease:     w.askLease,
+		runs.EndedRuns:    func([]string) ([]string, error) { return nil, nil },
 		store.WriteRun: answer(w, store.WriteRun, func(in store.Record) store.Written {
 			w.records = append(w.records, in)
 			return store.Written{Report: in.Store + "/runs/" + in.Document.RunID + "/report.html"}

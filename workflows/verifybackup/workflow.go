@@ -11,6 +11,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/target"
 	api "github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/restore"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
@@ -80,12 +81,18 @@ func Remarks(p postgres.Proof) string {
 	return text
 }
 
-// Find finds the backup that an input names; the newest when it names none.
+// Find finds the backup that an input names; the newest when it names none. Nobody removes backups
+// until the run ends.
 func Find(r *procedure.Run, backup string) (postgres.BackupSummary, error) {
 	if backup == "" {
 		backup = api.Latest
 	}
 	var b postgres.BackupSummary
+	if !r.DryRun() {
+		if err := r.Turn(procedure.Share(target.Backups)); err != nil {
+			return b, err
+		}
+	}
 	err := r.Do(procedure.Step{Name: "Find the backup", Activity: postgres.FindBackup, Options: procedure.Quick},
 		postgres.FindRequest{Target: r.Target(), Backup: backup}, &b)
 	return b, err

@@ -22,9 +22,11 @@ import (
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/lease"
 	"github.com/upkeep-run/upkeep/worker"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
@@ -114,26 +116,66 @@ func TestRecord(t *testing.T) {
 	for _, sc := range scenarios {
 		t.Run(sc.procedure+"/"+sc.name, func(t *testing.T) {
 			w.Forget()
-			history := sc.play(t, c, w)
-			if tag == "" {
-				return
-			}
-			data, err := temporalproto.CustomJSONMarshalOptions{Indent: " "}.Marshal(history)
-			require.NoError(t, err)
-			dir := filepath.Join("..", "..", "..", "workflows", strings.ToLower(sc.procedure), "testdata", "replay", tag)
-			require.NoError(t, os.MkdirAll(dir, 0o755))
-			require.NoError(t, os.WriteFile(filepath.Join(dir, sc.name+".json"), append(data, '\n'), 0o644))
+			sc.play(t, c, w)
+			write(t, tag, sc.procedure, sc.name, historyOf(t, c, sc.id()))
 		})
 	}
+	t.Run(target.WorkflowType+"/leases", func(t *testing.T) {
+		id := playLeases(t, c)
+		write(t, tag, target.WorkflowType, "leases", historyOf(t, c, id))
+		require.NoError(t, c.TerminateWorkflow(t.Context(), id, "", "recorded"))
+	})
 }
 
-// play runs the scenario and returns the run's history.
-func (sc scenario) play(t *testing.T, c client.Client, w *proceduretest.World) *historypb.History {
+// write writes a history into its workflow's folder.
+func write(t *testing.T, tag, workflow, name string, history *historypb.History) {
+	t.Helper()
+	if tag == "" {
+		return
+	}
+	data, err := temporalproto.CustomJSONMarshalOptions{Indent: " "}.Marshal(history)
+	require.NoError(t, err)
+	dir := filepath.Join("..", "..", "..", "workflows", strings.ToLower(workflow), "testdata", "replay", tag)
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, name+".json"), append(data, '\n'), 0o644))
+}
+
+// playLeases lets two runs that are none share a target's database, and a third wait for both.
+func playLeases(t *testing.T, c client.Client) (id string) {
+	ask := func(holder string, mode lease.Mode) (answer target.Answer) {
+		id = target.ID("recorded")
+		op := c.NewWithStartWorkflowOperation(client.StartWorkflowOptions{ID: id, TaskQueue: run.WorkflowQueue,
+			WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING}, target.WorkflowType, target.State{Target: "recorded"})
+		h, err := c.UpdateWithStartWorkflow(t.Context(), client.UpdateWithStartWorkflowOptions{StartWorkflowOperation: op,
+			UpdateOptions: client.UpdateWorkflowOptions{UpdateName: target.AcquireUpdate, WaitForStage: client.WorkflowUpdateStageCompleted,
+				Args: []any{lease.Lease{Holder: holder, Claims: []lease.Claim{{Resource: target.Database, Mode: mode}}}}}})
+		require.NoError(t, err)
+		require.NoError(t, h.Get(t.Context(), &answer))
+		return answer
+	}
+	require.True(t, ask("one", lease.Shared).Granted)
+	require.True(t, ask("two", lease.Shared).Granted)
+	require.Contains(t, ask("three", lease.Exclusive).Why, "waits for one")
+	for _, holder := range []string{"one", "two"} {
+		require.NoError(t, c.SignalWorkflow(t.Context(), id, "", target.ReleaseSignal, holder))
+	}
+	require.Eventually(t, func() bool { // "three" is no run, so it gives its lease back as soon as it has it
+		answer, err := c.QueryWorkflow(t.Context(), id, "", target.StatusQuery)
+		var s target.Status
+		return err == nil && answer.Get(&s) == nil && len(s.Held)+len(s.Waiting) == 0
+	}, 30*time.Second, 50*time.Millisecond)
+	return id
+}
+
+func (sc scenario) id() string { return strings.ToLower(sc.procedure) + "-" + sc.name }
+
+// play runs the scenario to its end.
+func (sc scenario) play(t *testing.T, c client.Client, w *proceduretest.World) {
 	t.Helper()
 	if sc.world != nil {
 		sc.world(w)
 	}
-	id := strings.ToLower(sc.procedure) + "-" + sc.name
+	id := sc.id()
 	started, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: id, TaskQueue: run.WorkflowQueue}, sc.procedure, json.RawMessage(sc.input))
 	require.NoError(t, err)
 	if sc.during != nil {
@@ -147,8 +189,13 @@ func (sc scenario) play(t *testing.T, c client.Client, w *proceduretest.World) *
 		want = enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	}
 	require.Equal(t, want, described.GetWorkflowExecutionInfo().GetStatus())
+}
+
+// historyOf reads the history of the newest run of an id, as far as it goes.
+func historyOf(t *testing.T, c client.Client, id string) *historypb.History {
+	t.Helper()
 	history := &historypb.History{}
-	for events := c.GetWorkflowHistory(t.Context(), id, started.GetRunID(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+	for events := c.GetWorkflowHistory(t.Context(), id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
 		e, err := events.Next()
 		require.NoError(t, err)
 		history.Events = append(history.Events, e)
