@@ -38,33 +38,33 @@ func (r *Run) Turn(claims ...lease.Claim) error {
 	waits := -1
 	for again := askAgainFirst; ; again = min(2*again, askAgainAtMost) {
 		answer, err := r.ask(claims)
-		if err != nil {
-			return err
-		}
-		if answer.Granted {
-			if waits >= 0 {
-				r.doc.WaitingFor = ""
-				r.finish(waits, run.Pass, "")
+		if err == nil && !answer.Granted {
+			if waits < 0 {
+				waits = r.begin(Step{Name: "Wait for other runs of the target"})
 			}
-			return nil
+			r.doc.WaitingFor = answer.Why
+			r.show()
+			if err = r.waitFor(granted, again); err == nil {
+				continue
+			}
 		}
-		if waits < 0 {
-			waits = r.begin(Step{Name: "Wait for other runs of the target"})
-		}
-		r.doc.WaitingFor = answer.Why
-		r.show()
-		ctx, stop := workflow.WithCancel(r.ctx)
-		workflow.NewSelector(ctx).
-			AddReceive(granted, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, nil) }).
-			AddFuture(workflow.NewTimer(ctx, again), func(workflow.Future) {}).
-			Select(ctx)
-		stop()
-		if err := r.ctx.Err(); err != nil {
+		if waits >= 0 {
 			r.doc.WaitingFor = ""
-			r.finish(waits, run.NotProven, "cancelled")
-			return err
+			r.finish(waits, map[bool]run.Verdict{true: run.Pass, false: run.NotProven}[err == nil], "")
 		}
+		return err
 	}
+}
+
+// waitFor waits for a signal, for so long at most; the error says that the run was cancelled.
+func (r *Run) waitFor(signal workflow.ReceiveChannel, most time.Duration) error {
+	ctx, stop := workflow.WithCancel(r.ctx)
+	defer stop() // the timer too
+	workflow.NewSelector(ctx).
+		AddReceive(signal, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, nil) }).
+		AddFuture(workflow.NewTimer(ctx, most), func(workflow.Future) {}).
+		Select(ctx)
+	return r.ctx.Err()
 }
 
 // ask asks the target's workflow how the run's lease stands; what keeps it from answering is for a

@@ -76,6 +76,7 @@ func TestARunThatIsCancelledWhileItWaitsForItsTurnGivesItBack(t *testing.T) {
 	require.Equal(t, run.Cancelled, doc.Outcome)
 	require.Equal(t, []string{adds, givesBack}, w.Turns())
 	require.NotContains(t, w.Calls(), postgres.TakeBackup)
+	require.Equal(t, run.NotProven, doc.Steps[1].Verdict)
 }
 
 // TestATargetThatDoesNotAnswerParksTheRun until somebody has seen to it.

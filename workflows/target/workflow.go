@@ -3,6 +3,7 @@
 package target
 
 import (
+	"errors"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -69,6 +70,10 @@ func (e *entity) listen() error {
 		func(ctx workflow.Context, l lease.Lease) (api.Answer, error) {
 			now := workflow.Now(ctx)
 			granted, err := e.state.Book.Ask(l, now)
+			if errors.Is(err, lease.ErrOtherClaims) { // left by an earlier run of that id: the newest knows what it needs
+				e.release(l.Holder)
+				granted, err = e.state.Book.Ask(l, now)
+			}
 			if err != nil {
 				return api.Answer{}, temporal.NewNonRetryableApplicationError(err.Error(), "LeaseRefused", err)
 			}
