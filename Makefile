@@ -50,7 +50,7 @@ bench: prerequisites build ## measure against pg_dump and pg_restore and write d
 
 .PHONY: lint
 lint: ## check formatting, vet, determinism of workflows, and that the modules agree
-	@test -z "$$(gofmt -l $$(git ls-files '*.go') | tee /dev/stderr)"
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }
 	@for m in $(MODULES); do (cd $$m && go vet ./... && go mod tidy -diff >/dev/null) || { echo "$$m: go vet or go mod tidy is not clean" >&2; exit 1; }; done
 	go vet -tags fault ./internal/fault ./internal/backup ./internal/restore
 	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 -config workflows/workflowcheck.config.yaml ./workflows/...
