@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -163,14 +164,8 @@ var sessionPins = []format.Pin{
 	{Name: "jit", Value: "off"},
 }
 
-// toolPins shape the text of a schema, beside what pg_dump sets for itself.
-var toolPins = []format.Pin{
-	{Name: "timezone", Value: "UTC"},
-	{Name: "bytea_output", Value: "hex"},
-	{Name: "lc_monetary", Value: "C"},
-	{Name: "standard_conforming_strings", Value: "on"},
-	{Name: "quote_all_identifiers", Value: "off"},
-}
+// toolPins are those of the pins that shape the text of a schema and that pg_dump does not set for itself.
+var toolPins = []string{"timezone", "bytea_output", "lc_monetary", "standard_conforming_strings", "quote_all_identifiers"}
 
 // Pins are the settings that shape the text of rows, with the encoding in which they travel.
 func Pins(encoding string) []format.Pin {
@@ -180,7 +175,7 @@ func Pins(encoding string) []format.Pin {
 func pin(ctx context.Context, conn *pgx.Conn) error {
 	// Settings that this version does not know are skipped by joining with those that it does.
 	var names, values []string
-	for _, p := range append(append([]format.Pin(nil), rowPins...), sessionPins...) {
+	for _, p := range slices.Concat(rowPins, sessionPins) {
 		names, values = append(names, p.Name), append(values, p.Value)
 	}
 	_, err := conn.Exec(ctx, `

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -36,8 +37,10 @@ func pinned(raw string) (without, options string) {
 		u.RawQuery = q.Encode()
 		raw = u.String()
 	}
-	for _, p := range toolPins {
-		options += " -c " + p.Name + "=" + strings.NewReplacer(`\`, `\\`, " ", `\ `).Replace(p.Value)
+	for _, p := range slices.Concat(rowPins, sessionPins) {
+		if slices.Contains(toolPins, p.Name) {
+			options += " -c " + p.Name + "=" + p.Value // none has a space in it
+		}
 	}
 	return raw, strings.TrimSpace(options)
 }
