@@ -1,6 +1,7 @@
 package proof
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,14 +50,14 @@ func (c *checker) reload(ctx context.Context, dump, restore postgres.Tool) (_ []
 			return nil, postgres.Classify(err, fmt.Sprintf("create database %q", name))
 		}
 	}
+	made, err := oidOf(ctx, admin, name)
+	if err != nil {
+		return nil, err
+	}
 	// An attempt that was frozen until now may find that the copy has been published or dropped, and that
 	// nobody would look for this database any more.
-	var there bool
-	if err := admin.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", c.Database).Scan(&there); err != nil {
-		return nil, postgres.Classify(err, "look for the copy")
-	}
-	if !there {
-		return nil, failure.New(failure.Fenced, "the copy %q went away while it was compared", c.Database)
+	if copied, err := oidOf(ctx, admin, c.Database); err != nil || copied == 0 {
+		return nil, cmp.Or(err, error(failure.New(failure.Fenced, "the copy %q went away while it was compared", c.Database)))
 	}
 	if err := postgres.RestoreSchema(ctx, restore, c.Copy, name, c.Archive); err != nil {
 		return nil, err
@@ -65,8 +66,18 @@ func (c *checker) reload(ctx context.Context, dump, restore postgres.Tool) (_ []
 	if err != nil {
 		return nil, err
 	}
+	// A twin makes a database of its own under the name, and what was dumped may be half of that.
+	if now, err := oidOf(ctx, admin, name); err != nil || now != made {
+		return nil, cmp.Or(err, error(failure.New(failure.Fenced, "another attempt compares the copy %q", c.Database)))
+	}
 	text, err := postgres.SchemaText(ctx, restore, archive)
 	return statements(text), err
+}
+
+// oidOf is the oid of a database; 0 where there is none.
+func oidOf(ctx context.Context, conn *pgx.Conn, database string) (oid uint32, err error) {
+	err = conn.QueryRow(ctx, "SELECT coalesce((SELECT oid FROM pg_database WHERE datname = $1), 0)", database).Scan(&oid)
+	return oid, postgres.Classify(err, fmt.Sprintf("look for database %q", database))
 }
 
 // reworded reports whether the copy's statements differ from the stored ones in words only: they are as
