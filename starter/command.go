@@ -159,7 +159,7 @@ Exit codes: 0 succeeded, 1 failed, 2 bad usage or input, 3 partially succeeded, 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.PersistentFlags().StringVar(&c.configPath, "config", "", "the configuration file (default: $UPKEEP_CONFIG, ./upkeep.yaml, /etc/upkeep/upkeep.yaml)")
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text or json; json puts one document on stdout and nothing else")
-	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.cancel(), c.procedures())
+	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.cancel(), c.backups(), c.procedures())
 	return root
 }
 
@@ -250,34 +250,7 @@ outcome as exit code; Ctrl-C then leaves the run going and says how to come back
 			if o.Input, err = readInput(inputFile); err != nil {
 				return err
 			}
-			c.about = run.Document{RunID: o.ID, Procedure: o.Procedure, DryRun: o.DryRun}
-			_, common, err := Prepare(o) // before anything is asked or started
-			if err != nil {
-				return err
-			}
-			c.about.Target, c.about.DryRun = common.Target, common.DryRun // not before it is known to be a name
-			if common.Target == "" {
-				if o.Target, err = c.onlyTarget(); err != nil {
-					return err
-				}
-			}
-			return c.connected(func(s *Starter) error {
-				starting, cancel := context.WithTimeout(cmd.Context(), 15*time.Second)
-				defer cancel()
-				id, err := s.Start(starting, o)
-				switch {
-				case err != nil:
-					return err
-				case wait:
-					return c.follow(cmd.Context(), s, id)
-				case c.output == "json":
-					c.json(map[string]string{"runId": id})
-				default:
-					fmt.Fprintf(c.out, "%s\n", id)
-					fmt.Fprintf(c.err, "started; follow it with: upkeep show %s --wait\n", id)
-				}
-				return nil
-			})
+			return c.start(cmd.Context(), o, wait)
 		},
 	}
 	f := cmd.Flags()
@@ -288,6 +261,38 @@ outcome as exit code; Ctrl-C then leaves the run going and says how to come back
 	waitFlag(cmd, &wait)
 	f.StringVar(&o.ID, "id", "", "the run's id (default: made of procedure, target and time); given twice, the run is found, not started again")
 	return cmd
+}
+
+// start starts a run, and follows it if that is wanted.
+func (c *cli) start(ctx context.Context, o Order, wait bool) error {
+	c.about = run.Document{RunID: o.ID, Procedure: o.Procedure, DryRun: o.DryRun}
+	_, common, err := Prepare(o) // before anything is asked or started
+	if err != nil {
+		return err
+	}
+	c.about.Target, c.about.DryRun = common.Target, common.DryRun // not before it is known to be a name
+	if common.Target == "" {
+		if o.Target, err = c.onlyTarget(); err != nil {
+			return err
+		}
+	}
+	return c.connected(func(s *Starter) error {
+		starting, cancel := context.WithTimeout(ctx, 15*time.Second)
+		defer cancel()
+		id, err := s.Start(starting, o)
+		switch {
+		case err != nil:
+			return err
+		case wait:
+			return c.follow(ctx, s, id)
+		case c.output == "json":
+			c.json(map[string]string{"runId": id})
+		default:
+			fmt.Fprintf(c.out, "%s\n", id)
+			fmt.Fprintf(c.err, "started; follow it with: upkeep show %s --wait\n", id)
+		}
+		return nil
+	})
 }
 
 func pairs(set []string) (map[string]string, error) {

@@ -25,6 +25,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
@@ -35,6 +36,7 @@ import (
 	"github.com/upkeep-run/upkeep/worker/zaplog"
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
+	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
@@ -197,7 +199,7 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
-		target.WorkflowType: targetworkflow.Workflow,
+		prunebackups.WorkflowType: pruneworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}
@@ -212,6 +214,8 @@ func registerActivities(s sdkworker.Registry, c *configuration.Activities, p *po
 	for name, fn := range map[string]any{
 		configuration.ResolveTarget: c.ResolveTarget,
 		store.WriteRun:              store.Activities{}.WriteRun,
+		store.PlanPrune:             store.Activities{}.PlanPrune,
+		store.Prune:                 store.Activities{}.Prune,
 		postgres.PlanBackup:         p.PlanBackup,
 		postgres.TakeBackup:         p.TakeBackup,
 		postgres.FindBackup:         p.FindBackup,

@@ -8,6 +8,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/retention"
 )
 
 // ResolveTarget is the activity type.
@@ -21,7 +22,8 @@ type Request struct {
 // Resolved is a target as the configuration has it.
 type Resolved struct {
 	postgres.Target
-	Calendar calendar.Calendar `json:"calendar,omitzero"` // when what others would notice may begin
+	Calendar  calendar.Calendar `json:"calendar,omitzero"`  // when what others would notice may begin
+	Retention retention.Policy  `json:"retention,omitzero"` // which backups are kept; all when it is not set
 }
 
 // Activities resolve targets.
@@ -42,7 +44,7 @@ func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, err
 	if err != nil {
 		return Resolved{}, err
 	}
-	out := Resolved{Calendar: t.Calendar, Target: postgres.Target{
+	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Target: postgres.Target{
 		Name: t.Name, DatabaseURL: t.Database.URL, Password: postgres.Secret(t.Database.Password),
 		ScratchURL: t.Database.Scratch.URL, ScratchPass: postgres.Secret(t.Database.Scratch.Password),
 		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,

@@ -204,7 +204,12 @@ func (a *Activities) Compare(ctx context.Context, in Copy) (Proof, error) {
 		if err == nil && proof.Verdict(checks) != run.Pass { // what a crash emptied is no fault of the backup
 			err = restore.Survived(ctx, o)
 		}
-		return Proof{Verdict: proof.Verdict(checks), Checks: checks}, lost(in, err)
+		found := Proof{Verdict: proof.Verdict(checks), Checks: checks}
+		if err != nil || found.Verdict == run.NotProven {
+			return found, lost(in, err)
+		}
+		// What is proven is known to those who decide which backups stay.
+		return found, catalog.SetProof(ctx, store, in.Target.Name, catalog.Proof{Backup: in.BackupID, Verdict: found.Verdict, At: time.Now().UTC(), RunID: in.RunID})
 	})
 }
 

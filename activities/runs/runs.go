@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -51,7 +52,7 @@ func (a *Activities) AskLease(ctx context.Context, in Request) (target.Answer, e
 	ctx, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
 	l := in.Lease
-	if l.Excludes() {
+	if slices.ContainsFunc(l.Claims, noticed) {
 		var err error
 		if l.Openings, err = in.Calendar.Openings(time.Now().UTC(), openings); err != nil {
 			return target.Answer{}, failure.New(failure.BadConfig, "the calendar of target %s cannot be read", in.Target).Because(err).Do("correct the target's calendar in the worker's configuration")
@@ -76,6 +77,10 @@ func (a *Activities) AskLease(ctx context.Context, in Request) (target.Answer, e
 	}
 	return out, nil
 }
+
+// noticed reports whether work under a claim would be noticed by those who use the target: the calendar
+// is for that, and not for what only Upkeep itself waits for.
+func noticed(c lease.Claim) bool { return c.Resource == target.Database && c.Mode == lease.Exclusive }
 
 // EndedRuns returns those of the runs that are over or unknown, by their workflow ids.
 func (a *Activities) EndedRuns(ctx context.Context, ids []string) (ended []string, err error) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 )
@@ -43,6 +44,7 @@ func All() []Procedure {
 	all := []Procedure{
 		describe(backupdatabase.WorkflowType, backupdatabase.Purpose, func() any { return new(backupdatabase.Input) }),
 		describe(drillrecovery.WorkflowType, drillrecovery.Purpose, func() any { return new(drillrecovery.Input) }),
+		describe(prunebackups.WorkflowType, prunebackups.Purpose, func() any { return new(prunebackups.Input) }),
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
 	}

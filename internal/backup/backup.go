@@ -6,7 +6,6 @@ package backup
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"sort"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"github.com/upkeep-run/upkeep/internal/catalog"
 	"github.com/upkeep-run/upkeep/internal/chunk"
 	"github.com/upkeep-run/upkeep/internal/failure"
-	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/postgres"
@@ -40,11 +38,6 @@ var patience = 10 * time.Minute
 
 // staleAfter is how much older than an attempt the sessions are that it ends as an earlier attempt's.
 var staleAfter = 5 * time.Second
-
-var (
-	pointManifestBefore = fault.NewPoint("backup/manifest/before")
-	pointManifestAfter  = fault.NewPoint("backup/manifest/after")
-)
 
 // Options say what to back up and where to.
 type Options struct {
@@ -98,6 +91,12 @@ func Take(ctx context.Context, o Options) (*format.Manifest, error) {
 	if !failure.Is(err, failure.UnknownBackup) {
 		return nil, err
 	}
+	switch r, noted := catalog.ReadRemoval(ctx, o.Store, o.Target, o.BackupID); {
+	case noted != nil:
+		return nil, noted
+	case r != nil:
+		return nil, catalog.WasRemoved(r)
+	}
 	started := time.Now().UTC()
 	pool, newest, err := openPool(ctx, o)
 	if err != nil {
@@ -143,7 +142,11 @@ func openPool(ctx context.Context, o Options) (*chunk.Pool, *format.Manifest, er
 	default:
 		return nil, nil, err
 	}
-	return chunk.NewPool(o.Store, o.Target, known), newest, nil
+	condemned, err := catalog.ReadCondemned(ctx, o.Store, o.Target)
+	if err != nil {
+		return nil, nil, err
+	}
+	return chunk.NewPool(o.Store, o.Target, known, condemned), newest, nil
 }
 
 // takeOnce reads everything in one snapshot and returns the manifest that describes it.
@@ -200,28 +203,14 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, before *format.M
 	return m, nil
 }
 
-// commit writes the folder's other files and, last, the manifest. Whoever creates the manifest first
-// has taken the backup; a twin that comes later takes over its result.
+// commit writes the folder's other files and, last, the manifest.
 func commit(ctx context.Context, o Options, m *format.Manifest) (*format.Manifest, error) {
 	files, err := writeGuide(ctx, o.Store, m)
 	if err != nil {
 		return nil, err
 	}
 	m.Files = files
-	data, err := format.Encode(m)
-	if err != nil {
-		return nil, err
-	}
-	pointManifestBefore.Hit()
-	err = o.Store.Create(ctx, format.ManifestKey(o.Target, o.BackupID), data)
-	if errors.Is(err, objstore.ErrExist) {
-		return catalog.Load(ctx, o.Store, o.Target, o.BackupID)
-	}
-	if err != nil {
-		return nil, err
-	}
-	pointManifestAfter.Hit()
-	return m, nil
+	return catalog.Commit(ctx, o.Store, m, time.Now)
 }
 
 func totals(m *format.Manifest, written chunk.Totals) format.Totals {
@@ -231,12 +220,8 @@ func totals(m *format.Manifest, written chunk.Totals) format.Totals {
 		t.BytesRead += table.Bytes
 	}
 	t.BytesRead += m.Schema.Archive.Size
-	seen := make(map[string]bool)
-	for _, c := range m.Chunks() {
-		if !seen[c.SHA256] {
-			seen[c.SHA256] = true
-			t.BytesTotal += c.StoredSize
-		}
+	for _, c := range m.Distinct() {
+		t.BytesTotal += c.StoredSize
 	}
 	for _, c := range m.LargeObjects.Chunks {
 		t.BytesRead += c.Size

@@ -73,6 +73,10 @@ func load(ctx context.Context, store objstore.Store, target, id string) (*format
 	data, err := store.Read(ctx, key, format.MaxManifest)
 	switch {
 	case errors.Is(err, objstore.ErrNotExist):
+		if r, noted := ReadRemoval(ctx, store, target, id); noted == nil && r != nil {
+			return nil, failure.New(failure.UnknownBackup, "backup %s of target %s was removed by run %.200q (%.200s)", id, target, r.RunID, r.Why).
+				Do("see what there is: upkeep backups list --target %s", target)
+		}
 		return nil, failure.New(failure.UnknownBackup, "target %s has no backup %s: there is no %s", target, id, key).
 			Do("use an id that BackupDatabase gave as backupId, or %q", Latest)
 	case failure.Is(err, failure.UnsafeArchive):
@@ -89,6 +93,7 @@ const (
 	FoundByBackup  = "backup"  // it came upon a chunk that it wanted to use again
 	FoundByStored  = "stored"  // a look at grade stored
 	FoundByDecoded = "decoded" // a look at grade decoded
+	FoundByPrune   = "prune"   // a prune removed something that it needs
 )
 
 // Mark is the note that a backup was found damaged.

@@ -61,6 +61,7 @@ type Pool struct {
 
 	mu     sync.Mutex
 	known  map[string]format.Chunk // by SHA-256, as newer manifests and this pool's own work have them
+	doomed map[string]bool         // the chunks that are condemned and not yet renewed
 	totals Totals
 
 	marking sync.Mutex
@@ -68,11 +69,14 @@ type Pool struct {
 }
 
 // NewPool opens the chunks of a target. Known are the chunks of a recent manifest; the newer of two
-// mentions counts.
-func NewPool(store objstore.Store, target string, known []format.Chunk) *Pool {
+// mentions counts. Condemned are those that are soon to be removed: one that is used again is renewed.
+func NewPool(store objstore.Store, target string, known []format.Chunk, condemned catalog.Condemned) *Pool {
 	p := &Pool{
 		store: store, target: target, packer: newPacker(), now: time.Now,
-		known: make(map[string]format.Chunk, len(known)), marked: make(map[string]bool),
+		known: make(map[string]format.Chunk, len(known)), doomed: make(map[string]bool, len(condemned)), marked: make(map[string]bool),
+	}
+	for name := range condemned {
+		p.doomed[name] = true
 	}
 	for _, c := range known {
 		c.Rows, c.RowHash = 0, ""
@@ -105,8 +109,14 @@ func (p *Pool) Write(ctx context.Context, plain []byte) (c format.Chunk, reused 
 			return format.Chunk{}, false, err
 		}
 		if found == right {
-			p.remember(c, Totals{Reused: 1})
-			return c, true, nil
+			if err = p.renew(ctx, c); err == nil {
+				p.remember(c, Totals{Reused: 1})
+				return c, true, nil
+			}
+			if errors.Is(err, objstore.ErrNotExist) || isDamage(err) {
+				continue // it was removed, or stored again, since the look
+			}
+			return format.Chunk{}, false, err
 		}
 		if stored == nil {
 			buffer := p.buffer()
@@ -160,6 +170,24 @@ func (p *Pool) create(ctx context.Context, name string, stored []byte) error {
 		return err
 	}
 	pointCreateAfter.Hit()
+	return nil
+}
+
+// renew writes a condemned chunk's own bytes again, so that its age says that somebody needs it. Others
+// are as they should be.
+func (p *Pool) renew(ctx context.Context, c format.Chunk) error {
+	p.mu.Lock()
+	doomed := p.doomed[c.SHA256]
+	p.mu.Unlock()
+	if !doomed {
+		return nil
+	}
+	if err := catalog.Renew(ctx, p.store, p.target, c); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.doomed, c.SHA256)
 	return nil
 }
 

@@ -114,7 +114,7 @@ func random(n int) string {
 
 func TestWrittenIsRead(t *testing.T) {
 	store, _ := folder(t)
-	p := NewPool(store, target, nil)
+	p := NewPool(store, target, nil, nil)
 	for name, text := range texts {
 		c, reused := write(t, p, text)
 		require.False(t, reused, name)
@@ -136,7 +136,7 @@ func TestWrittenIsRead(t *testing.T) {
 
 func TestUsedAgain(t *testing.T) {
 	store, _ := folder(t)
-	first := NewPool(store, target, nil)
+	first := NewPool(store, target, nil, nil)
 	c, _ := write(t, first, "rows")
 	require.Equal(t, map[string]int{"stat": 1, "create": 1}, store.took())
 	again, reused := write(t, first, "rows")
@@ -146,27 +146,27 @@ func TestUsedAgain(t *testing.T) {
 	require.Equal(t, Totals{Stored: 1, StoredBytes: c.StoredSize, Reused: 1}, first.Totals())
 
 	c.Rows, c.RowHash = 1, "x"
-	next := NewPool(store, target, []format.Chunk{c})
+	next := NewPool(store, target, []format.Chunk{c}, nil)
 	again, reused = write(t, next, "rows")
 	require.True(t, reused)
 	require.Equal(t, map[string]int{"stat": 1}, store.took(), "checked lately: its size is enough")
 	require.Empty(t, again.RowHash, "rows and their hash are the caller's")
 
-	late := NewPool(store, target, []format.Chunk{c})
+	late := NewPool(store, target, []format.Chunk{c}, nil)
 	late.now = func() time.Time { return time.Now().Add(25 * time.Hour) }
 	again, reused = write(t, late, "rows")
 	require.True(t, reused)
 	require.Equal(t, map[string]int{"stat": 1, "open": 1}, store.took(), "checked long ago: its stored bytes are read")
 	require.Greater(t, again.CheckedAt.Sub(c.CheckedAt), 24*time.Hour)
 
-	early := NewPool(store, target, []format.Chunk{c})
+	early := NewPool(store, target, []format.Chunk{c}, nil)
 	early.now = func() time.Time { return c.CheckedAt.Add(-time.Hour) }
 	_, reused = write(t, early, "rows")
 	require.True(t, reused)
 	require.Equal(t, map[string]int{"stat": 1, "open": 1}, store.took(), "checked by a clock that was ahead: its stored bytes are read")
 
 	// What a killed attempt left is known to nobody: it is read back and unpacked.
-	stranger := NewPool(store, target, nil)
+	stranger := NewPool(store, target, nil, nil)
 	again, reused = write(t, stranger, "rows")
 	require.True(t, reused)
 	require.Equal(t, map[string]int{"stat": 1, "open": 1}, store.took())
@@ -176,12 +176,12 @@ func TestUsedAgain(t *testing.T) {
 
 func TestTheNewerOfTwoMentionsCounts(t *testing.T) {
 	store, _ := folder(t)
-	c, _ := write(t, NewPool(store, target, nil), "rows")
+	c, _ := write(t, NewPool(store, target, nil, nil), "rows")
 	old := c
 	old.CheckedAt = old.CheckedAt.Add(-48 * time.Hour)
 	for _, known := range [][]format.Chunk{{old, c}, {c, old}} {
 		store.took()
-		write(t, NewPool(store, target, known), "rows")
+		write(t, NewPool(store, target, known, nil), "rows")
 		require.Equal(t, map[string]int{"stat": 1}, store.took())
 	}
 }
@@ -208,7 +208,7 @@ func TestDamageIsSeen(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
 			store, dir := folder(t)
-			c, _ := write(t, NewPool(store, target, nil), strings.Repeat("a row\n", 100))
+			c, _ := write(t, NewPool(store, target, nil, nil), strings.Repeat("a row\n", 100))
 			change(t, path(dir, c), damage)
 			requireDamaged(t, CheckStored(t.Context(), store, target, c), c)
 			_, err := read(t, store, c)
@@ -216,7 +216,7 @@ func TestDamageIsSeen(t *testing.T) {
 		})
 	}
 	store, dir := folder(t)
-	c, _ := write(t, NewPool(store, target, nil), "rows")
+	c, _ := write(t, NewPool(store, target, nil, nil), "rows")
 	require.NoError(t, os.Remove(path(dir, c)))
 	requireDamaged(t, CheckStored(t.Context(), store, target, c), c)
 	_, err := read(t, store, c)
@@ -226,7 +226,7 @@ func TestDamageIsSeen(t *testing.T) {
 // Every bit of a small chunk.
 func TestEveryFlippedBitIsSeen(t *testing.T) {
 	store, dir := folder(t)
-	c, _ := write(t, NewPool(store, target, nil), "1\tAnn\n2\t\\N\n")
+	c, _ := write(t, NewPool(store, target, nil, nil), "1\tAnn\n2\t\\N\n")
 	for at := range int(c.StoredSize) {
 		for bit := range 8 {
 			flip := func(d []byte) []byte { d[at] ^= 1 << bit; return d }
@@ -283,24 +283,24 @@ func TestDamageIsMended(t *testing.T) {
 			t.Run(name+", "+knowing, func(t *testing.T) {
 				store, dir := folder(t)
 				text := strings.Repeat("a row\n", 100)
-				c, _ := write(t, NewPool(store, target, nil), text)
+				c, _ := write(t, NewPool(store, target, nil, nil), text)
 				needs := backupOf(t, store, "needs-it", c)
-				other, _ := write(t, NewPool(store, target, nil), "other\n")
+				other, _ := write(t, NewPool(store, target, nil, nil), "other\n")
 				backupOf(t, store, "needs-it-not", other)
 				change(t, path(dir, c), damage)
 				wrong, err := os.ReadFile(path(dir, c))
 				require.NoError(t, err)
 
-				p := NewPool(store, target, nil)
+				p := NewPool(store, target, nil, nil)
 				switch knowing {
 				case "checked long ago":
 					c.CheckedAt = c.CheckedAt.Add(-25 * time.Hour)
-					p = NewPool(store, target, []format.Chunk{c})
+					p = NewPool(store, target, []format.Chunk{c}, nil)
 				case "checked lately":
 					if int64(len(wrong)) == c.StoredSize {
 						t.Skip("a look at its size does not show it: a backup of tomorrow, or a verification, will see it")
 					}
-					p = NewPool(store, target, []format.Chunk{c})
+					p = NewPool(store, target, []format.Chunk{c}, nil)
 				}
 				again, reused := write(t, p, text)
 				require.False(t, reused)
@@ -346,10 +346,10 @@ func backupOf(t *testing.T, store objstore.Store, id string, c format.Chunk) str
 
 func TestMissingIsStoredAgainAndMarked(t *testing.T) {
 	store, dir := folder(t)
-	c, _ := write(t, NewPool(store, target, nil), "rows")
+	c, _ := write(t, NewPool(store, target, nil, nil), "rows")
 	id := backupOf(t, store, "b1", c)
 	require.NoError(t, os.Remove(path(dir, c)))
-	_, reused := write(t, NewPool(store, target, []format.Chunk{c}), "rows")
+	_, reused := write(t, NewPool(store, target, []format.Chunk{c}, nil), "rows")
 	require.False(t, reused)
 	require.NoError(t, CheckStored(t.Context(), store, target, c))
 	mark, err := catalog.ReadMark(t.Context(), store, target, id)
@@ -362,7 +362,7 @@ func TestMissingIsStoredAgainAndMarked(t *testing.T) {
 func TestMarkingIsCheap(t *testing.T) {
 	store, dir := folder(t)
 	var known []format.Chunk
-	p := NewPool(store, target, nil)
+	p := NewPool(store, target, nil, nil)
 	for i := range 50 {
 		c, _ := write(t, p, fmt.Sprintf("rows %d", i))
 		known = append(known, c)
@@ -372,7 +372,7 @@ func TestMarkingIsCheap(t *testing.T) {
 	}
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, target, "chunks")))
 	store.took()
-	p = NewPool(store, target, known)
+	p = NewPool(store, target, known, nil)
 	for i := range 50 {
 		write(t, p, fmt.Sprintf("rows %d", i))
 	}
@@ -387,7 +387,7 @@ func TestStaleTwinDoesNoHarm(t *testing.T) {
 			store, dir := folder(t)
 			var c format.Chunk
 			if frozenAt != "create chunks" {
-				c, _ = write(t, NewPool(store, target, nil), text)
+				c, _ = write(t, NewPool(store, target, nil, nil), text)
 				change(t, path(dir, c), flipLast)
 			}
 			frozen, wake := make(chan struct{}), make(chan struct{})
@@ -400,11 +400,11 @@ func TestStaleTwinDoesNoHarm(t *testing.T) {
 			}}
 			stale := make(chan error, 1)
 			go func() {
-				_, _, err := NewPool(slow, target, nil).Write(context.Background(), []byte(text))
+				_, _, err := NewPool(slow, target, nil, nil).Write(context.Background(), []byte(text))
 				stale <- err
 			}()
 			<-frozen
-			c, _ = write(t, NewPool(store, target, nil), text)
+			c, _ = write(t, NewPool(store, target, nil, nil), text)
 			close(wake)
 			require.NoError(t, <-stale)
 			require.NoError(t, CheckStored(t.Context(), store, target, c))
@@ -418,7 +418,7 @@ func TestStaleTwinDoesNoHarm(t *testing.T) {
 
 func TestManyWriteAtOnce(t *testing.T) {
 	store, _ := folder(t)
-	pools := []*Pool{NewPool(store, target, nil), NewPool(store, target, nil)}
+	pools := []*Pool{NewPool(store, target, nil, nil), NewPool(store, target, nil, nil)}
 	var stored atomic.Int32
 	var writers sync.WaitGroup
 	for i := range 8 {
@@ -452,7 +452,7 @@ func TestStoreThatFails(t *testing.T) {
 			}
 			return nil
 		}}
-		_, _, err := NewPool(broken, target, nil).Write(t.Context(), []byte("rows"))
+		_, _, err := NewPool(broken, target, nil, nil).Write(t.Context(), []byte("rows"))
 		require.True(t, failure.Is(err, failure.DiskFull), "%s: %v", op, err)
 		require.Empty(t, objstoretest.Keys(t, store, ""))
 	}
@@ -464,7 +464,7 @@ func TestStoreThatFails(t *testing.T) {
 		}
 		return nil
 	}}
-	p := NewPool(lossy, target, nil)
+	p := NewPool(lossy, target, nil, nil)
 	_, _, err := p.Write(t.Context(), []byte("rows"))
 	require.True(t, failure.Is(err, failure.StoreUnreachable))
 	_, reused := write(t, p, "rows")
@@ -476,7 +476,7 @@ func TestStoreThatFails(t *testing.T) {
 		}
 		return nil
 	}}
-	_, _, err = NewPool(unreadable, target, nil).Write(t.Context(), []byte("rows"))
+	_, _, err = NewPool(unreadable, target, nil, nil).Write(t.Context(), []byte("rows"))
 	require.True(t, failure.Is(err, failure.StoreUnreachable))
 	require.Empty(t, objstoretest.Keys(t, store, target+"/quarantine/"))
 }
@@ -485,13 +485,13 @@ func TestSomethingElseInTheWay(t *testing.T) {
 	store, dir := folder(t)
 	sum := sha256.Sum256([]byte("rows"))
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, filepath.FromSlash(format.ChunkKey(target, hex.EncodeToString(sum[:])))), 0o700))
-	_, _, err := NewPool(store, target, nil).Write(t.Context(), []byte("rows"))
+	_, _, err := NewPool(store, target, nil, nil).Write(t.Context(), []byte("rows"))
 	require.True(t, failure.Is(err, failure.StoreUnwritable), "%v", err)
 }
 
 func TestLinkInAChunksPlace(t *testing.T) {
 	store, dir := folder(t)
-	c, _ := write(t, NewPool(store, target, nil), "rows")
+	c, _ := write(t, NewPool(store, target, nil, nil), "rows")
 	outside := filepath.Join(t.TempDir(), "copy")
 	data, err := os.ReadFile(path(dir, c))
 	require.NoError(t, err)
@@ -501,14 +501,14 @@ func TestLinkInAChunksPlace(t *testing.T) {
 	_, err = read(t, store, c)
 	require.True(t, failure.Is(err, failure.UnsafeArchive), "%v", err)
 	require.True(t, failure.Is(CheckStored(t.Context(), store, target, c), failure.UnsafeArchive))
-	_, reused := write(t, NewPool(store, target, []format.Chunk{c}), "rows")
+	_, reused := write(t, NewPool(store, target, []format.Chunk{c}, nil), "rows")
 	require.False(t, reused)
 	require.NoError(t, CheckStored(t.Context(), store, target, c))
 }
 
 func TestCancelled(t *testing.T) {
 	store, _ := folder(t)
-	c, _ := write(t, NewPool(store, target, nil), texts["random"])
+	c, _ := write(t, NewPool(store, target, nil, nil), texts["random"])
 	ctx, cancel := context.WithCancel(t.Context())
 	r, err := Open(ctx, store, target, c)
 	require.NoError(t, err)
@@ -519,20 +519,20 @@ func TestCancelled(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.NoError(t, r.Close())
 	require.NoError(t, r.Close(), "twice is once")
-	_, _, err = NewPool(store, target, nil).Write(ctx, []byte("rows"))
+	_, _, err = NewPool(store, target, nil, nil).Write(ctx, []byte("rows"))
 	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestTooLarge(t *testing.T) {
 	store, _ := folder(t)
-	_, _, err := NewPool(store, target, nil).Write(t.Context(), make([]byte, format.MaxChunk+1))
+	_, _, err := NewPool(store, target, nil, nil).Write(t.Context(), make([]byte, format.MaxChunk+1))
 	require.True(t, failure.Is(err, failure.RowTooLong), "%v", err)
 }
 
 func BenchmarkOpen(b *testing.B) {
 	store, _ := folder(b)
 	text := strings.Repeat("42\tsome text that is as long as rows are\t\\N\n", 200_000)
-	c, _, err := NewPool(store, target, nil).Write(b.Context(), []byte(text))
+	c, _, err := NewPool(store, target, nil, nil).Write(b.Context(), []byte(text))
 	require.NoError(b, err)
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()

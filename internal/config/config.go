@@ -22,6 +22,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
+	"github.com/upkeep-run/upkeep/internal/retention"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
 )
 
@@ -48,6 +49,8 @@ type Target struct {
 	Name     string
 	Database Database
 	Calendar calendar.Calendar // when what others would notice may begin; at any time when left out
+	// Retention says which backups PruneBackups keeps; when left out it refuses to run.
+	Retention retention.Policy
 }
 
 // Database is a PostgreSQL database.
@@ -319,11 +322,31 @@ func (p *parser) config(n *yaml.Node) *Config {
 func (p *parser) target(n *yaml.Node) Target {
 	var t Target
 	p.fields(n, "a target", map[string]func(*yaml.Node){
-		"name":     p.text(&t.Name, "a target's name", CheckName),
-		"database": func(n *yaml.Node) { t.Database = p.database(n) },
-		"calendar": func(n *yaml.Node) { t.Calendar = p.calendar(n) },
+		"name":      p.text(&t.Name, "a target's name", CheckName),
+		"database":  func(n *yaml.Node) { t.Database = p.database(n) },
+		"calendar":  func(n *yaml.Node) { t.Calendar = p.calendar(n) },
+		"retention": func(n *yaml.Node) { t.Retention = p.retention(n) },
 	}, "name", "database")
+	if t.Retention.Set() {
+		t.Retention.Zone = t.Calendar.Zone
+	}
 	return t
+}
+
+// retention reads which backups are kept.
+func (p *parser) retention(n *yaml.Node) retention.Policy {
+	var r retention.Policy
+	wrong := len(p.wrong)
+	p.fields(n, "retention", map[string]func(*yaml.Node){
+		"last":    p.number(&r.Last, "retention.last", 0, retention.MaxKept),
+		"daily":   p.number(&r.Daily, "retention.daily", 0, retention.MaxKept),
+		"weekly":  p.number(&r.Weekly, "retention.weekly", 0, retention.MaxKept),
+		"monthly": p.number(&r.Monthly, "retention.monthly", 0, retention.MaxKept),
+	})
+	if !r.Set() && len(p.wrong) == wrong {
+		p.fail(n, "retention keeps nothing; give last, daily, weekly or monthly a number above 0, or leave retention out to keep all backups")
+	}
+	return r
 }
 
 func (p *parser) database(n *yaml.Node) Database {

@@ -9,6 +9,7 @@ const (
 	UnknownRun         Code = "UnknownRun"         // no run of that id
 	RunExists          Code = "RunExists"          // a run of that id was started before
 	NotWaiting         Code = "NotWaiting"         // a decision for a run that waits for none
+	NotHeld            Code = "NotHeld"            // a release of a backup that nobody holds
 	DatabaseExists     Code = "DatabaseExists"     // a restore would land on an existing database
 	NameTaken          Code = "NameTaken"          // somebody took the final name while the copy was made
 	ServerTooNew       Code = "ServerTooNew"       // the server is newer than the pg_dump at hand
@@ -40,6 +41,9 @@ const (
 	ScratchUnavailable Code = "ScratchUnavailable" // the private scratch server could not be started
 	CopyLost           Code = "CopyLost"           // a copy in the making is gone from its server
 	NoLease            Code = "NoLease"            // the target's workflow does not answer
+	NoRetention        Code = "NoRetention"        // the target's configuration does not say which backups to keep
+	BackupRemoved      Code = "BackupRemoved"      // the retention removed a backup while a late attempt still took it
+	ChunkRemoved       Code = "ChunkRemoved"       // something was removed that a backup used: take it again
 	WorkerStopped      Code = "WorkerStopped"      // the worker was stopped in the middle of a step
 	ConcurrentDDL      Code = "ConcurrentDDL"      // DDL crossed the snapshot: take a new one
 	Internal           Code = "Internal"           // a fault of Upkeep itself
@@ -49,7 +53,7 @@ var catalogue = map[Code]Class{
 	BadInput: InvalidInput, BadConfig: InvalidInput,
 	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
 	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition,
-	RunExists: Precondition, CopyLost: Precondition, NotWaiting: Refused,
+	NoRetention: Precondition, BackupRemoved: Precondition, RunExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotHeld: Refused,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,
@@ -57,5 +61,5 @@ var catalogue = map[Code]Class{
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson,
 	BackupDamaged: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
-	NoLease: Transient, WorkerStopped: Transient, Internal: Transient,
+	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }

@@ -53,6 +53,29 @@ func QuarantineKey(target, chunk, found string) string {
 // MarkKey is the key of the note that a backup was found damaged.
 func MarkKey(target, backup string) string { return fmt.Sprintf("%s/marks/%s.json", target, backup) }
 
+// ProofKey is the key of the note of the newest comparison of a restored copy of a backup.
+func ProofKey(target, backup string) string { return fmt.Sprintf("%s/proofs/%s.json", target, backup) }
+
+// HoldKey is the key of the note that a backup may not be removed.
+func HoldKey(target, backup string) string { return fmt.Sprintf("%s/holds/%s.json", target, backup) }
+
+// RemovalKey is the key of the note that a backup is being removed, or was.
+func RemovalKey(target, backup string) string {
+	return fmt.Sprintf("%s/removed/%s.json", target, backup)
+}
+
+// CondemnedKey is the key of the list of chunks that no backup needs any more.
+func CondemnedKey(target string) string { return target + "/condemned.json" }
+
+// ChunksPrefix is the prefix of the keys of all of a target's chunks.
+func ChunksPrefix(target string) string { return target + "/" + chunksFolder + "/" }
+
+// ChunkOfKey returns the name of the chunk that has the key.
+func ChunkOfKey(target, key string) (string, bool) {
+	name, ok := strings.CutSuffix(key[strings.LastIndexByte(key, '/')+1:], ".zst")
+	return name, ok && hexSHA256.MatchString(name) && key == ChunkKey(target, name)
+}
+
 // CopiesPrefix is the prefix of the notes about a target's copies in the making.
 func CopiesPrefix(target string) string { return target + "/copies/" }
 

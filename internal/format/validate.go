@@ -26,6 +26,19 @@ var (
 	plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 )
 
+// Distinct lists every chunk that the backup needs, each once.
+func (m *Manifest) Distinct() []Chunk {
+	var all []Chunk
+	seen := make(map[string]bool)
+	for _, c := range m.Chunks() {
+		if !seen[c.SHA256] {
+			seen[c.SHA256] = true
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
 // Chunks lists every chunk that the backup needs, once per use.
 func (m *Manifest) Chunks() []Chunk {
 	chunks := []Chunk{m.Schema.Archive}

@@ -19,10 +19,15 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/prune"
+	"github.com/upkeep-run/upkeep/internal/retention"
 )
 
 // BackupID is the backup that the world has when a run looks for one.
 const BackupID = "20260102T030405Z-0a1b2c3d"
+
+// OldBackupID is the backup that the world's retention does not keep.
+const OldBackupID = "20250102T030405Z-0a1b2c3d"
 
 // PrivateQueue is the queue of the worker that holds the world's scratch servers.
 const PrivateQueue = run.DatabaseQueue + "-test"
@@ -33,6 +38,8 @@ type World struct {
 	Attributes bool
 	// LeftOut is what backups leave out.
 	LeftOut []string
+	// Unreadable are backups that a prune cannot read, and Hurt those that it finds to lack something.
+	Unreadable, Hurt []string
 
 	mu      sync.Mutex
 	calls   []string
@@ -42,6 +49,7 @@ type World struct {
 	records []store.Record
 	copies  []postgres.Copy
 	backups []postgres.BackupRequest
+	prunes  []store.PruneRequest
 	leases  []target.Answer // of the next times a run asks for its turn; granted when there are no more
 	turns   []string
 }
@@ -50,7 +58,7 @@ type World struct {
 func (w *World) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.leases, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil
+	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.leases, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
 // Fail makes the next calls of an activity return the errors, one each.
@@ -147,6 +155,13 @@ func (w *World) Backups() []postgres.BackupRequest {
 	return slices.Clone(w.backups)
 }
 
+// Prunes lists what prunes were told to remove, in order.
+func (w *World) Prunes() []store.PruneRequest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.prunes)
+}
+
 // enter notes a call, and returns what the test wants of it.
 func (w *World) enter(ctx context.Context, activityType string) error {
 	w.mu.Lock()
@@ -202,7 +217,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			return configuration.Resolved{Target: postgres.Target{
 				Name: "shop", DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: postgres.Secret{Env: "SHOP_DB_PASSWORD"},
 				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
-			}}
+			}, Retention: retention.Policy{Last: 1}}
 		}),
 		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
 			return postgres.BackupPlan{Database: "shop", ServerVersion: "15.1", Tables: 3, EstimatedRows: 40, EstimatedBytes: 8192, LeftOut: w.LeftOut}
@@ -235,6 +250,13 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		postgres.DropCopy: answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),
 		runs.AskLease:     w.askLease,
 		runs.EndedRuns:    func([]string) ([]string, error) { return nil, nil },
+		store.PlanPrune: answer(w, store.PlanPrune, func(store.PruneRequest) prune.Plan {
+			return prune.Plan{Remove: []prune.Backup{{ID: OldBackupID, Why: []string{"no rule keeps it"}}}, Keep: []prune.Backup{{ID: BackupID, Why: []string{"last"}}}, Frees: 2048, Unreadable: w.Unreadable}
+		}),
+		store.Prune: answer(w, store.Prune, func(in store.PruneRequest) prune.Result {
+			w.prunes = append(w.prunes, in)
+			return prune.Result{Removed: in.Remove, Kept: 1, Condemned: 3, CondemnedBytes: 2048, Hurt: w.Hurt}
+		}),
 		store.WriteRun: answer(w, store.WriteRun, func(in store.Record) store.Written {
 			w.records = append(w.records, in)
 			return store.Written{Report: in.Store + "/runs/" + in.Document.RunID + "/report.html"}

@@ -4,6 +4,8 @@
 package failpoints
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -18,6 +20,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/internal/fault"
+	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/pgserver"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 
@@ -56,7 +59,7 @@ func stack(t *testing.T) (*harness.Stack, *pgserver.Server, string) {
 	pgservertest.Exec(t, url, "DROP ROLE IF EXISTS clerk")
 	pgservertest.Exec(t, url, database)
 	t.Cleanup(func() { pgservertest.Exec(t, url, "DROP OWNED BY clerk; DROP ROLE clerk") })
-	return harness.New(t, harness.Target("shop", url, "")+
+	return harness.New(t, harness.Target("shop", url, "    retention: {last: 1}\n")+
 		harness.Target("onserver", url, "      scratch: {server: \""+server.DSN("", "postgres")+"\"}\n")), server, name
 }
 
@@ -90,6 +93,7 @@ func choose(t *testing.T, all, sample []string) []string {
 // sample are the points of the sample: each engine's commit, and the ends of effects.
 var sample = []string{
 	"backup/manifest/before", "backup/manifest/after", "store/create/written", "restore/chunk/after", "restore/index/before", "restore/rename/after", "report/after",
+	"prune/backup/after", "prune/chunk/after",
 }
 
 // work is what is run so that a point is hit.
@@ -99,6 +103,8 @@ func work(point string) (procedure, input string) {
 		return "RestoreDatabase", `{"target":"shop","database":"brought_back"}`
 	case strings.HasPrefix(point, "restore/drop"):
 		return "DrillRecovery", `{"target":"onserver"}`
+	case strings.HasPrefix(point, "prune/"):
+		return "PruneBackups", `{"target":"shop"}`
 	case strings.HasPrefix(point, "store/delete"):
 		return "VerifyBackup", `{"target":"shop","grade":"stored"}`
 	}
@@ -108,7 +114,7 @@ func work(point string) (procedure, input string) {
 // prepare brings about what must be there before the point can be hit.
 func prepare(t *testing.T, s *harness.Stack, point string) {
 	t.Helper()
-	needsBackup := strings.HasPrefix(point, "restore/rename") || strings.HasPrefix(point, "store/delete") || strings.HasPrefix(point, "store/move") || strings.HasPrefix(point, "chunk/quarantine") || strings.HasPrefix(point, "catalog/mark")
+	needsBackup := strings.HasPrefix(point, "restore/rename") || strings.HasPrefix(point, "store/delete") || strings.HasPrefix(point, "store/move") || strings.HasPrefix(point, "chunk/quarantine") || strings.HasPrefix(point, "catalog/") || strings.HasPrefix(point, "prune/")
 	if !needsBackup {
 		return
 	}
@@ -116,7 +122,17 @@ func prepare(t *testing.T, s *harness.Stack, point string) {
 	defer w.Stop()
 	doc := s.Run(t, "BackupDatabase", `{"target":"shop"}`)
 	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
-	if strings.HasPrefix(point, "restore/") {
+	switch {
+	case strings.HasPrefix(point, "restore/"):
+		return
+	case strings.HasPrefix(point, "prune/"):
+		doc := s.Run(t, "BackupDatabase", `{"target":"shop"}`)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+		condemn(t, s, unneeded(t, s, "due"))
+		unneeded(t, s, "new")
+		return
+	case strings.HasPrefix(point, "catalog/renew"):
+		condemn(t, s, chunks(t, s)...)
 		return
 	}
 	damageChunks(t, s)
@@ -125,6 +141,29 @@ func prepare(t *testing.T, s *harness.Stack, point string) {
 		require.Equal(t, run.Failed, damaged.Outcome)
 		repairChunks(t, s)
 	}
+}
+
+// unneeded puts a chunk into the store that no backup needs, and that is three days old.
+func unneeded(t *testing.T, s *harness.Stack, text string) (path string) {
+	t.Helper()
+	sum := sha256.Sum256([]byte(text))
+	path = filepath.Join(s.Store, filepath.FromSlash(format.ChunkKey("shop", hex.EncodeToString(sum[:]))))
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o750))
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	require.NoError(t, os.Chtimes(path, time.Time{}, time.Now().Add(-72*time.Hour)))
+	return path
+}
+
+// condemn lists chunks as condemned two days ago.
+func condemn(t *testing.T, s *harness.Stack, paths ...string) {
+	t.Helper()
+	list := make(map[string]time.Time)
+	for _, p := range paths {
+		list[strings.TrimSuffix(filepath.Base(p), ".zst")] = time.Now().Add(-48 * time.Hour).UTC()
+	}
+	data, err := json.Marshal(list)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(s.Store, "shop", "condemned.json"), data, 0o600))
 }
 
 // damageChunks cuts the last byte off every chunk and keeps the whole ones beside.
@@ -202,6 +241,11 @@ func second2(_, b string) string { return b }
 func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Document) {
 	t.Helper()
 	require.Equal(t, run.Succeeded, doc.Outcome, "%s; left %v", doc.Summary, doc.Left)
+	if doc.Procedure == "PruneBackups" {
+		checkPruned(t, s, doc)
+		s.NothingLeft(t, server)
+		return
+	}
 	var result struct {
 		BackupID string
 		Verdict  run.Verdict
@@ -222,6 +266,28 @@ func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Doc
 		pgservertest.Exec(t, server.DSN("", "postgres"), "DROP DATABASE "+pgx.Identifier{result.Database}.Sanitize())
 	}
 	s.NothingLeft(t, server)
+}
+
+// checkPruned holds a prune that was hit against one that was not: of two backups the older is gone, and
+// of two chunks that nobody needs the one that was due.
+func checkPruned(t *testing.T, s *harness.Stack, doc *run.Document) {
+	t.Helper()
+	var result struct{ Removed []string }
+	require.NoError(t, json.Unmarshal(doc.Result, &result))
+	require.Len(t, result.Removed, 1)
+	manifests, err := filepath.Glob(filepath.Join(s.Store, "shop", "backups", "*", "*"))
+	require.NoError(t, err)
+	require.Len(t, manifests, 3, "one manifest with its guide")
+	require.FileExists(t, filepath.Join(s.Store, "shop", "removed", result.Removed[0]+".json"))
+	due, young := sha256.Sum256([]byte("due")), sha256.Sum256([]byte("new"))
+	require.NoFileExists(t, filepath.Join(s.Store, filepath.FromSlash(format.ChunkKey("shop", hex.EncodeToString(due[:])))))
+	require.FileExists(t, filepath.Join(s.Store, filepath.FromSlash(format.ChunkKey("shop", hex.EncodeToString(young[:])))))
+	condemned, err := os.ReadFile(filepath.Join(s.Store, "shop", "condemned.json"))
+	require.NoError(t, err)
+	require.Contains(t, string(condemned), hex.EncodeToString(young[:]))
+	require.NotContains(t, string(condemned), hex.EncodeToString(due[:]))
+	verified := s.Run(t, "VerifyBackup", `{"target":"shop","grade":"decoded"}`)
+	require.Equal(t, run.Succeeded, verified.Outcome, verified.Summary)
 }
 
 // TestBroken breaks the engine in each way that a mutant knows. A drill must say FAIL.

@@ -20,6 +20,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
@@ -55,6 +56,8 @@ var scenarios = []scenario{
 	{procedure: restoredatabase.WorkflowType, name: "whole", input: `{"database":"shop_copy"}`},
 	{procedure: restoredatabase.WorkflowType, name: "parked-and-given-up", input: `{}`, world: parks(postgres.LoadRows), during: decide(run.AbandonUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
+	{procedure: prunebackups.WorkflowType, name: "whole", input: `{}`},
+	{procedure: prunebackups.WorkflowType, name: "dry-run", input: `{"dryRun":true}`},
 	{procedure: drillrecovery.WorkflowType, name: "whole", input: `{}`},
 	{procedure: drillrecovery.WorkflowType, name: "differs", input: `{"backup":"latest"}`, status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED,
 		world: func(w *proceduretest.World) { w.Find(postgres.Compare, run.Fail, "one row differs") }},

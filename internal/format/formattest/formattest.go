@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/upkeep-run/upkeep/internal/catalog"
 	"github.com/upkeep-run/upkeep/internal/chunk"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
@@ -46,7 +47,9 @@ func Commit(t testing.TB, store objstore.Store, m *format.Manifest) {
 // Manifest stores everything of a backup but the manifest, and returns that.
 func Manifest(t testing.TB, store objstore.Store, id string, at time.Time, rows ...string) *format.Manifest {
 	t.Helper()
-	w := &writer{t: t, pool: chunk.NewPool(store, Target, nil)}
+	condemned, err := catalog.ReadCondemned(t.Context(), store, Target)
+	require.NoError(t, err)
+	w := &writer{t: t, pool: chunk.NewPool(store, Target, nil, condemned)}
 	text := "SELECT 'the schema of the sample';\n"
 	archive, _, err := w.pool.Write(t.Context(), []byte(text))
 	require.NoError(t, err)

@@ -1,0 +1,248 @@
+package catalog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/objstore"
+)
+
+// Proof is the note of the newest comparison of a restored copy of a backup with it.
+type Proof struct {
+	Backup  string      `json:"backup"`
+	Verdict run.Verdict `json:"verdict"` // PASS or FAIL; what was not proven leaves no note
+	At      time.Time   `json:"at"`
+	RunID   string      `json:"runId"`
+}
+
+// SetProof notes what a comparison found; the newest counts.
+func SetProof(ctx context.Context, store objstore.Store, target string, p Proof) error {
+	return writeNote(ctx, store, format.ProofKey(target, p.Backup), p)
+}
+
+// ReadProof returns the note about a backup, or nil. One that cannot be read proves nothing.
+func ReadProof(ctx context.Context, store objstore.Store, target, id string) (*Proof, error) {
+	p, err := readNote[Proof](ctx, store, format.ProofKey(target, id))
+	if errors.Is(err, errUnreadable) || p != nil && p.Backup != id {
+		return nil, nil
+	}
+	return p, err
+}
+
+// Hold forbids the removal of a backup.
+type Hold struct {
+	Backup string    `json:"backup"`
+	At     time.Time `json:"at"`
+	By     string    `json:"by"` // as claimed
+	Reason string    `json:"reason"`
+}
+
+// SetHold notes a hold; one that is there is replaced.
+func SetHold(ctx context.Context, store objstore.Store, target string, h Hold) error {
+	return writeNote(ctx, store, format.HoldKey(target, h.Backup), h)
+}
+
+// ReleaseHold takes a hold away; one that is not there is no error.
+func ReleaseHold(ctx context.Context, store objstore.Store, target, id string) error {
+	return store.Delete(ctx, format.HoldKey(target, id))
+}
+
+// ReadHold returns the hold on a backup, or nil. One that cannot be read holds.
+func ReadHold(ctx context.Context, store objstore.Store, target, id string) (*Hold, error) {
+	h, err := readNote[Hold](ctx, store, format.HoldKey(target, id))
+	if errors.Is(err, errUnreadable) {
+		return &Hold{Backup: id, Reason: "the note of the hold cannot be read"}, nil
+	}
+	return h, err
+}
+
+// Removal is the note that the retention removes a backup. It is written before anything is removed,
+// and stays: a late attempt of the run that took the backup sees it, and does not take it again.
+type Removal struct {
+	Backup string    `json:"backup"`
+	At     time.Time `json:"at"`
+	RunID  string    `json:"runId"`
+	Why    string    `json:"why"`
+}
+
+// BeginRemoval notes a removal, unless one is noted already.
+func BeginRemoval(ctx context.Context, store objstore.Store, target string, r Removal) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	err = store.Create(ctx, format.RemovalKey(target, r.Backup), data)
+	if errors.Is(err, objstore.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// CancelRemoval takes back the note of a removal that did not happen.
+func CancelRemoval(ctx context.Context, store objstore.Store, target, id string) error {
+	return store.Delete(ctx, format.RemovalKey(target, id))
+}
+
+// ReadRemoval returns the note that a backup is or was removed, or nil.
+func ReadRemoval(ctx context.Context, store objstore.Store, target, id string) (*Removal, error) {
+	r, err := readNote[Removal](ctx, store, format.RemovalKey(target, id))
+	if errors.Is(err, errUnreadable) {
+		return &Removal{Backup: id, Why: "the note of the removal cannot be read"}, nil
+	}
+	return r, err
+}
+
+// Condemned are the chunks that no backup of a target needed when it was last looked, and since when.
+// They are removed some time later; until then a backup may need one again.
+type Condemned map[string]time.Time
+
+// ReadCondemned reads the list. One that cannot be read is none: the time of each begins anew.
+func ReadCondemned(ctx context.Context, store objstore.Store, target string) (Condemned, error) {
+	data, err := store.Read(ctx, format.CondemnedKey(target), format.MaxManifest)
+	if errors.Is(err, objstore.ErrNotExist) || failure.Is(err, failure.UnsafeArchive) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var list Condemned
+	if json.Unmarshal(data, &list) != nil {
+		return nil, nil
+	}
+	return list, nil
+}
+
+// WriteCondemned replaces the list.
+func WriteCondemned(ctx context.Context, store objstore.Store, target string, list Condemned) error {
+	if len(list) == 0 {
+		return store.Delete(ctx, format.CondemnedKey(target))
+	}
+	data, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return store.Replace(ctx, format.CondemnedKey(target), data)
+}
+
+// errUnreadable says that a note is there and makes no sense.
+var errUnreadable = errors.New("the note cannot be read")
+
+func writeNote(ctx context.Context, store objstore.Store, key string, note any) error {
+	data, err := json.MarshalIndent(note, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", key, err)
+	}
+	return store.Replace(ctx, key, data)
+}
+
+// readNote reads a note; nil when there is none.
+func readNote[Note any](ctx context.Context, store objstore.Store, key string) (*Note, error) {
+	data, err := store.Read(ctx, key, maxMark)
+	switch {
+	case errors.Is(err, objstore.ErrNotExist):
+		return nil, nil
+	case failure.Is(err, failure.UnsafeArchive):
+		return nil, errUnreadable
+	case err != nil:
+		return nil, err
+	}
+	note := new(Note)
+	if json.Unmarshal(data, note) != nil {
+		return nil, errUnreadable
+	}
+	return note, nil
+}
+
+// RemoveNotes removes what is noted of a backup that is gone, but for its removal.
+func RemoveNotes(ctx context.Context, store objstore.Store, target, id string) error {
+	for _, key := range []string{format.MarkKey(target, id), format.ProofKey(target, id), format.HoldKey(target, id)} {
+		if err := store.Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Entry is a backup in a list, with what is noted of it.
+type Entry struct {
+	ID       string
+	At       time.Time // the moment that it shows; when its run began, where the manifest cannot be read
+	Database string
+	Totals   format.Totals
+	LeftOut  []string
+	Broken   error // why the manifest cannot be read
+	Mark     *Mark
+	Proof    *Proof
+	Hold     *Hold
+}
+
+// Proven reports whether the newest comparison of a copy was PASS, and nothing was found damaged since.
+func (e Entry) Proven() bool { return e.Proof != nil && e.Proof.Verdict == run.Pass && !e.Damaged() }
+
+// Damaged reports whether something of the backup is known to be wrong.
+func (e Entry) Damaged() bool {
+	return e.Broken != nil || e.Mark != nil || e.Proof != nil && e.Proof.Verdict == run.Fail
+}
+
+// List lists every backup of a target with its notes, in the order of their ids. See, where it is not
+// nil, is shown each manifest that can be read; it is large, and nobody keeps it.
+func List(ctx context.Context, store objstore.Store, target string, see func(*format.Manifest)) ([]Entry, error) {
+	ids, err := IDs(ctx, store, target)
+	if err != nil {
+		return nil, err
+	}
+	var all []Entry
+	for _, id := range ids {
+		e, m, err := Look(ctx, store, target, id)
+		if failure.Is(err, failure.UnknownBackup) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m != nil && see != nil {
+			see(m)
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
+
+// Look reads one backup, by its id or as the latest, with its notes. The manifest is nil where it is
+// there and cannot be read.
+func Look(ctx context.Context, store objstore.Store, target, id string) (e Entry, m *format.Manifest, err error) {
+	m, err = Load(ctx, store, target, id)
+	switch {
+	case id != Latest && (failure.Is(err, failure.BackupDamaged) || failure.Is(err, failure.FormatTooNew)):
+		e = Entry{ID: id, At: takenAt(id), Broken: err}
+	case err != nil:
+		return e, nil, err
+	default:
+		e = Entry{ID: m.Backup, At: m.SnapshotAt, Database: m.Database.Name, Totals: m.Totals, LeftOut: m.LeftOut}
+	}
+	if e.Mark, err = ReadMark(ctx, store, target, e.ID); err != nil {
+		return e, nil, err
+	}
+	if e.Proof, err = ReadProof(ctx, store, target, e.ID); err != nil {
+		return e, nil, err
+	}
+	e.Hold, err = ReadHold(ctx, store, target, e.ID)
+	return e, m, err
+}
+
+// takenAt is when a backup's run began, as its id says; zero when it says nothing.
+func takenAt(id string) time.Time {
+	stamp, _, _ := strings.Cut(id, "-")
+	t, err := time.Parse("20060102T150405Z", stamp)
+	if err != nil {
+		return time.Time{}
+	}
+	return t
+}

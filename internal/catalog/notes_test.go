@@ -1,0 +1,97 @@
+package catalog_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/catalog"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/format/formattest"
+)
+
+const noted = "20260101T000000Z-a"
+
+func TestNotesSayWhatIsKnownOfABackup(t *testing.T) {
+	store := formattest.Folder(t)
+	m := formattest.Backup(t, store, noted, formattest.At)
+	e, read, err := catalog.Look(t.Context(), store, target, catalog.Latest)
+	require.NoError(t, err)
+	require.Equal(t, m.Backup, read.Backup)
+	require.Equal(t, catalog.Entry{ID: noted, At: formattest.At, Database: m.Database.Name, Totals: m.Totals, LeftOut: []string{}}, e)
+	require.False(t, e.Proven() || e.Damaged())
+
+	for _, step := range []struct {
+		verdict         run.Verdict
+		proven, damaged bool
+	}{{run.Pass, true, false}, {run.Fail, false, true}, {run.Pass, true, false}} {
+		require.NoError(t, catalog.SetProof(t.Context(), store, target, catalog.Proof{Backup: noted, Verdict: step.verdict, At: formattest.At, RunID: "r"}))
+		e, _, err = catalog.Look(t.Context(), store, target, noted)
+		require.NoError(t, err)
+		require.Equal(t, step.proven, e.Proven(), "the newest comparison counts")
+		require.Equal(t, step.damaged, e.Damaged())
+	}
+	require.NoError(t, catalog.SetMark(t.Context(), store, target, noted, catalog.FoundByStored, "a chunk is gone"))
+	e, _, err = catalog.Look(t.Context(), store, target, noted)
+	require.NoError(t, err)
+	require.True(t, e.Damaged())
+	require.False(t, e.Proven(), "what was found damaged since is not proven")
+}
+
+// TestANoteThatCannotBeRead errs to the side that removes nothing and proves nothing.
+func TestANoteThatCannotBeRead(t *testing.T) {
+	store := formattest.Folder(t)
+	formattest.Backup(t, store, noted, formattest.At)
+	for _, text := range []string{"", "{", "[]", `{"backup":1}`, string(make([]byte, 100<<10))} {
+		for _, key := range []string{format.HoldKey(target, noted), format.ProofKey(target, noted), format.CondemnedKey(target), format.RemovalKey(target, "gone")} {
+			require.NoError(t, store.Replace(t.Context(), key, []byte(text)))
+		}
+		e, _, err := catalog.Look(t.Context(), store, target, noted)
+		require.NoError(t, err, "%.10q", text)
+		require.NotNil(t, e.Hold)
+		require.False(t, e.Proven())
+		condemned, err := catalog.ReadCondemned(t.Context(), store, target)
+		require.NoError(t, err)
+		require.Empty(t, condemned)
+		removal, err := catalog.ReadRemoval(t.Context(), store, target, "gone")
+		require.NoError(t, err)
+		require.NotNil(t, removal)
+	}
+	require.NoError(t, store.Replace(t.Context(), format.ProofKey(target, noted), []byte(`{"backup":"another","verdict":"PASS"}`)))
+	e, _, err := catalog.Look(t.Context(), store, target, noted)
+	require.NoError(t, err)
+	require.False(t, e.Proven(), "the note is another backup's")
+}
+
+func TestAManifestThatCannotBeReadIsListed(t *testing.T) {
+	store := formattest.Folder(t)
+	formattest.Backup(t, store, noted, formattest.At)
+	require.NoError(t, store.Replace(t.Context(), format.ManifestKey(target, "20260304T050607Z-b"), []byte("{}")))
+	seen := 0
+	all, err := catalog.List(t.Context(), store, target, func(*format.Manifest) { seen++ })
+	require.NoError(t, err)
+	require.Equal(t, 1, seen)
+	require.Len(t, all, 2)
+	require.True(t, failure.Is(all[1].Broken, failure.BackupDamaged))
+	require.True(t, all[1].Damaged())
+	require.Equal(t, time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), all[1].At)
+}
+
+func TestARemovalIsNotedOnce(t *testing.T) {
+	store := formattest.Folder(t)
+	require.NoError(t, catalog.BeginRemoval(t.Context(), store, target, catalog.Removal{Backup: noted, RunID: "first", Why: "retention: last 1"}))
+	require.NoError(t, catalog.BeginRemoval(t.Context(), store, target, catalog.Removal{Backup: noted, RunID: "second"}))
+	r, err := catalog.ReadRemoval(t.Context(), store, target, noted)
+	require.NoError(t, err)
+	require.Equal(t, "first", r.RunID)
+	_, err = catalog.Load(t.Context(), store, target, noted)
+	require.True(t, failure.Is(err, failure.UnknownBackup))
+	require.ErrorContains(t, err, `was removed by run "first" (retention: last 1)`)
+	require.NoError(t, catalog.CancelRemoval(t.Context(), store, target, noted))
+	r, err = catalog.ReadRemoval(t.Context(), store, target, noted)
+	require.NoError(t, err)
+	require.Nil(t, r)
+}

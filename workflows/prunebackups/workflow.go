@@ -1,0 +1,89 @@
+// Package prunebackups is the procedure PruneBackups.
+package prunebackups
+
+import (
+	"fmt"
+	"strings"
+
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/upkeep-run/upkeep/activities/store"
+	api "github.com/upkeep-run/upkeep/api/prunebackups"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/api/target"
+	"github.com/upkeep-run/upkeep/internal/prune"
+	"github.com/upkeep-run/upkeep/internal/report"
+	"github.com/upkeep-run/upkeep/workflows/procedure"
+)
+
+// Workflow prunes the backups of one target.
+func Workflow(ctx workflow.Context, input, second converter.RawValue) (*run.Document, error) {
+	return procedure.Execute(ctx, api.WorkflowType, input, second, body)
+}
+
+func body(r *procedure.Run, _ api.Input) error {
+	if !r.DryRun() { // nobody adds, reads or removes backups from the plan to its end
+		if err := r.Turn(procedure.Exclude(target.Backups)); err != nil {
+			return err
+		}
+	}
+	request := store.PruneRequest{Store: r.Target().Store, Target: r.Target().Name, Retention: r.Retention(), RunID: r.ID()}
+	var plan prune.Plan
+	if err := r.Do(procedure.Step{Name: "Plan what to remove", Activity: store.PlanPrune, Options: procedure.Long}, request, &plan); err != nil {
+		return err
+	}
+	result := api.Result{
+		Retention: request.Retention.String(), Remove: list(plan.Remove), Keep: list(plan.Keep), FreesBytes: plan.Frees,
+		Removed: []string{}, Spared: []string{}, Hurt: []string{},
+	}
+	r.SetResult(result)
+	if len(plan.Unreadable) > 0 {
+		r.Detail("these cannot be read, so they stay, and with them every chunk: " + strings.Join(plan.Unreadable, ", "))
+		r.Judge(run.NotProven)
+	}
+	if r.DryRun() {
+		r.Say("dry run: would remove %s of %s, about %s (%s)", backups(len(plan.Remove)), backups(len(plan.Remove)+len(plan.Keep)), report.Bytes(plan.Frees), result.Retention)
+		return nil
+	}
+	for _, b := range plan.Remove {
+		request.Remove = append(request.Remove, b.ID)
+	}
+	var done prune.Result
+	if err := r.Do(procedure.Step{Name: "Remove backups and chunks", Activity: store.Prune, Options: procedure.Long}, request, &done); err != nil {
+		return err
+	}
+	result.Removed, result.Spared, result.Hurt = done.Removed, done.Spared, done.Hurt
+	result.Condemned, result.CondemnedBytes, result.Chunks, result.FreedBytes = done.Condemned, done.CondemnedBytes, done.Chunks, done.FreedBytes
+	r.SetResult(result)
+	if len(done.Remarks) > 0 {
+		r.Detail(strings.Join(done.Remarks, "; "))
+		r.Judge(run.NotProven)
+	}
+	if len(done.Hurt) > 0 {
+		r.Judge(run.Fail)
+		r.Say("%s turned out to need what was removed, and are marked as damaged: %s; take a new backup", backups(len(done.Hurt)), strings.Join(done.Hurt, ", "))
+		return nil
+	}
+	later := ""
+	if done.Condemned > 0 {
+		later = fmt.Sprintf("; %s more go with the first prune after a day, unless a backup uses them again", report.Bytes(done.CondemnedBytes))
+	}
+	r.Say("%s removed, %d kept (%s); %s freed%s", backups(len(done.Removed)), done.Kept, result.Retention, report.Bytes(done.FreedBytes), later)
+	return nil
+}
+
+func list(backups []prune.Backup) []api.Backup {
+	all := make([]api.Backup, 0, len(backups))
+	for _, b := range backups {
+		all = append(all, api.Backup(b))
+	}
+	return all
+}
+
+func backups(n int) string {
+	if n == 1 {
+		return "1 backup"
+	}
+	return fmt.Sprint(n, " backups")
+}
