@@ -159,7 +159,7 @@ Exit codes: 0 succeeded, 1 failed, 2 bad usage or input, 3 partially succeeded, 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.PersistentFlags().StringVar(&c.configPath, "config", "", "the configuration file (default: $UPKEEP_CONFIG, ./upkeep.yaml, /etc/upkeep/upkeep.yaml)")
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text or json; json puts one document on stdout and nothing else")
-	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.cancel(), c.backups(), c.procedures())
+	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.approve(true), c.approve(false), c.cancel(), c.backups(), c.audit(), c.restoreDirect(), c.procedures())
 	return root
 }
 
@@ -414,6 +414,51 @@ func (c *cli) decide(retry bool) *cobra.Command {
 		return c.tell(cmd.Context(), a[0], word, wait, func(ctx context.Context, s *Starter) error { return s.Decide(ctx, a[0], retry, d) })
 	}
 	waitFlag(cmd, &wait)
+	cmd.Flags().StringVar(&d.By, "by", "", "who says so (default: the OS user); taken as claimed")
+	cmd.Flags().StringVar(&d.Reason, "reason", "", "why")
+	return cmd
+}
+
+// approve is the command that approves a run's plan, or rejects it.
+func (c *cli) approve(approve bool) *cobra.Command {
+	var d run.PlanDecision
+	wait := false
+	cmd := &cobra.Command{
+		Use: "reject ID", Short: "Reject the plan that a run waits with; the run undoes what it did", Args: args(1, "a run's id"),
+	}
+	word := "gives up and undoes what it did"
+	if approve {
+		cmd.Use, cmd.Short = "approve ID", "Approve the plan that a run waits with"
+		word = "applies its plan"
+	}
+	cmd.Long = cmd.Short + `. The plan is shown, and decided on by its hash: if it has changed
+since, nothing is decided. Who says so is taken as claimed.`
+	cmd.RunE = func(cmd *cobra.Command, a []string) error {
+		if d.Reason == "" {
+			return usage{errors.New("--reason must say why")}
+		}
+		if d.By == "" {
+			d.By = osUser()
+		}
+		return c.tell(cmd.Context(), a[0], word, wait, func(ctx context.Context, s *Starter) error {
+			doc, err := s.Show(ctx, a[0])
+			switch {
+			case err != nil:
+				return err
+			case doc.Outcome.Ended():
+				return ended(doc)
+			case !doc.AsksApproval():
+				return failure.New(failure.NotWaiting, "run %s does not wait for an approval: it is %s", a[0], doc.Outcome).Do("see how it stands with: upkeep show %s", a[0])
+			}
+			fmt.Fprintf(c.err, "the plan %.12s: %s\n", doc.Approval.Hash, short(doc.Approval.Words, maxLine))
+			if d.Plan == "" {
+				d.Plan = doc.Approval.Hash
+			}
+			return s.DecideOnPlan(ctx, a[0], approve, d)
+		})
+	}
+	waitFlag(cmd, &wait)
+	cmd.Flags().StringVar(&d.Plan, "plan", "", "the hash of the plan that is meant (default: that of the plan it waits with)")
 	cmd.Flags().StringVar(&d.By, "by", "", "who says so (default: the OS user); taken as claimed")
 	cmd.Flags().StringVar(&d.Reason, "reason", "", "why")
 	return cmd

@@ -166,6 +166,10 @@ func (l *live) show(doc *run.Document, p *progress.Progress) {
 		case l.waiting == "":
 		case doc.Outcome == run.Running:
 			l.line("%s; it goes on by itself", l.waiting)
+		case doc.AsksApproval():
+			l.line("WAITING for %s", l.waiting)
+			l.line("its plan: %s", doc.Approval.Plan)
+			l.line("upkeep approve %s --reason WHY, or upkeep reject %s --reason WHY", doc.RunID, doc.RunID)
 		default:
 			l.line("WAITING for a person: %s", l.waiting)
 			l.line("when it is mended: upkeep resume %s; to give up: upkeep abandon %s", doc.RunID, doc.RunID)

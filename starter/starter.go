@@ -276,7 +276,21 @@ func (s *Starter) Decide(ctx context.Context, id string, retry bool, d run.Decis
 	if retry {
 		name = run.RetryUpdate
 	}
-	h, err := s.Client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: id, UpdateName: name, Args: []any{d}, WaitForStage: client.WorkflowUpdateStageCompleted})
+	return s.update(ctx, id, name, d)
+}
+
+// DecideOnPlan approves or rejects the plan that a run waits with, by its hash.
+func (s *Starter) DecideOnPlan(ctx context.Context, id string, approve bool, d run.PlanDecision) error {
+	name := run.RejectUpdate
+	if approve {
+		name = run.ApproveUpdate
+	}
+	return s.update(ctx, id, name, d)
+}
+
+// update sends a run a decision, which it takes or refuses at once.
+func (s *Starter) update(ctx context.Context, id, name string, decision any) error {
+	h, err := s.Client.UpdateWorkflow(ctx, client.UpdateWorkflowOptions{WorkflowID: id, UpdateName: name, Args: []any{decision}, WaitForStage: client.WorkflowUpdateStageCompleted})
 	if err == nil {
 		err = h.Get(ctx, nil)
 	}

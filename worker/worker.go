@@ -30,6 +30,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
+	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/version"
@@ -142,6 +143,10 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		return nil, err
 	}
 	w.postgres.Ended = w.endedFor(0)
+	auditKey, err := audit.LoadKey(o.DataDir)
+	if err != nil {
+		return nil, err
+	}
 	registered, why := registerAttributes(ctx, c, namespace)
 	if !registered {
 		w.log.Warn("runs carry no search attributes", zap.String("why", why))
@@ -158,7 +163,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 			registerActivities(s, &configuration.Activities{
 				Load:       w.config,
 				Attributes: func() (bool, string) { return registered, why },
-			}, w.postgres)
+			}, w.postgres, store.Activities{AuditKey: auditKey})
 		}
 		if err := s.Start(); err != nil {
 			return nil, fmt.Errorf("serve the queue %s: %w", queue, err)
@@ -210,12 +215,13 @@ func registerLocal(s sdkworker.ActivityRegistry, r *runs.Activities) {
 	s.RegisterActivityWithOptions(r.EndedRuns, activity.RegisterOptions{Name: runs.EndedRuns})
 }
 
-func registerActivities(s sdkworker.Registry, c *configuration.Activities, p *postgres.Activities) {
+func registerActivities(r sdkworker.Registry, c *configuration.Activities, p *postgres.Activities, s store.Activities) {
 	for name, fn := range map[string]any{
 		configuration.ResolveTarget: c.ResolveTarget,
-		store.WriteRun:              store.Activities{}.WriteRun,
-		store.PlanPrune:             store.Activities{}.PlanPrune,
-		store.Prune:                 store.Activities{}.Prune,
+		store.WriteRun:              s.WriteRun,
+		store.WritePlan:             s.WritePlan,
+		store.PlanPrune:             s.PlanPrune,
+		store.Prune:                 s.Prune,
 		postgres.PlanBackup:         p.PlanBackup,
 		postgres.TakeBackup:         p.TakeBackup,
 		postgres.FindBackup:         p.FindBackup,
@@ -227,9 +233,14 @@ func registerActivities(s sdkworker.Registry, c *configuration.Activities, p *po
 		postgres.LoadRows:           p.LoadRows,
 		postgres.Compare:            p.Compare,
 		postgres.Publish:            p.Publish,
+		postgres.CheckReplaceable:   p.CheckReplaceable,
+		postgres.SealCopy:           p.SealCopy,
+		postgres.PlanSwap:           p.PlanSwap,
+		postgres.ApplySwap:          p.ApplySwap,
+		postgres.DropReplaced:       p.DropReplaced,
 		postgres.DropCopy:           p.DropCopy,
 	} {
-		s.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
+		r.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
 	}
 }
 

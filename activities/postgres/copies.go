@@ -114,7 +114,7 @@ func (a *Activities) removeCopy(ctx context.Context, store objstore.Store, in Co
 	if err != nil {
 		return err
 	}
-	err = restore.Drop(ctx, restore.Options{Server: in.server(), Database: in.Database, Final: in.Final, Oid: in.Oid, Owner: in.Owner})
+	err = restore.Drop(ctx, in.built())
 	if err != nil {
 		return err
 	}

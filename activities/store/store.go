@@ -3,11 +3,13 @@ package store
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
@@ -27,6 +29,8 @@ type Record struct {
 	Store    string       `json:"store"` // URL
 	Document run.Document `json:"document"`
 	EndedAt  time.Time    `json:"endedAt"`
+	// Trail is the run's audit trail.
+	Trail []audit.Entry `json:"trail,omitempty"`
 }
 
 // Written says where it is.
@@ -35,11 +39,14 @@ type Written struct {
 }
 
 // Activities write runs.
-type Activities struct{}
+type Activities struct {
+	// AuditKey signs the checkpoints of the audit trail; without one no trail is written.
+	AuditKey ed25519.PrivateKey
+}
 
 // WriteRun writes the run's document and its report. They are derived from the document alone, so
 // writing them twice leaves the same bytes.
-func (Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
+func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 	store, err := objstore.Open(ctx, in.Store)
 	if err != nil {
 		return Written{}, err
@@ -69,5 +76,10 @@ func (Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 		}
 	}
 	pointReportAfter.Hit()
+	if a.AuditKey != nil {
+		if err := audit.Add(ctx, store, a.AuditKey, doc.RunID, &audit.Chain{Entries: in.Trail}, in.EndedAt); err != nil {
+			return Written{}, err
+		}
+	}
 	return Written{Report: doc.Report}, nil
 }

@@ -36,6 +36,8 @@ var help = map[string]string{
 	"backup":               "a backup's id, or latest (the default)",
 	"DrillRecovery.backup": "a backup's id, or latest; a fresh backup is taken when left out",
 	"grade":                "how deep to look: stored, decoded or restored (the default, and the only one that proves)",
+	"mode":                 "beside (the default) or replace: put the copy in the live database's place, after an approval",
+	"confirm":              "with mode replace: the name of the live database, written out",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 

@@ -33,6 +33,8 @@ type Result struct {
 	Chunks         int      `json:"chunks"`         // removed
 	FreedBytes     int64    `json:"freedBytes"`
 	Hurt           []string `json:"hurt"` // backups found to need a removed chunk; they are marked as damaged
+	// Dropped are databases that a backup had replaced long enough ago; in a dry run, those that would be.
+	Dropped []string `json:"dropped"`
 }
 
 // Backup is a backup and why it stays or goes.

@@ -2,7 +2,10 @@
 // how a run stands, its updates and queries, and its task queues.
 package run
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Outcome is how a run stands or ended.
 type Outcome string
@@ -39,15 +42,48 @@ type Document struct {
 	Procedure  string          `json:"procedure"`
 	Target     string          `json:"target"`
 	Outcome    Outcome         `json:"outcome"`
-	Summary    string          `json:"summary"`          // one or two sentences for people
-	WaitingFor string          `json:"waitingFor"`       // why it waits: when Waiting, for a person, and what to do; when Running, for its turn
-	Steps      []Step          `json:"steps"`            // in the order they began
-	Report     string          `json:"report"`           // URL of the report; empty until written
-	Result     json.RawMessage `json:"result"`           // the procedure's own result, by name; {} until known
-	Error      *Error          `json:"error,omitempty"`  // why it Failed or was Refused
-	DryRun     bool            `json:"dryRun,omitempty"` // nothing was changed
-	Left       []string        `json:"left,omitempty"`   // what the run could not clear away, by name
+	Summary    string          `json:"summary"`            // one or two sentences for people
+	WaitingFor string          `json:"waitingFor"`         // why it waits: when Waiting, for a person, and what to do; when Running, for its turn
+	Steps      []Step          `json:"steps"`              // in the order they began
+	Report     string          `json:"report"`             // URL of the report; empty until written
+	Result     json.RawMessage `json:"result"`             // the procedure's own result, by name; {} until known
+	Error      *Error          `json:"error,omitempty"`    // why it Failed or was Refused
+	Approval   *Approval       `json:"approval,omitempty"` // of the newest plan that was to be approved
+	Audit      *Audit          `json:"audit,omitempty"`    // how the run's audit trail stands
+	DryRun     bool            `json:"dryRun,omitempty"`   // nothing was changed
+	Left       []string        `json:"left,omitempty"`     // what the run could not clear away, by name
 }
+
+// Audit is how a run's audit trail stands: what the trail in the store is held against.
+type Audit struct {
+	Entries int    `json:"entries"`
+	Head    string `json:"head"` // hash of the newest entry, hex
+}
+
+// AsksApproval reports whether the run waits until a person has decided on its plan.
+func (d Document) AsksApproval() bool {
+	return d.Outcome == Waiting && d.Approval != nil && d.Approval.Decision == ""
+}
+
+// Approval is a plan that a person decides on, and the decision.
+type Approval struct {
+	Plan      json.RawMessage `json:"plan"`             // as it is applied
+	Hash      string          `json:"hash"`             // SHA-256 of the plan's bytes, hex: what is approved
+	Words     string          `json:"words"`            // what the plan would do, for people
+	Stored    string          `json:"stored,omitempty"` // URL of the plan in the store
+	AskedAt   time.Time       `json:"askedAt"`
+	ExpiresAt time.Time       `json:"expiresAt"`          // of the question; once it is approved, of the approval
+	Decision  string          `json:"decision,omitempty"` // Approved, Rejected, or nothing yet
+	By        string          `json:"by,omitempty"`       // as claimed
+	Reason    string          `json:"reason,omitempty"`
+	DecidedAt time.Time       `json:"decidedAt,omitzero"`
+}
+
+// Decisions on a plan.
+const (
+	Approved = "approved"
+	Rejected = "rejected"
+)
 
 // Step is one step of a run.
 type Step struct {
@@ -89,12 +125,21 @@ const (
 	StatusQuery   = "Status"  // → Document
 	RetryUpdate   = "Retry"   // a parked run tries again
 	AbandonUpdate = "Abandon" // a parked run gives up and undoes
+	ApproveUpdate = "Approve" // PlanDecision: the plan is applied
+	RejectUpdate  = "Reject"  // PlanDecision: the run gives up and undoes
 )
 
 // Decision is the argument of Retry and Abandon.
 type Decision struct {
 	By     string `json:"by,omitempty"`     // who says so; taken as claimed
 	Reason string `json:"reason,omitempty"` // why
+}
+
+// PlanDecision is the argument of Approve and Reject.
+type PlanDecision struct {
+	Plan   string `json:"plan"`   // the plan's hash
+	By     string `json:"by"`     // who says so; taken as claimed
+	Reason string `json:"reason"` // why
 }
 
 // MemoDocument is the memo field that holds the newest Document, so that a run can be

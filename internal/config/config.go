@@ -342,6 +342,8 @@ func (p *parser) retention(n *yaml.Node) retention.Policy {
 		"daily":   p.number(&r.Daily, "retention.daily", 0, retention.MaxKept),
 		"weekly":  p.number(&r.Weekly, "retention.weekly", 0, retention.MaxKept),
 		"monthly": p.number(&r.Monthly, "retention.monthly", 0, retention.MaxKept),
+
+		"replacedDays": p.number(&r.ReplacedDays, "retention.replacedDays", 0, retention.MaxKept),
 	})
 	if !r.Set() && len(p.wrong) == wrong {
 		p.fail(n, "retention keeps nothing; give last, daily, weekly or monthly a number above 0, or leave retention out to keep all backups")
@@ -395,8 +397,8 @@ func CheckName(v string) string {
 	if len(v) > 63 || !format.ValidID(v) || v != strings.ToLower(v) {
 		return "must be of small letters, digits, - and _, and begin with a letter or digit (at most 63)"
 	}
-	if v == format.RunsFolder {
-		return "must be another: the store keeps its runs under that name"
+	if v == format.RunsFolder || v == format.AuditFolder {
+		return "must be another: the store keeps its runs or its audit trail under that name"
 	}
 	return ""
 }

@@ -11,6 +11,10 @@ const (
 	NotWaiting         Code = "NotWaiting"         // a decision for a run that waits for none
 	NotHeld            Code = "NotHeld"            // a release of a backup that nobody holds
 	DatabaseExists     Code = "DatabaseExists"     // a restore would land on an existing database
+	NotReplaceable     Code = "NotReplaceable"     // a database that must not be replaced
+	NotApproved        Code = "NotApproved"        // a plan was rejected, or nobody decided on it
+	NotProvenEqual     Code = "NotProvenEqual"     // a copy that is to replace a database is not proven
+	PlanVoid           Code = "PlanVoid"           // what an approved plan stands on has changed
 	NameTaken          Code = "NameTaken"          // somebody took the final name while the copy was made
 	ServerTooNew       Code = "ServerTooNew"       // the server is newer than the pg_dump at hand
 	ServerTooOld       Code = "ServerTooOld"       // the server is older than what is supported, or than the backup's
@@ -53,7 +57,7 @@ var catalogue = map[Code]Class{
 	BadInput: InvalidInput, BadConfig: InvalidInput,
 	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
 	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition,
-	NoRetention: Precondition, BackupRemoved: Precondition, RunExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotHeld: Refused,
+	NoRetention: Precondition, NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,

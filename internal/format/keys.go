@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -17,6 +18,9 @@ const (
 
 // RunsFolder is the store's folder of what runs leave, beside those of the targets.
 const RunsFolder = "runs"
+
+// AuditFolder is the store's folder of the audit trail, beside those of the targets.
+const AuditFolder = "audit"
 
 // BackupsPrefix is the prefix of the keys of all of a target's backups.
 func BackupsPrefix(target string) string { return target + "/" + backupsFolder + "/" }
@@ -81,6 +85,33 @@ func CopiesPrefix(target string) string { return target + "/copies/" }
 
 // CopyKey is the key of the note that a run builds a copy under a name.
 func CopyKey(target, database string) string { return CopiesPrefix(target) + database + ".json" }
+
+// ReplacedPrefix is the prefix of the notes about a target's databases that were replaced.
+func ReplacedPrefix(target string) string { return target + "/replaced/" }
+
+// KeptKey is the key of the note about a database that was replaced and is kept, by its server's system
+// identifier and its oid.
+func KeptKey(target, system string, oid uint32) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d", system, oid))
+	return ReplacedPrefix(target) + hex.EncodeToString(sum[:8]) + ".json"
+}
+
+// CheckpointsPrefix is the prefix of the checkpoints of the audit trail, and CheckpointHint where to begin
+// to look for the newest.
+const (
+	CheckpointsPrefix = AuditFolder + "/checkpoints/"
+	CheckpointHint    = AuditFolder + "/newest"
+)
+
+// CheckpointKey is the key of a checkpoint by its number. Keys are in the order of numbers.
+func CheckpointKey(seq int64) string { return fmt.Sprintf("%s%012d.json", CheckpointsPrefix, seq) }
+
+// SeqOfCheckpoint returns the number of the checkpoint that has the key.
+func SeqOfCheckpoint(key string) (seq int64, ok bool) {
+	digits := strings.TrimSuffix(strings.TrimPrefix(key, CheckpointsPrefix), ".json")
+	seq, err := strconv.ParseInt(digits, 10, 64)
+	return seq, err == nil && seq > 0 && key == CheckpointKey(seq)
+}
 
 // RunKey is the key of a file that a run leaves. The id is any workflow's id; it is written so that
 // it is one part of a path and two ids never meet.

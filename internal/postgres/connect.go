@@ -114,6 +114,13 @@ func (c Config) parse(ctx context.Context, options []Option) (*pgx.ConnConfig, e
 	return cfg, nil
 }
 
+// On is the configuration of another database of the same server.
+func (c Config) On(database string) (Config, error) {
+	var err error
+	c.URL, err = withDatabase(c.URL, database)
+	return c, err
+}
+
 // Database is the name of the database that the URL leads to.
 func (c Config) Database() (string, error) {
 	cfg, err := pgx.ParseConfig(c.URL)

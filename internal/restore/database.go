@@ -24,14 +24,15 @@ const (
 type database struct {
 	oid   uint32
 	name  string
-	limit int // of connections
+	limit int  // of connections
+	open  bool // sessions may begin in it
 }
 
 // findDatabase finds a database by its oid where one is given, else by its name; nil when there is none.
 func findDatabase(ctx context.Context, conn *pgx.Conn, name string, oid uint32) (*database, error) {
 	var d database
-	err := conn.QueryRow(ctx, "SELECT oid, datname, datconnlimit FROM pg_database WHERE CASE WHEN $2::oid = 0 THEN datname = $1 ELSE oid = $2 END", name, oid).
-		Scan(&d.oid, &d.name, &d.limit)
+	err := conn.QueryRow(ctx, "SELECT oid, datname, datconnlimit, datallowconn FROM pg_database WHERE CASE WHEN $2::oid = 0 THEN datname = $1 ELSE oid = $2 END", name, oid).
+		Scan(&d.oid, &d.name, &d.limit, &d.open)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
@@ -94,10 +95,19 @@ func Create(ctx context.Context, o Options) (uint32, error) {
 			return 0, failure.New(failure.Fenced, "database %q went away while it was made", o.Database)
 		}
 	}
-	if o.finished(d) {
-		return d.oid, nil
+	if !o.finished(d) {
+		return d.oid, o.prepare(ctx)
 	}
-	return d.oid, o.prepare(ctx)
+	return d.oid, unseal(ctx, admin, d) // an earlier run may have waited to put it in place
+}
+
+// unseal lets sessions into a copy again that was sealed.
+func unseal(ctx context.Context, admin *pgx.Conn, d *database) error {
+	if d.open {
+		return nil
+	}
+	_, err := admin.Exec(ctx, allowConnections(d.name, true), pgx.QueryExecModeSimpleProtocol)
+	return postgres.Classify(err, fmt.Sprintf("open the copy %q", d.name))
 }
 
 // createStatement gives the copy the original's encoding and locale.
@@ -184,10 +194,9 @@ func (o Options) alone(ctx context.Context, admin *pgx.Conn, oid uint32, sql, do
 		if postgres.State(err) != "55006" { // in use
 			return postgres.Classify(err, doing)
 		}
-		var foreign string
-		err = admin.QueryRow(ctx, "SELECT coalesce(string_agg(format('the session with pid %s of %s', a.pid, r.rolname), ', ' ORDER BY a.pid), '')"+inside+" AND NOT mine", oid).Scan(&foreign)
+		foreign, err := foreigners(ctx, admin, oid)
 		if err != nil {
-			return postgres.Classify(err, fmt.Sprintf("see who is in %q", o.Database))
+			return err
 		}
 		if foreign != "" {
 			return failure.New(failure.LockHeld, "could not %s: %s is in it, and Upkeep's role may not end that", doing, foreign).
@@ -251,6 +260,13 @@ func (o Options) dropSubscriptions(ctx context.Context, admin *pgx.Conn) error {
 	if err != nil || len(names) == 0 {
 		return postgres.Classify(err, doing)
 	}
+	d, err := findDatabase(ctx, admin, o.Database, 0)
+	if err != nil || d == nil {
+		return err
+	}
+	if err := unseal(ctx, admin, d); err != nil {
+		return err
+	}
 	conn, err := o.connect(ctx)
 	if err != nil {
 		return err
@@ -268,8 +284,10 @@ func (o Options) dropSubscriptions(ctx context.Context, admin *pgx.Conn) error {
 }
 
 // pause waits a little; false when the context is over.
-func pause(ctx context.Context) bool {
-	t := time.NewTimer(pollEvery)
+func pause(ctx context.Context) bool { return pauseFor(ctx, pollEvery) }
+
+func pauseFor(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:

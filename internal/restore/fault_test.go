@@ -38,6 +38,7 @@ type task struct {
 	Store, Server, Database, Final string
 	Oid                            uint32 // 0: the child makes the database
 	Private, Drop                  bool
+	Swap                           json.RawMessage // the plan by which the copy is put in place
 }
 
 func init() {
@@ -74,6 +75,14 @@ func (t task) run() error {
 	}
 	if t.Drop {
 		return restore.Drop(ctx, o)
+	}
+	if t.Swap != nil {
+		var plan restore.Swap
+		if err := json.Unmarshal(t.Swap, &plan); err != nil {
+			return err
+		}
+		_, err := plan.Apply(ctx, o)
+		return err
 	}
 	if o.Oid == 0 {
 		if o.Oid, err = restore.Create(ctx, o); err != nil {

@@ -18,6 +18,8 @@ type Policy struct {
 	Daily   int `json:"daily,omitempty"`   // the newest of each of the last so many days that have one
 	Weekly  int `json:"weekly,omitempty"`  // the same for weeks, which begin on Monday
 	Monthly int `json:"monthly,omitempty"` // the same for months
+	// ReplacedDays is how many days a database that a backup has replaced is kept; 0: until a person drops it.
+	ReplacedDays int `json:"replacedDays,omitempty"`
 	// Zone is where the days begin; UTC when empty.
 	Zone string `json:"zone,omitempty"`
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/retention"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
@@ -34,12 +35,14 @@ type Run struct {
 
 	inTurn  bool // there may be a lease to give back
 	parked  bool
+	asks    bool      // for a decision on the plan in the document
 	choice  *decision // what a person said since the run parked
 	undo    []cleanup
 	always  []cleanup
 	verdict run.Verdict
 	ending  bool          // the summary is final
 	abandon *run.Decision // who gave the run up
+	trail   audit.Chain   // of what it meant to do and did
 }
 
 // decision is what a person said of a parked run.
@@ -114,20 +117,30 @@ func (r *Run) listen() error {
 	if err := r.onDecision(run.RetryUpdate, true); err != nil {
 		return err
 	}
-	return r.onDecision(run.AbandonUpdate, false)
+	if err := r.onDecision(run.AbandonUpdate, false); err != nil {
+		return err
+	}
+	if err := r.onPlan(run.ApproveUpdate, run.Approved); err != nil {
+		return err
+	}
+	return r.onPlan(run.RejectUpdate, run.Rejected)
 }
 
 func (r *Run) onDecision(name string, retry bool) error {
 	return workflow.SetUpdateHandlerWithOptions(r.ctx, name,
 		func(_ workflow.Context, d run.Decision) error {
 			r.choice = &decision{retry: retry, by: d}
-			r.parked = false
+			r.parked, r.asks = false, false
+			r.note(audit.Entry{Kind: audit.Decision, What: name, By: d.By, Reason: d.Reason})
 			return nil
 		},
 		workflow.UpdateHandlerOptions{
 			Description: map[bool]string{true: "Try the step again that the run waits with.", false: "Give the waiting run up and undo what it did."}[retry],
 			Validator: func(run.Decision) error {
-				if !r.parked {
+				if r.asks && retry {
+					return errors.New("the run waits for a decision on its plan: approve or reject it")
+				}
+				if !r.parked && !r.asks {
 					return fmt.Errorf("the run is not waiting for anybody: it is %s", r.doc.Outcome)
 				}
 				return nil
@@ -292,6 +305,17 @@ func (r *Run) clean(steps []cleanup) {
 	}
 }
 
+// note links an entry to the run's audit trail.
+func (r *Run) note(e audit.Entry) {
+	e.Run, e.At = r.ID(), workflow.Now(r.ctx)
+	r.trail.Add(e)
+}
+
+// audited is how the trail stands.
+func (r *Run) audited() *run.Audit {
+	return &run.Audit{Entries: len(r.trail.Entries), Head: r.trail.Head()}
+}
+
 // leave writes the report and the document into the store, and returns the outcome that stands then:
 // a run does not fail for what it left over or for want of a report, but it says so.
 func (r *Run) leave(outcome run.Outcome) run.Outcome {
@@ -301,10 +325,11 @@ func (r *Run) leave(outcome run.Outcome) run.Outcome {
 	if len(r.doc.Left) > 0 && outcome == run.Succeeded {
 		outcome = run.PartiallySucceeded
 	}
+	r.doc.Audit = r.audited()
 	final := r.doc
 	final.Outcome = outcome
 	var written store.Written
-	err := r.once(Step{Name: "Write the report", Activity: store.WriteRun, Options: Quick}, store.Record{Store: r.target.Store, Document: final, EndedAt: workflow.Now(r.ctx)}, &written)
+	err := r.once(Step{Name: "Write the report", Activity: store.WriteRun, Options: Quick}, store.Record{Store: r.target.Store, Document: final, Trail: r.trail.Entries, EndedAt: workflow.Now(r.ctx)}, &written)
 	if err != nil {
 		r.doc.Left = append(r.doc.Left, "the report could not be written: "+describe(err).What)
 		if outcome == run.Succeeded {

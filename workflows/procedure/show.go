@@ -26,6 +26,7 @@ const maxMemo = 48 << 10
 // the Web UI's details; and in the search attributes, where the server has them. Each time adds to the
 // history, so it is called only when the run is about to wait, and at its end.
 func (r *Run) show() {
+	r.doc.Audit = r.audited()
 	doc := r.doc
 	if len(doc.Result) > maxMemo {
 		doc.Result = []byte("{}")
@@ -52,6 +53,9 @@ func markdown(doc run.Document) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s** of `%s`: **%s**\n\n%s\n\n", doc.Procedure, doc.Target, doc.Outcome, doc.Summary)
 	switch {
+	case doc.AsksApproval():
+		fmt.Fprintf(&b, "**Waiting for %s**\n\nApprove it with `upkeep approve %s --reason WHY`, reject it with `upkeep reject %s --reason WHY`; or send the update `Approve` or `Reject` with `{\"plan\": \"%s\", \"by\": \"...\", \"reason\": \"...\"}`.\n\n```\n%s\n```\n\n",
+			doc.WaitingFor, doc.RunID, doc.RunID, doc.Approval.Hash, doc.Approval.Plan)
 	case doc.Outcome == run.Waiting:
 		fmt.Fprintf(&b, "**Waiting for a person:** %s\n\nGo on with `upkeep resume %s`, give up with `upkeep abandon %s`.\n\n", doc.WaitingFor, doc.RunID, doc.RunID)
 	case doc.WaitingFor != "":

@@ -11,7 +11,9 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
@@ -98,8 +100,23 @@ func (r *Run) once(step Step, arg, result any) error {
 		}
 		ctx, _ = workflow.NewDisconnectedContext(ctx)
 	}
+	noted := audit.Entry{What: step.Name, Activity: step.Activity, Args: audit.HashOf(arg)}
+	if step.Activity != store.WriteRun { // which writes the trail
+		noted.Kind = audit.Intent
+		r.note(noted)
+	}
 	r.show()
-	return workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), step.Activity, arg).Get(ctx, result)
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), step.Activity, arg).Get(ctx, result)
+	if step.Activity != store.WriteRun {
+		noted.Kind = audit.Done
+		if err != nil {
+			noted.Code = describe(err).Code
+		} else if result != nil {
+			noted.Result = audit.HashOf(result)
+		}
+		r.note(noted)
+	}
+	return err
 }
 
 // park makes the run wait for a person. It returns nil to try again.
@@ -159,6 +176,11 @@ func limit(text string) string {
 // come back, or has come back without it.
 func CopyLost(err error) bool {
 	return workerGone(err) || err != nil && describe(err).Code == string(failure.CopyLost)
+}
+
+// HasCode reports whether an error, also one of an activity, is this one of the catalogue.
+func HasCode(err error, code failure.Code) bool {
+	return err != nil && describe(err).Code == string(code)
 }
 
 // workerGone reports whether a step never began because nobody served its queue.

@@ -122,13 +122,18 @@ type Answer struct {
 }
 
 // Decide gives a run a decision. The answer is there when the run has ended.
-func (r *Run) Decide(update string, d run.Decision) *Answer {
+func (r *Run) Decide(update string, d run.Decision) *Answer { return r.update(update, d) }
+
+// DecideOnPlan gives a run a decision on its plan. The answer is there when the run has ended.
+func (r *Run) DecideOnPlan(update string, d run.PlanDecision) *Answer { return r.update(update, d) }
+
+func (r *Run) update(name string, decision any) *Answer {
 	a := &Answer{}
-	r.UpdateWorkflow(update, "", &testsuite.TestUpdateCallback{
+	r.UpdateWorkflow(name, "", &testsuite.TestUpdateCallback{
 		OnAccept:   func() {},
 		OnReject:   func(err error) { a.Refused = err },
 		OnComplete: func(_ any, err error) { a.Taken, a.Refused = err == nil, err },
-	}, d)
+	}, decision)
 	return a
 }
 

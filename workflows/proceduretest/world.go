@@ -20,6 +20,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/prune"
+	"github.com/upkeep-run/upkeep/internal/restore"
 	"github.com/upkeep-run/upkeep/internal/retention"
 )
 
@@ -40,6 +41,8 @@ type World struct {
 	LeftOut []string
 	// Unreadable are backups that a prune cannot read, and Hurt those that it finds to lack something.
 	Unreadable, Hurt []string
+	// ReplacedDays is how long the world's configuration keeps databases that were replaced.
+	ReplacedDays int
 
 	mu      sync.Mutex
 	calls   []string
@@ -50,6 +53,7 @@ type World struct {
 	copies  []postgres.Copy
 	backups []postgres.BackupRequest
 	prunes  []store.PruneRequest
+	swaps   []postgres.SwapOrder
 	leases  []target.Answer // of the next times a run asks for its turn; granted when there are no more
 	turns   []string
 }
@@ -58,7 +62,7 @@ type World struct {
 func (w *World) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.leases, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
 // Fail makes the next calls of an activity return the errors, one each.
@@ -155,6 +159,13 @@ func (w *World) Backups() []postgres.BackupRequest {
 	return slices.Clone(w.backups)
 }
 
+// Swaps lists the plans that were applied, in order.
+func (w *World) Swaps() []postgres.SwapOrder {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.swaps)
+}
+
 // Prunes lists what prunes were told to remove, in order.
 func (w *World) Prunes() []store.PruneRequest {
 	w.mu.Lock()
@@ -217,7 +228,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			return configuration.Resolved{Target: postgres.Target{
 				Name: "shop", DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: postgres.Secret{Env: "SHOP_DB_PASSWORD"},
 				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
-			}, Retention: retention.Policy{Last: 1}}
+			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}
 		}),
 		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
 			return postgres.BackupPlan{Database: "shop", ServerVersion: "15.1", Tables: 3, EstimatedRows: 40, EstimatedBytes: 8192, LeftOut: w.LeftOut}
@@ -245,11 +256,25 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		postgres.LoadRows: answer(w, postgres.LoadRows, func(postgres.Copy) postgres.LoadResult {
 			return postgres.LoadResult{Rows: 42, Bytes: 4096, Chunks: 3, Seconds: 1}
 		}),
-		postgres.Compare:  check[postgres.Copy](w, postgres.Compare),
-		postgres.Publish:  answer(w, postgres.Publish, func(in postgres.Copy) postgres.Copy { return in }),
-		postgres.DropCopy: answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),
-		runs.AskLease:     w.askLease,
-		runs.EndedRuns:    func([]string) ([]string, error) { return nil, nil },
+		postgres.Compare:          check[postgres.Copy](w, postgres.Compare),
+		postgres.Publish:          answer(w, postgres.Publish, func(in postgres.Copy) postgres.Copy { return in }),
+		postgres.CheckReplaceable: answer(w, postgres.CheckReplaceable, func(postgres.SwapRequest) struct{} { return struct{}{} }),
+		postgres.SealCopy:         answer(w, postgres.SealCopy, func(postgres.Copy) struct{} { return struct{}{} }),
+		postgres.PlanSwap: answer(w, postgres.PlanSwap, func(in postgres.SwapRequest) restore.Swap {
+			return restore.Swap{
+				Version: 1, Server: "7", Backup: in.Copy.BackupID, Live: restore.Named{Name: in.Live, Oid: 16000}, Copy: restore.Named{Name: in.Copy.Database, Oid: in.Copy.Oid},
+				Kept: in.Live + "_replaced_" + in.At.UTC().Format("20060102_150405"), Sessions: 3, Remarks: []string{},
+			}
+		}),
+		postgres.ApplySwap: answer(w, postgres.ApplySwap, func(in postgres.SwapOrder) postgres.Swapped {
+			w.swaps = append(w.swaps, in)
+			return postgres.Swapped{Ended: 3, ClosedSeconds: 0.1}
+		}),
+		postgres.DropReplaced: answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),
+		store.WritePlan:       answer(w, store.WritePlan, func(in store.PlanRecord) string { return in.Store + "/runs/" + in.RunID + "/plan-" + in.Hash + ".json" }),
+		postgres.DropCopy:     answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),
+		runs.AskLease:         w.askLease,
+		runs.EndedRuns:        func([]string) ([]string, error) { return nil, nil },
 		store.PlanPrune: answer(w, store.PlanPrune, func(store.PruneRequest) prune.Plan {
 			return prune.Plan{Remove: []prune.Backup{{ID: OldBackupID, Why: []string{"no rule keeps it"}}}, Keep: []prune.Backup{{ID: BackupID, Why: []string{"last"}}}, Frees: 2048, Unreadable: w.Unreadable}
 		}),

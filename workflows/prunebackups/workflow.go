@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/workflow"
 
+	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/store"
 	api "github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/run"
@@ -35,7 +36,7 @@ func body(r *procedure.Run, _ api.Input) error {
 	}
 	result := api.Result{
 		Retention: request.Retention.String(), Remove: list(plan.Remove), Keep: list(plan.Keep), FreesBytes: plan.Frees,
-		Removed: []string{}, Spared: []string{}, Hurt: []string{},
+		Removed: []string{}, Spared: []string{}, Hurt: []string{}, Dropped: []string{},
 	}
 	r.SetResult(result)
 	if len(plan.Unreadable) > 0 {
@@ -43,6 +44,9 @@ func body(r *procedure.Run, _ api.Input) error {
 		r.Judge(run.NotProven)
 	}
 	if r.DryRun() {
+		if err := dropReplaced(r, &result); err != nil {
+			return err
+		}
 		r.Say("dry run: would remove %s of %s, about %s (%s)", backups(len(plan.Remove)), backups(len(plan.Remove)+len(plan.Keep)), report.Bytes(plan.Frees), result.Retention)
 		return nil
 	}
@@ -65,12 +69,27 @@ func body(r *procedure.Run, _ api.Input) error {
 		r.Say("%s turned out to need what was removed, and are marked as damaged: %s; take a new backup", backups(len(done.Hurt)), strings.Join(done.Hurt, ", "))
 		return nil
 	}
+	if err := dropReplaced(r, &result); err != nil {
+		return err
+	}
 	later := ""
 	if done.Condemned > 0 {
 		later = fmt.Sprintf("; %s more go with the first prune after a day, unless a backup uses them again", report.Bytes(done.CondemnedBytes))
 	}
 	r.Say("%s removed, %d kept (%s); %s freed%s", backups(len(done.Removed)), done.Kept, result.Retention, report.Bytes(done.FreedBytes), later)
 	return nil
+}
+
+// dropReplaced ends the databases that were replaced as long ago as the retention says.
+func dropReplaced(r *procedure.Run, result *api.Result) error {
+	days := r.Retention().ReplacedDays
+	if days == 0 {
+		return nil
+	}
+	request := postgres.DropRequest{Target: r.Target(), Before: r.Now().AddDate(0, 0, -days), DryRun: r.DryRun()}
+	err := r.Do(procedure.Step{Name: "Drop databases that were replaced", Activity: postgres.DropReplaced, Options: procedure.Quick}, request, &result.Dropped)
+	r.SetResult(*result)
+	return err
 }
 
 func list(backups []prune.Backup) []api.Backup {

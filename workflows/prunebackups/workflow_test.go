@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/store"
 	api "github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/run"
@@ -66,4 +67,17 @@ func TestABackupThatWasHurtFailsTheRun(t *testing.T) {
 	require.Equal(t, run.Failed, doc.Outcome)
 	require.Equal(t, []string{proceduretest.BackupID}, r.Hurt)
 	require.Contains(t, doc.Summary, proceduretest.BackupID)
+}
+
+func TestDatabasesThatWereReplacedLongAgoGo(t *testing.T) {
+	for _, input := range []string{`{}`, `{"dryRun":true}`} {
+		w := &proceduretest.World{ReplacedDays: 7}
+		doc, r := do(t, w, input)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+		require.Contains(t, w.Calls(), postgres.DropReplaced)
+		require.Equal(t, []string{"shop_replaced_20260101_000000"}, r.Dropped)
+	}
+	w := &proceduretest.World{}
+	do(t, w, `{}`)
+	require.NotContains(t, w.Calls(), postgres.DropReplaced, "they stay until a person drops them")
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/report"
 	"github.com/upkeep-run/upkeep/internal/restore"
+	"github.com/upkeep-run/upkeep/internal/strictjson"
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 	"github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
@@ -29,9 +30,15 @@ func body(r *procedure.Run, in api.Input) error {
 	if len(in.Database) > maxName {
 		return failure.New(failure.BadInput, "the database's name has %d bytes, more than %d", len(in.Database), maxName).Do("choose a shorter name")
 	}
+	if err := checkMode(in); err != nil {
+		return err
+	}
 	b, err := verifybackup.Find(r, in.Backup)
 	if err != nil {
 		return err
+	}
+	if in.Mode == api.Replace {
+		return replace(r, in, b)
 	}
 	if in.Database == "" {
 		in.Database = generated(b)
@@ -39,9 +46,6 @@ func body(r *procedure.Run, in api.Input) error {
 	c := postgres.Copy{
 		Target: r.Target(), BackupID: b.BackupID, Database: restore.BuildName(r.Target().Name, b.BackupID, in.Database), Final: in.Database,
 		Owner: r.Key(), RunID: r.ID(), Place: postgres.Place{Kind: postgres.PlaceTarget, Queue: run.DatabaseQueue},
-	}
-	step := func(name, activity string, o procedure.Options) procedure.Step {
-		return procedure.Step{Name: name, Activity: activity, Options: o}
 	}
 	var plan postgres.RestorePlan
 	if err := r.Do(step("Plan the restore", postgres.PlanRestore, procedure.Quick), c, &plan); err != nil {
@@ -80,6 +84,23 @@ func body(r *procedure.Run, in api.Input) error {
 		return err
 	}
 	r.Say("backup %s is restored as database %s beside the original: %d rows, %s%s", b.BackupID, in.Database, b.Rows, built.Verdict, verifybackup.Remarks(built.Proof))
+	return nil
+}
+
+// checkMode refuses a replacement that is not written out. What is left out never replaces anything.
+func checkMode(in api.Input) error {
+	switch {
+	case in.Mode != "" && in.Mode != api.Beside && in.Mode != api.Replace:
+		return strictjson.Unknown("mode", in.Mode, []string{api.Beside, api.Replace})
+	case in.Mode != api.Replace && in.Confirm != "":
+		return failure.New(failure.BadInput, "confirm goes with mode replace, and the mode is %s", api.Beside).Do("write out mode=%s too, or leave confirm out", api.Replace)
+	case in.Mode != api.Replace:
+		return nil
+	case in.Database != "":
+		return failure.New(failure.BadInput, "mode replace takes no other database: the copy gets the live one's name").Do("leave database out")
+	case in.Confirm == "":
+		return failure.New(failure.BadInput, "to replace the live database, its name must be written out").Do("if that is what you mean, set confirm to that name")
+	}
 	return nil
 }
 

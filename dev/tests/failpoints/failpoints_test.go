@@ -93,12 +93,14 @@ func choose(t *testing.T, all, sample []string) []string {
 // sample are the points of the sample: each engine's commit, and the ends of effects.
 var sample = []string{
 	"backup/manifest/before", "backup/manifest/after", "store/create/written", "restore/chunk/after", "restore/index/before", "restore/rename/after", "report/after",
-	"prune/backup/after", "prune/chunk/after",
+	"prune/backup/after", "prune/chunk/after", "swap/before",
 }
 
 // work is what is run so that a point is hit.
-func work(point string) (procedure, input string) {
+func work(point, database string) (procedure, input string) {
 	switch {
+	case replaces(point):
+		return "RestoreDatabase", `{"target":"shop","mode":"replace","confirm":"` + database + `"}`
 	case strings.HasPrefix(point, "restore/rename"):
 		return "RestoreDatabase", `{"target":"shop","database":"brought_back"}`
 	case strings.HasPrefix(point, "restore/drop"):
@@ -111,10 +113,29 @@ func work(point string) (procedure, input string) {
 	return "DrillRecovery", `{"target":"shop"}`
 }
 
+// replaces reports whether a point is one of a replacement's.
+func replaces(point string) bool {
+	return strings.HasPrefix(point, "seal/") || strings.HasPrefix(point, "swap/") || strings.HasPrefix(point, "plan/")
+}
+
+// approve approves whatever plan the run asks for, until it has ended.
+func approve(t *testing.T, s *harness.Stack, id string) {
+	for t.Context().Err() == nil {
+		doc, err := s.Starter.Show(t.Context(), id)
+		switch {
+		case err == nil && doc.Outcome.Ended():
+			return
+		case err == nil && doc.AsksApproval(): // refused when somebody was faster, or no worker is there
+			_ = s.Starter.DecideOnPlan(t.Context(), id, true, run.PlanDecision{Plan: doc.Approval.Hash, By: "a test", Reason: "to hit the point"})
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 // prepare brings about what must be there before the point can be hit.
 func prepare(t *testing.T, s *harness.Stack, point string) {
 	t.Helper()
-	needsBackup := strings.HasPrefix(point, "restore/rename") || strings.HasPrefix(point, "store/delete") || strings.HasPrefix(point, "store/move") || strings.HasPrefix(point, "chunk/quarantine") || strings.HasPrefix(point, "catalog/") || strings.HasPrefix(point, "prune/")
+	needsBackup := strings.HasPrefix(point, "restore/rename") || strings.HasPrefix(point, "store/delete") || strings.HasPrefix(point, "store/move") || strings.HasPrefix(point, "chunk/quarantine") || strings.HasPrefix(point, "catalog/") || strings.HasPrefix(point, "prune/") || replaces(point)
 	if !needsBackup {
 		return
 	}
@@ -123,7 +144,7 @@ func prepare(t *testing.T, s *harness.Stack, point string) {
 	doc := s.Run(t, "BackupDatabase", `{"target":"shop"}`)
 	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 	switch {
-	case strings.HasPrefix(point, "restore/"):
+	case strings.HasPrefix(point, "restore/") || replaces(point):
 		return
 	case strings.HasPrefix(point, "prune/"):
 		doc := s.Run(t, "BackupDatabase", `{"target":"shop"}`)
@@ -196,11 +217,12 @@ func chunks(t *testing.T, s *harness.Stack) []string {
 func TestKilled(t *testing.T) {
 	for _, point := range choose(t, fault.Points(), sample) {
 		t.Run(point, func(t *testing.T) {
-			s, server, _ := stack(t)
+			s, server, name := stack(t)
 			prepare(t, s, point)
 			once := filepath.Join(s.Dir, "hit")
 			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":kill", "UPKEEP_FAULT_ONCE="+once)
-			id := s.Start(t, first2(work(point)), second2(work(point)))
+			id := s.Start(t, first2(work(point, name)), second2(work(point, name)))
+			go approve(t, s, id)
 			select {
 			case <-first.Done():
 			case <-time.After(harness.Patience):
@@ -218,11 +240,12 @@ func TestKilled(t *testing.T) {
 func TestFrozen(t *testing.T) {
 	for _, point := range choose(t, fault.Points(), []string{"backup/manifest/before", "restore/chunk/before"}) {
 		t.Run(point, func(t *testing.T) {
-			s, server, _ := stack(t)
+			s, server, name := stack(t)
 			prepare(t, s, point)
 			once := filepath.Join(s.Dir, "hit")
 			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":stop", "UPKEEP_FAULT_ONCE="+once)
-			id := s.Start(t, first2(work(point)), second2(work(point)))
+			id := s.Start(t, first2(work(point, name)), second2(work(point, name)))
+			go approve(t, s, id)
 			require.Eventually(t, first.Frozen, harness.Patience, 20*time.Millisecond, "the point was never hit")
 			s.Worker(t, "other")
 			// Longer than the heartbeat timeout, or until the other has done it all.
@@ -250,6 +273,7 @@ func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Doc
 		BackupID string
 		Verdict  run.Verdict
 		Database string
+		Kept     string
 	}
 	require.NoError(t, json.Unmarshal(doc.Result, &result))
 	require.Equal(t, run.Pass, result.Verdict)
@@ -259,11 +283,17 @@ func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Doc
 	require.FileExists(t, filepath.Join(s.Store, doc.Target, "backups", result.BackupID, "manifest.json"))
 	reports, err := filepath.Glob(filepath.Join(s.Store, "runs", doc.RunID, "*"))
 	require.NoError(t, err)
-	require.Len(t, reports, 3)
+	plans, err := filepath.Glob(filepath.Join(s.Store, "runs", doc.RunID, "plan-*.json"))
+	require.NoError(t, err)
+	require.Len(t, reports, 4+len(plans))
 	if doc.Procedure == "RestoreDatabase" {
 		rows := harness.Ask(t, server.DSN("", result.Database), "SELECT count(*)::text FROM log")
 		require.Equal(t, []string{"60000"}, rows)
-		pgservertest.Exec(t, server.DSN("", "postgres"), "DROP DATABASE "+pgx.Identifier{result.Database}.Sanitize())
+		gone := result.Database
+		if result.Kept != "" {
+			gone = result.Kept
+		}
+		pgservertest.Exec(t, server.DSN("", "postgres"), "DROP DATABASE "+pgx.Identifier{gone}.Sanitize())
 	}
 	s.NothingLeft(t, server)
 }

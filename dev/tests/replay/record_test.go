@@ -56,6 +56,9 @@ var scenarios = []scenario{
 	{procedure: restoredatabase.WorkflowType, name: "whole", input: `{"database":"shop_copy"}`},
 	{procedure: restoredatabase.WorkflowType, name: "parked-and-given-up", input: `{}`, world: parks(postgres.LoadRows), during: decide(run.AbandonUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
+	{procedure: restoredatabase.WorkflowType, name: "replaced", input: `{"mode":"replace","confirm":"shop"}`, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: restoredatabase.WorkflowType, name: "rejected", input: `{"mode":"replace","confirm":"shop"}`, during: decideOnPlan(run.RejectUpdate),
+		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: prunebackups.WorkflowType, name: "whole", input: `{}`},
 	{procedure: prunebackups.WorkflowType, name: "dry-run", input: `{"dryRun":true}`},
 	{procedure: drillrecovery.WorkflowType, name: "whole", input: `{}`},
@@ -88,12 +91,23 @@ func decide(update string) func(*testing.T, client.Client, string) {
 	}
 }
 
-func waitUntilParked(t *testing.T, c client.Client, id string) {
+func decideOnPlan(update string) func(*testing.T, client.Client, string) {
+	return func(t *testing.T, c client.Client, id string) {
+		doc := waitUntilParked(t, c, id)
+		h, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{WorkflowID: id, UpdateName: update,
+			Args: []any{run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "seen to"}}, WaitForStage: client.WorkflowUpdateStageCompleted})
+		require.NoError(t, err)
+		require.NoError(t, h.Get(t.Context(), nil))
+	}
+}
+
+func waitUntilParked(t *testing.T, c client.Client, id string) (doc run.Document) {
 	require.Eventually(t, func() bool {
 		answer, err := c.QueryWorkflow(t.Context(), id, "", run.StatusQuery)
-		var doc run.Document
+		doc = run.Document{}
 		return err == nil && answer.Get(&doc) == nil && doc.Outcome == run.Waiting
 	}, 30*time.Second, 50*time.Millisecond)
+	return doc
 }
 
 // TestRecord writes the histories of the release that UPKEEP_RECORD names into the workflows' folders.
