@@ -186,10 +186,9 @@ type Entry struct {
 // Proven reports whether the newest comparison of a copy was PASS, and nothing was found damaged since.
 func (e Entry) Proven() bool { return e.Proof != nil && e.Proof.Verdict == run.Pass && !e.Damaged() }
 
-// Damaged reports whether something of the backup is known to be wrong.
-func (e Entry) Damaged() bool {
-	return e.Broken != nil || e.Mark != nil || e.Proof != nil && e.Proof.Verdict == run.Fail
-}
+// Damaged reports whether a file of the backup was found damaged. A comparison that said FAIL is no such
+// thing: the place of the copy may be what was wrong.
+func (e Entry) Damaged() bool { return e.Broken != nil || e.Mark != nil }
 
 // List lists every backup of a target with its notes, in the order of their ids. See, where it is not
 // nil, is shown each manifest that can be read; it is large, and nobody keeps it.

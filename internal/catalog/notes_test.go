@@ -13,29 +13,29 @@ import (
 	"github.com/upkeep-run/upkeep/internal/format/formattest"
 )
 
-const noted = "20260101T000000Z-a"
+const notedID = "20260101T000000Z-a"
 
 func TestNotesSayWhatIsKnownOfABackup(t *testing.T) {
 	store := formattest.Folder(t)
-	m := formattest.Backup(t, store, noted, formattest.At)
+	m := formattest.Backup(t, store, notedID, formattest.At)
 	e, read, err := catalog.Look(t.Context(), store, target, catalog.Latest)
 	require.NoError(t, err)
 	require.Equal(t, m.Backup, read.Backup)
-	require.Equal(t, catalog.Entry{ID: noted, At: formattest.At, Database: m.Database.Name, Totals: m.Totals, LeftOut: []string{}}, e)
+	require.Equal(t, catalog.Entry{ID: notedID, At: formattest.At, Database: m.Database.Name, Totals: m.Totals, LeftOut: []string{}}, e)
 	require.False(t, e.Proven() || e.Damaged())
 
 	for _, step := range []struct {
-		verdict         run.Verdict
-		proven, damaged bool
-	}{{run.Pass, true, false}, {run.Fail, false, true}, {run.Pass, true, false}} {
-		require.NoError(t, catalog.SetProof(t.Context(), store, target, catalog.Proof{Backup: noted, Verdict: step.verdict, At: formattest.At, RunID: "r"}))
-		e, _, err = catalog.Look(t.Context(), store, target, noted)
+		verdict run.Verdict
+		proven  bool
+	}{{run.Pass, true}, {run.Fail, false}, {run.Pass, true}} {
+		require.NoError(t, catalog.SetProof(t.Context(), store, target, catalog.Proof{Backup: notedID, Verdict: step.verdict, At: formattest.At, RunID: "r"}))
+		e, _, err = catalog.Look(t.Context(), store, target, notedID)
 		require.NoError(t, err)
 		require.Equal(t, step.proven, e.Proven(), "the newest comparison counts")
-		require.Equal(t, step.damaged, e.Damaged())
+		require.False(t, e.Damaged(), "the place of the copy may be what was wrong")
 	}
-	require.NoError(t, catalog.SetMark(t.Context(), store, target, noted, catalog.FoundByStored, "a chunk is gone"))
-	e, _, err = catalog.Look(t.Context(), store, target, noted)
+	require.NoError(t, catalog.SetMark(t.Context(), store, target, notedID, catalog.FoundByStored, "a chunk is gone"))
+	e, _, err = catalog.Look(t.Context(), store, target, notedID)
 	require.NoError(t, err)
 	require.True(t, e.Damaged())
 	require.False(t, e.Proven(), "what was found damaged since is not proven")
@@ -44,12 +44,12 @@ func TestNotesSayWhatIsKnownOfABackup(t *testing.T) {
 // TestANoteThatCannotBeRead errs to the side that removes nothing and proves nothing.
 func TestANoteThatCannotBeRead(t *testing.T) {
 	store := formattest.Folder(t)
-	formattest.Backup(t, store, noted, formattest.At)
+	formattest.Backup(t, store, notedID, formattest.At)
 	for _, text := range []string{"", "{", "[]", `{"backup":1}`, string(make([]byte, 100<<10))} {
-		for _, key := range []string{format.HoldKey(target, noted), format.ProofKey(target, noted), format.CondemnedKey(target), format.RemovalKey(target, "gone")} {
+		for _, key := range []string{format.HoldKey(target, notedID), format.ProofKey(target, notedID), format.CondemnedKey(target), format.RemovalKey(target, "gone")} {
 			require.NoError(t, store.Replace(t.Context(), key, []byte(text)))
 		}
-		e, _, err := catalog.Look(t.Context(), store, target, noted)
+		e, _, err := catalog.Look(t.Context(), store, target, notedID)
 		require.NoError(t, err, "%.10q", text)
 		require.NotNil(t, e.Hold)
 		require.False(t, e.Proven())
@@ -60,15 +60,15 @@ func TestANoteThatCannotBeRead(t *testing.T) {
 		require.NoError(t, err)
 		require.NotNil(t, removal)
 	}
-	require.NoError(t, store.Replace(t.Context(), format.ProofKey(target, noted), []byte(`{"backup":"another","verdict":"PASS"}`)))
-	e, _, err := catalog.Look(t.Context(), store, target, noted)
+	require.NoError(t, store.Replace(t.Context(), format.ProofKey(target, notedID), []byte(`{"backup":"another","verdict":"PASS"}`)))
+	e, _, err := catalog.Look(t.Context(), store, target, notedID)
 	require.NoError(t, err)
 	require.False(t, e.Proven(), "the note is another backup's")
 }
 
 func TestAManifestThatCannotBeReadIsListed(t *testing.T) {
 	store := formattest.Folder(t)
-	formattest.Backup(t, store, noted, formattest.At)
+	formattest.Backup(t, store, notedID, formattest.At)
 	require.NoError(t, store.Replace(t.Context(), format.ManifestKey(target, "20260304T050607Z-b"), []byte("{}")))
 	seen := 0
 	all, err := catalog.List(t.Context(), store, target, func(*format.Manifest) { seen++ })
@@ -82,16 +82,16 @@ func TestAManifestThatCannotBeReadIsListed(t *testing.T) {
 
 func TestARemovalIsNotedOnce(t *testing.T) {
 	store := formattest.Folder(t)
-	require.NoError(t, catalog.BeginRemoval(t.Context(), store, target, catalog.Removal{Backup: noted, RunID: "first", Why: "retention: last 1"}))
-	require.NoError(t, catalog.BeginRemoval(t.Context(), store, target, catalog.Removal{Backup: noted, RunID: "second"}))
-	r, err := catalog.ReadRemoval(t.Context(), store, target, noted)
+	require.NoError(t, catalog.BeginRemoval(t.Context(), store, target, catalog.Removal{Backup: notedID, RunID: "first", Why: "retention: last 1"}))
+	require.NoError(t, catalog.BeginRemoval(t.Context(), store, target, catalog.Removal{Backup: notedID, RunID: "second"}))
+	r, err := catalog.ReadRemoval(t.Context(), store, target, notedID)
 	require.NoError(t, err)
 	require.Equal(t, "first", r.RunID)
-	_, err = catalog.Load(t.Context(), store, target, noted)
+	_, err = catalog.Load(t.Context(), store, target, notedID)
 	require.True(t, failure.Is(err, failure.UnknownBackup))
 	require.ErrorContains(t, err, `was removed by run "first" (retention: last 1)`)
-	require.NoError(t, catalog.CancelRemoval(t.Context(), store, target, noted))
-	r, err = catalog.ReadRemoval(t.Context(), store, target, noted)
+	require.NoError(t, catalog.CancelRemoval(t.Context(), store, target, notedID))
+	r, err = catalog.ReadRemoval(t.Context(), store, target, notedID)
 	require.NoError(t, err)
 	require.Nil(t, r)
 }

@@ -387,7 +387,7 @@ func TestWhatAnAttemptLeftGoesLater(t *testing.T) {
 // of each other as if there were no leases. A backup that is there is whole or is known not to be, and
 // what must stay stays.
 func TestAnyShelf(t *testing.T) {
-	for seed := range 40 {
+	for seed := range 25 {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { anyShelf(t, rand.New(rand.NewPCG(uint64(seed), 7))) })
 	}
 }

@@ -65,7 +65,6 @@ const (
 	Newest       = "the newest"
 	NoneNewer    = "damaged, and none newer is whole"
 	NoRule       = "no rule keeps it"
-	NoRuleBroken = "damaged, and a newer one is whole"
 )
 
 // rule keeps the newest backup of each of so many periods.
@@ -87,10 +86,29 @@ func (p Policy) rules() []rule {
 	}
 }
 
+// choose takes the newest of each of the rule's periods. The backups come the newest first.
+func (r rule) choose(backups []Backup, zone *time.Location) (chosen []Backup) {
+	last := ""
+	for _, b := range backups {
+		if len(chosen) == r.most {
+			break
+		}
+		period := b.ID
+		if r.period != nil {
+			period = r.period(b.At.In(zone))
+		}
+		if period != last {
+			chosen, last = append(chosen, b), period
+		}
+	}
+	return chosen
+}
+
 // Decide says of each backup whether it stays, the newest first. Held backups stay, and so do the
 // newest, whatever its state, and the newest that is proven: while there is a policy at all, a target
 // never loses what it would be brought back from. A damaged backup takes no rule's place from a whole
-// one, and stays itself until a newer one is whole.
+// one, and stays itself as long as if it were whole: it may be again, when a chunk was mended, and until
+// a newer one is whole it may be all that there is.
 func Decide(p Policy, backups []Backup) ([]Decision, error) {
 	zone, err := time.LoadLocation(cmp.Or(p.Zone, "UTC"))
 	if err != nil {
@@ -99,25 +117,17 @@ func Decide(p Policy, backups []Backup) ([]Decision, error) {
 	sorted := slices.Clone(backups)
 	slices.SortFunc(sorted, func(a, b Backup) int { return cmp.Or(b.At.Compare(a.At), cmp.Compare(b.ID, a.ID)) })
 	why := make(map[string][]string)
-	keep := func(b Backup, reason string) { why[b.ID] = append(why[b.ID], reason) }
+	keep := func(b Backup, reason string) {
+		if !slices.Contains(why[b.ID], reason) {
+			why[b.ID] = append(why[b.ID], reason)
+		}
+	}
+	whole := slices.DeleteFunc(slices.Clone(sorted), func(b Backup) bool { return b.Damaged })
 	for _, r := range p.rules() {
-		kept, last := 0, ""
-		for _, b := range sorted {
-			if kept == r.most {
-				break
+		for _, candidates := range [][]Backup{sorted, whole} {
+			for _, b := range r.choose(candidates, zone) {
+				keep(b, r.name)
 			}
-			if b.Damaged {
-				continue
-			}
-			period := b.ID
-			if r.period != nil {
-				period = r.period(b.At.In(zone))
-			}
-			if period == last {
-				continue
-			}
-			kept, last = kept+1, period
-			keep(b, r.name)
 		}
 	}
 	wholeNewer, provenNewer := false, false
@@ -140,11 +150,7 @@ func Decide(p Policy, backups []Backup) ([]Decision, error) {
 	decisions := make([]Decision, 0, len(sorted))
 	for _, b := range sorted {
 		d := Decision{ID: b.ID, Keep: len(why[b.ID]) > 0, Why: why[b.ID]}
-		switch {
-		case d.Keep:
-		case b.Damaged:
-			d.Why = []string{NoRuleBroken}
-		default:
+		if !d.Keep {
 			d.Why = []string{NoRule}
 		}
 		decisions = append(decisions, d)

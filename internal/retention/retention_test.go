@@ -52,6 +52,7 @@ func TestDecide(t *testing.T) {
 		{"proven, then damaged, is not proven", Policy{Last: 1}, []Backup{proven(a), damaged(proven(b)), c, d}, []string{"d", "a"}},
 		{"held", Policy{Last: 1}, []Backup{held(a), b, c, d}, []string{"d", "a"}},
 		{"a damaged one takes nobody's place", Policy{Last: 1}, []Backup{a, b, c, damaged(d)}, []string{"d", "c"}},
+		{"damaged ones stay as long as if they were whole", Policy{Last: 3}, []Backup{a, damaged(b), damaged(c), d}, []string{"d", "c", "b", "a"}},
 		{"a damaged one goes when a newer is whole", Policy{Last: 1}, []Backup{a, b, damaged(c), d}, []string{"d"}},
 		{"all are damaged", Policy{Last: 1}, []Backup{damaged(a), damaged(b)}, []string{"b", "a"}},
 	} {

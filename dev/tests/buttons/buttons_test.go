@@ -44,12 +44,15 @@ type site struct {
 	server *pgserver.Server
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T) *site { t.Helper(); return newSiteWith(t, "") }
+
+// newSiteWith is newSite with more keys of the target.
+func newSiteWith(t *testing.T, keys string) *site {
 	t.Helper()
 	server := pgservertest.Server(t, pgservertest.Default)
 	_, url := pgservertest.Database(t, server)
 	pgservertest.Exec(t, url, database)
-	return &site{harness.New(t, harness.Target("shop", url, "")), server}
+	return &site{harness.New(t, harness.Target("shop", url, keys)), server}
 }
 
 // held starts a run on a worker that freezes at the point, and waits until it has.
@@ -235,4 +238,58 @@ func TestServerOfPeopleIsRestarted(t *testing.T) {
 			s.NothingLeft(t, server)
 		})
 	}
+}
+
+// TestPruneIsPressed terminates or resets a prune between the manifest and the rest of a backup.
+func TestPruneIsPressed(t *testing.T) {
+	for name, press := range map[string]func(*testing.T, *site, string){
+		"Terminate": func(t *testing.T, s *site, id string) {
+			require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
+		},
+		"Reset": func(t *testing.T, s *site, id string) { s.reset(t, id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSiteWith(t, "    retention: {last: 1}\n")
+			s.takeBackup(t)
+			s.takeBackup(t)
+			w, id := s.held(t, "PruneBackups", `{"target":"shop"}`, "prune/backup/after")
+			press(t, s, id)
+			w.Continue()
+			s.Worker(t, "other")
+			if name == "Reset" {
+				require.Equal(t, run.Succeeded, s.Await(t, id).Outcome)
+			}
+			require.Equal(t, run.Succeeded, s.Run(t, "PruneBackups", `{"target":"shop"}`).Outcome)
+			require.Eventually(t, func() bool { // a late twin tidies up too
+				files, err := filepath.Glob(filepath.Join(s.Store, "shop", "backups", "*", "*"))
+				return err == nil && len(files) == 3
+			}, 30*time.Second, 50*time.Millisecond)
+			require.Equal(t, run.Succeeded, s.Run(t, "VerifyBackup", `{"target":"shop","grade":"decoded"}`).Outcome)
+		})
+	}
+}
+
+// TestReplaceIsPressed resets a replacement whose copy is in place: nothing is replaced again unless a
+// person approves that too.
+func TestReplaceIsPressed(t *testing.T) {
+	s := newSite(t)
+	s.takeBackup(t)
+	s.Worker(t, "w")
+	live := harness.Ask(t, s.server.DSN("", "postgres"), "SELECT datname::text FROM pg_database WHERE datname LIKE 'test\\_%'")[0]
+	id := s.Start(t, "RestoreDatabase", `{"target":"shop","mode":"replace","confirm":"`+live+`"}`)
+	asks := func(d *run.Document) bool { return d.AsksApproval() || d.Outcome.Ended() }
+	doc := s.Until(t, id, asks)
+	require.NoError(t, s.Starter.DecideOnPlan(t.Context(), id, true, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "the test"}))
+	doc = s.Await(t, id)
+	proven(t, doc)
+	var result struct{ Kept string }
+	require.NoError(t, json.Unmarshal(doc.Result, &result))
+	s.reset(t, id)
+	doc = s.Until(t, id, asks)
+	require.True(t, doc.AsksApproval(), doc.Summary)
+	require.NoError(t, s.Starter.DecideOnPlan(t.Context(), id, false, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "it is done"}))
+	require.Equal(t, run.Refused, s.Await(t, id).Outcome)
+	require.Equal(t, []string{"40000"}, harness.Ask(t, s.server.DSN("", live), "SELECT count(*)::text FROM orders"))
+	pgservertest.Exec(t, s.server.DSN("", "postgres"), "DROP DATABASE "+result.Kept)
+	s.NothingLeft(t, s.server)
 }
