@@ -106,11 +106,13 @@ func Decode(data []byte, run string) (*Chain, error) {
 	lines.Buffer(make([]byte, 0, 4096), maxLine)
 	for n := 1; lines.Scan(); n++ {
 		var e Entry
-		d := json.NewDecoder(bytes.NewReader(lines.Bytes()))
-		d.DisallowUnknownFields()
-		switch err := d.Decode(&e); {
-		case err != nil:
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
 			return nil, broken(n, "cannot be read")
+		}
+		again, _ := json.Marshal(e) // plain data always encodes
+		switch {
+		case !bytes.Equal(again, lines.Bytes()):
+			return nil, broken(n, "is not as it was written")
 		case e.Run != run:
 			return nil, broken(n, "is of another run")
 		case e.Seq != n:

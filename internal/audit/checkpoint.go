@@ -86,7 +86,7 @@ func LoadKey(dir string) (ed25519.PrivateKey, error) {
 
 // writeKey makes a key, whole or not at all.
 func writeKey(dir, path string) error {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil { // others pass through it: the OS user of private servers does
 		return err
 	}
 	var seed [ed25519.SeedSize]byte
