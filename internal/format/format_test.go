@@ -227,6 +227,21 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+func TestTrendKeysAreInTheOrderOfTime(t *testing.T) {
+	ended := time.Date(2026, 11, 23, 19, 15, 0, 5, time.FixedZone("there", 3600))
+	key := format.TrendKey("shop", "DrillRecovery", ended, "../../a")
+	require.Regexp(t, `^shop/trend/DrillRecovery/20261123T181500\.000000005Z-[0-9a-f]{16}\.json$`, key)
+	require.Equal(t, key, format.TrendKey("shop", "DrillRecovery", ended.UTC(), "../../a"))
+	require.Less(t, key, format.TrendKey("shop", "DrillRecovery", ended.Add(6), "a"))
+	require.NotEqual(t, key, format.TrendKey("shop", "DrillRecovery", ended, "a"))
+	for k, is := range map[string]bool{
+		key: true, key + "x": false, "x" + key: false, "shop/trend/DrillRecovery/": false, "shop/trend/DrillRecovery/x.json": false,
+		strings.Replace(key, "DrillRecovery/", "DrillRecovery/a/", 1): false, strings.Replace(key, "shop", "other", 1): false,
+	} {
+		require.Equal(t, is, format.IsTrendKey("shop", "DrillRecovery", k), k)
+	}
+}
+
 func TestRunKeysNeverMeet(t *testing.T) {
 	ids := []string{
 		"drill-recovery-shop-1", "a/b", "a%2Fb", "a b", "..", ".", "", "ü", "a\x00b", "A", "a",

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Names of the folders of a target in the store, and of the manifest.
@@ -111,6 +112,26 @@ func SeqOfCheckpoint(key string) (seq int64, ok bool) {
 	digits := strings.TrimSuffix(strings.TrimPrefix(key, CheckpointsPrefix), ".json")
 	seq, err := strconv.ParseInt(digits, 10, 64)
 	return seq, err == nil && seq > 0 && key == CheckpointKey(seq)
+}
+
+// TrendPrefix is the prefix of what a target's runs of a procedure measured.
+func TrendPrefix(target, procedure string) string {
+	return fmt.Sprintf("%s/trend/%s/", target, procedure)
+}
+
+// TrendKey is the key of what one run measured. Keys are in the order in which runs ended; that of a
+// run which is written down twice is the same.
+func TrendKey(target, procedure string, ended time.Time, runID string) string {
+	sum := sha256.Sum256([]byte(runID))
+	return fmt.Sprintf("%s%s-%x.json", TrendPrefix(target, procedure), ended.UTC().Format("20060102T150405.000000000Z"), sum[:8])
+}
+
+var trendName = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}\.[0-9]{9}Z-[0-9a-f]{16}\.json$`)
+
+// IsTrendKey reports whether a key can be one that TrendKey made for the target and procedure.
+func IsTrendKey(target, procedure, key string) bool {
+	name, ok := strings.CutPrefix(key, TrendPrefix(target, procedure))
+	return ok && trendName.MatchString(name)
 }
 
 // RunKey is the key of a file that a run leaves. The id is any workflow's id; it is written so that
