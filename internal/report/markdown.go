@@ -6,10 +6,11 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/trend"
 )
 
 // Markdown writes the page's content as Markdown.
-func Markdown(doc run.Document, ended time.Time) string {
+func Markdown(doc run.Document, ended time.Time, past trend.Past) string {
 	v := lay(doc, ended)
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s of %s: %s\n\n", plain(doc.Procedure), plain(doc.Target), doc.Outcome)
@@ -42,6 +43,9 @@ func Markdown(doc run.Document, ended time.Time) string {
 			fmt.Fprintf(&b, "| %s | %s |\n", plain(f.Name), plain(f.Value))
 		}
 	}
+	if h := look(doc, ended, past); h != nil {
+		h.markdown(&b)
+	}
 	if len(doc.Left) > 0 {
 		b.WriteString("\n## Left over, for a person to clear away\n\n")
 		for _, l := range doc.Left {
@@ -55,6 +59,32 @@ func Markdown(doc run.Document, ended time.Time) string {
 		fmt.Fprintf(&b, "\n## Bring it back\n\nBeside the original: `%s`\n\nWithout Upkeep: the store's folder `%s` holds RESTORE.md and restore.sh.\n", v.Restore, v.Folder)
 	}
 	return b.String()
+}
+
+// markdown writes the trend as a table.
+func (h *history) markdown(b *strings.Builder) {
+	b.WriteString("\n## Trend\n\n")
+	head, rule := "| ended (UTC) | |", "| --- | --- |"
+	for _, c := range h.Charts {
+		fmt.Fprintf(b, "- %s: %s\n", c.Name, plain(c.Says))
+		head, rule = head+" "+c.Name+" |", rule+" ---: |"
+	}
+	if len(h.Charts) > 0 {
+		fmt.Fprintf(b, "\n%s\n%s\n", head, rule)
+	}
+	for i, r := range h.Rows {
+		if i == len(h.Rows)-1 {
+			r.Ended = "this run"
+		}
+		fmt.Fprintf(b, "| %s | %s |", r.Ended, plain(r.Status))
+		for _, v := range r.Values {
+			fmt.Fprintf(b, " %s |", plain(v))
+		}
+		b.WriteString("\n")
+	}
+	for _, n := range h.Notes {
+		fmt.Fprintf(b, "\n%s\n", plain(n))
+	}
 }
 
 // escapes are what Markdown or HTML would read.

@@ -1,6 +1,7 @@
 // Package report writes what a run did for people: a page that a browser shows without a network or
 // a script, the same as Markdown, and a short text for a terminal. All follow from the run's document
-// alone, so writing them twice gives the same bytes.
+// and, where the run is held against those before it, from what these measured; so writing them twice
+// gives the same bytes.
 package report
 
 import (
@@ -16,6 +17,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/trend"
 )
 
 //go:embed report.html.tmpl
@@ -37,6 +39,7 @@ type view struct {
 	Scope   string
 	Restore string // the command that brings the run's backup back
 	Folder  string // of the run's backup, in the store
+	Trend   *history
 	longest float64
 }
 
@@ -127,9 +130,11 @@ func plainValue(name string, value any) string {
 }
 
 // HTML writes the page.
-func HTML(doc run.Document, ended time.Time) ([]byte, error) {
+func HTML(doc run.Document, ended time.Time, past trend.Past) ([]byte, error) {
+	v := lay(doc, ended)
+	v.Trend = look(doc, ended, past)
 	var out bytes.Buffer
-	if err := page.Execute(&out, lay(doc, ended)); err != nil {
+	if err := page.Execute(&out, v); err != nil {
 		return nil, fmt.Errorf("write the report: %w", err)
 	}
 	return out.Bytes(), nil

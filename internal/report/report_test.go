@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/trend"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -48,20 +49,24 @@ func TestGolden(t *testing.T) {
 	waiting.Outcome, waiting.WaitingFor, waiting.Result = run.Waiting, "the disk is full; to mend it: free some space", nil
 	waiting.Steps[2].Verdict = ""
 	for name, doc := range map[string]run.Document{"passed": passed(), "refused": refused(), "waiting": waiting} {
-		page, err := HTML(doc, ended)
+		page, err := HTML(doc, ended, trend.Past{})
 		require.NoError(t, err)
-		for ending, got := range map[string]string{"html": string(page), "md": Markdown(doc, ended), "txt": Text(doc)} {
-			t.Run(name+"."+ending, func(t *testing.T) {
-				golden := filepath.Join("testdata", name+"."+ending)
-				if *update {
-					require.NoError(t, os.WriteFile(golden, []byte(got), 0o600))
-				}
-				want, err := os.ReadFile(golden)
-				require.NoError(t, err)
-				require.Equal(t, string(want), got)
-			})
+		for ending, got := range map[string]string{"html": string(page), "md": Markdown(doc, ended, trend.Past{}), "txt": Text(doc)} {
+			t.Run(name+"."+ending, func(t *testing.T) { golden(t, name+"."+ending, got) })
 		}
 	}
+}
+
+// golden holds a text against the file that it should be.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.WriteFile(file, []byte(got), 0o600))
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got)
 }
 
 // Names come out of databases, and anybody may have chosen them.
@@ -79,11 +84,11 @@ func TestHostileTextStaysText(t *testing.T) {
 	require.NoError(t, err)
 	doc.Result = result
 
-	page, err := HTML(doc, ended)
+	page, err := HTML(doc, ended, trend.Past{})
 	require.NoError(t, err)
 	require.NotContains(t, string(page), "<script")
 	require.NotContains(t, string(page), "<img")
-	markdown := Markdown(doc, ended)
+	markdown := Markdown(doc, ended, trend.Past{})
 	require.NotContains(t, markdown, "<script")
 	require.NotContains(t, strings.ReplaceAll(markdown, `\]`, ""), "](", "no link")
 	require.NotContains(t, markdown, "\x1b")
