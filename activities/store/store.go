@@ -14,6 +14,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/report"
+	"github.com/upkeep-run/upkeep/internal/trend"
 )
 
 // WriteRun is the activity type.
@@ -44,8 +45,10 @@ type Activities struct {
 	AuditKey ed25519.PrivateKey
 }
 
-// WriteRun writes the run's document and its report. They are derived from the document alone, so
-// writing them twice leaves the same bytes.
+// WriteRun writes the run's document, its report, and what it measured for the reports of later runs.
+// All but the report's trend is derived from the document alone, so writing it twice leaves the same
+// bytes. The trend shows runs that ended before this one: a later twin may find other points there,
+// where one was removed as too old, or written late by a run that had ended earlier.
 func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 	store, err := objstore.Open(ctx, in.Store)
 	if err != nil {
@@ -58,7 +61,12 @@ func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 	if err != nil {
 		return Written{}, fmt.Errorf("encode the run's document: %w", err)
 	}
-	page, err := report.HTML(doc, in.EndedAt)
+	point, measured := trend.Of(doc, in.EndedAt)
+	var past trend.Past
+	if measured {
+		past = trend.Before(ctx, store, point)
+	}
+	page, err := report.HTML(doc, in.EndedAt, past)
 	if err != nil {
 		return Written{}, err
 	}
@@ -68,7 +76,7 @@ func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 		data []byte
 	}{
 		{"report.html", page},
-		{"report.md", []byte(report.Markdown(doc, in.EndedAt))},
+		{"report.md", []byte(report.Markdown(doc, in.EndedAt, past))},
 		{"run.json", append(data, '\n')}, // last: who finds it finds the report too
 	} {
 		if err := store.Replace(ctx, format.RunKey(doc.RunID, f.name), f.data); err != nil {
@@ -76,6 +84,11 @@ func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 		}
 	}
 	pointReportAfter.Hit()
+	if measured {
+		if err := trend.Add(ctx, store, point); err != nil {
+			return Written{}, err
+		}
+	}
 	if a.AuditKey != nil {
 		if err := audit.Add(ctx, store, a.AuditKey, doc.RunID, &audit.Chain{Entries: in.Trail}, in.EndedAt); err != nil {
 			return Written{}, err

@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,10 +66,54 @@ func TestRunIDDoesNotClimb(t *testing.T) {
 		_, err := Activities{}.WriteRun(t.Context(), record(dir, id))
 		require.NoError(t, err, id)
 		for name := range files(t, filepath.Dir(dir)) {
-			require.True(t, strings.HasPrefix(name, "inside/runs/"), name)
+			require.True(t, strings.HasPrefix(name, "inside/runs/") || strings.HasPrefix(name, "inside/shop/trend/DrillRecovery/2026"), name)
 		}
 		entries, err := os.ReadDir(filepath.Join(dir, "runs"))
 		require.NoError(t, err)
 		require.Len(t, entries, 1, id)
+	}
+}
+
+// TestReportShowsTheRunsBefore writes runs one after the other, and one of them twice.
+func TestReportShowsTheRunsBefore(t *testing.T) {
+	dir := t.TempDir()
+	drill := func(id string, seconds, day int) Record {
+		r := record(dir, id)
+		r.EndedAt = r.EndedAt.AddDate(0, 0, day)
+		r.Document.Result = json.RawMessage(fmt.Sprintf(`{"verdict":"PASS","backupId":"b-%s","drillSeconds":%d,"backupSeconds":1,"bytesRead":10,"bytesStored":5}`, id, seconds))
+		return r
+	}
+	write := func(r Record) {
+		t.Helper()
+		_, err := Activities{}.WriteRun(t.Context(), r)
+		require.NoError(t, err)
+	}
+	write(drill("a", 10, 0))
+	write(drill("b", 20, 1))
+	write(drill("c", 30, 2))
+	require.Contains(t, files(t, dir)["runs/c/report.md"], "drill time: 30.0 s, 100% slower than the median of the last 2 drills")
+	require.Contains(t, files(t, dir)["runs/b/report.html"], "20.0 s, 100% slower than the drill before")
+	require.NotContains(t, files(t, dir)["runs/a/report.html"], "<svg")
+	was := files(t, dir)
+	write(drill("b", 20, 1))
+	require.Equal(t, was, files(t, dir), "a later run changes nothing of what a twin writes")
+
+	points := 0
+	for name := range was {
+		if strings.HasPrefix(name, "shop/trend/") {
+			points++
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("damaged"), 0o600))
+		}
+	}
+	require.Equal(t, 3, points)
+	write(drill("d", 30, 3))
+	require.Contains(t, files(t, dir)["runs/d/report.html"], "Some of the earlier runs could not be read")
+	require.Contains(t, files(t, dir)["runs/d/run.json"], "PASS")
+
+	dry := drill("e", 0, 4)
+	dry.Document.DryRun = true
+	write(dry)
+	for name := range files(t, dir) {
+		require.False(t, strings.HasPrefix(name, "shop/trend/DrillRecovery/20260106"), "a dry run measures nothing")
 	}
 }

@@ -286,6 +286,11 @@ func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Doc
 	plans, err := filepath.Glob(filepath.Join(s.Store, "runs", doc.RunID, "plan-*.json"))
 	require.NoError(t, err)
 	require.Len(t, reports, 4+len(plans))
+	if doc.Procedure == "DrillRecovery" {
+		points, err := filepath.Glob(filepath.Join(s.Store, doc.Target, "trend", doc.Procedure, "*.json"))
+		require.NoError(t, err)
+		require.Len(t, points, 1, "what the run measured is noted once")
+	}
 	if doc.Procedure == "RestoreDatabase" {
 		rows := harness.Ask(t, server.DSN("", result.Database), "SELECT count(*)::text FROM log")
 		require.Equal(t, []string{"60000"}, rows)
