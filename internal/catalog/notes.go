@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -234,6 +235,44 @@ func Look(ctx context.Context, store objstore.Store, target, id string) (e Entry
 	}
 	e.Hold, err = ReadHold(ctx, store, target, e.ID)
 	return e, m, err
+}
+
+// NewestProven is when the run began that took the newest backup of a target that is there, whose newest
+// comparison was PASS, and of which nothing was found damaged since; zero where there is none. It reads
+// no manifest, so that it can be asked often.
+func NewestProven(ctx context.Context, store objstore.Store, target string) (time.Time, error) {
+	var ids []string
+	prefix := strings.TrimSuffix(format.ProofKey(target, ""), ".json")
+	err := store.List(ctx, prefix, func(o objstore.Info) error {
+		id := strings.TrimSuffix(strings.TrimPrefix(o.Key, prefix), ".json")
+		if o.Key == format.ProofKey(target, id) && format.ValidID(id) {
+			ids = append(ids, id)
+		}
+		return nil
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	for _, id := range slices.Backward(ids) {
+		_, err := store.Stat(ctx, format.ManifestKey(target, id))
+		if errors.Is(err, objstore.ErrNotExist) {
+			continue
+		}
+		var e Entry
+		if err == nil {
+			e.Proof, err = ReadProof(ctx, store, target, id)
+		}
+		if err == nil {
+			e.Mark, err = ReadMark(ctx, store, target, id)
+		}
+		if err != nil {
+			return time.Time{}, err
+		}
+		if e.Proven() && !takenAt(id).IsZero() {
+			return takenAt(id), nil
+		}
+	}
+	return time.Time{}, nil
 }
 
 // takenAt is when a backup's run began, as its id says; zero when it says nothing.

@@ -95,3 +95,31 @@ func TestARemovalIsNotedOnce(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, r)
 }
+
+func TestTheNewestProvenIsThereAndWhole(t *testing.T) {
+	store, ctx := formattest.Folder(t), t.Context()
+	newest := func() string {
+		t.Helper()
+		at, err := catalog.NewestProven(ctx, store, target)
+		require.NoError(t, err)
+		return at.Format("20060102T150405Z")
+	}
+	require.Equal(t, "00010101T000000Z", newest())
+	prove := func(id string, v run.Verdict, there bool) {
+		if there {
+			require.NoError(t, store.Create(ctx, format.ManifestKey(target, id), []byte("{}")))
+		}
+		require.NoError(t, catalog.SetProof(ctx, store, target, catalog.Proof{Backup: id, Verdict: v}))
+	}
+	prove("20260101T000000Z-a", run.Pass, true)
+	prove("20260102T000000Z-b", run.Fail, true)
+	prove("20260103T000000Z-gone", run.Pass, false)
+	prove("zz-no-time", run.Pass, true)
+	require.NoError(t, store.Create(ctx, format.ManifestKey(target, "20260109T000000Z-unproven"), []byte("{}")))
+	require.NoError(t, store.Create(ctx, "shop/proofs/deeper/20260109T000000Z-x.json", []byte("{}")))
+	require.Equal(t, "20260101T000000Z", newest())
+	prove("20260104T000000Z-c", run.Pass, true)
+	require.Equal(t, "20260104T000000Z", newest())
+	require.NoError(t, catalog.SetMark(ctx, store, target, "20260104T000000Z-c", catalog.FoundByStored, "a chunk"))
+	require.Equal(t, "20260101T000000Z", newest(), "the newer one is damaged")
+}
