@@ -13,7 +13,7 @@ import (
 	"go.temporal.io/sdk/client"
 )
 
-// health answers /livez and /readyz. Alive is a process that no fatal error has ended, whatever the
+// health answers /livez and /readyz, and /metrics beside them. Alive is a process that no fatal error has ended, whatever the
 // Temporal server does; ready is one that serves its queues and reaches the server.
 type health struct {
 	server  *http.Server
@@ -22,7 +22,7 @@ type health struct {
 	serving atomic.Bool
 }
 
-func startHealth(address string, c client.Client) (*health, error) {
+func startHealth(address string, c client.Client, metrics http.Handler) (*health, error) {
 	h := &health{}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -50,6 +50,7 @@ func startHealth(address string, c client.Client) (*health, error) {
 		}
 		answer(w, http.StatusOK, "ready")
 	})
+	mux.Handle("GET /metrics", metrics)
 	h.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
 	go func() {
 		if err := h.server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.temporal.io/sdk/client"
+	"go.uber.org/zap"
 )
 
 func status(t *testing.T, h *health, path string) int {
@@ -27,7 +28,9 @@ func TestHealthWithoutTemporal(t *testing.T) {
 	c, err := client.NewLazyClient(client.Options{HostPort: address})
 	require.NoError(t, err)
 	defer c.Close()
-	h, err := startHealth("127.0.0.1:0", c)
+	m, err := newMetrics(zap.NewNop())
+	require.NoError(t, err)
+	h, err := startHealth("127.0.0.1:0", c, m.Handler)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, h.close(t.Context())) }()
 
@@ -40,7 +43,8 @@ func TestHealthWithoutTemporal(t *testing.T) {
 	h.fatal.Store(&fatal)
 	require.Equal(t, http.StatusServiceUnavailable, status(t, h, "/livez"))
 	require.Equal(t, http.StatusNotFound, status(t, h, "/"))
+	require.Equal(t, http.StatusOK, status(t, h, "/metrics"), "they are read whatever is wrong")
 
-	_, err = startHealth(h.Address, c)
+	_, err = startHealth(h.Address, c, m.Handler)
 	require.ErrorContains(t, err, "--health-address")
 }

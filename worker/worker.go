@@ -76,7 +76,7 @@ type Options struct {
 	Name string
 	// DataDir holds the private scratch servers.
 	DataDir string
-	// HealthAddress is where /livez and /readyz are; empty: nowhere.
+	// HealthAddress is where /livez, /readyz and /metrics are; empty: nowhere.
 	HealthAddress string
 	Logger        *zap.Logger
 }
@@ -85,7 +85,7 @@ type Options struct {
 type Worker struct {
 	// Fatal receives the error that ended the worker by itself.
 	Fatal <-chan error
-	// HealthAddress is where the health checks are.
+	// HealthAddress is where the health checks and the metrics are.
 	HealthAddress string
 
 	client   client.Client
@@ -93,6 +93,7 @@ type Worker struct {
 	config   func() (*config.Config, error)
 	postgres *postgres.Activities
 	health   *health
+	metrics  *metrics
 	log      *zap.Logger
 	stop     context.CancelFunc
 	tidying  sync.WaitGroup
@@ -111,13 +112,18 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	o.Client.Logger = zaplog.Temporal(o.Logger)
 	o.Client.Identity = "upkeep-worker " + version.String() + " " + o.Name
 	o.Client.PayloadLimits.MemoSizeWarning = 64 << 10 // the run's document is in the memo, by design
+	m, err := newMetrics(o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	o.Client.MetricsHandler = m.Temporal
 	c, err := client.DialContext(ctx, o.Client)
 	if err != nil {
 		return nil, fmt.Errorf("reach Temporal at %s (set TEMPORAL_ADDRESS or a profile): %w", o.Client.HostPort, err)
 	}
 	fatal := make(chan error, 8)
 	w := &Worker{
-		client: c, log: o.Logger, Fatal: fatal,
+		client: c, log: o.Logger, metrics: m, Fatal: fatal,
 		config: func() (*config.Config, error) { return config.Load(o.ConfigPath) },
 		postgres: &postgres.Activities{
 			Version: version.String(),
@@ -130,7 +136,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		}
 	}()
 	if o.HealthAddress != "" {
-		if w.health, err = startHealth(o.HealthAddress, c); err != nil {
+		if w.health, err = startHealth(o.HealthAddress, c, m.Handler); err != nil {
 			return nil, err
 		}
 		w.HealthAddress = w.health.Address
@@ -163,7 +169,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 			registerActivities(s, &configuration.Activities{
 				Load:       w.config,
 				Attributes: func() (bool, string) { return registered, why },
-			}, w.postgres, store.Activities{AuditKey: auditKey})
+			}, w.postgres, store.Activities{AuditKey: auditKey, Ended: m.ended})
 		}
 		if err := s.Start(); err != nil {
 			return nil, fmt.Errorf("serve the queue %s: %w", queue, err)
@@ -175,6 +181,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	w.tidying.Add(1)
 	go w.keepTidy(background)
 	if w.health != nil {
+		w.tidying.Go(func() { m.watch(background, w.config) })
 		w.health.serving.Store(true)
 	}
 	return w, nil

@@ -2,6 +2,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
@@ -19,6 +20,9 @@ import (
 
 // WriteRun is the activity type.
 const WriteRun = "WriteRun"
+
+// documentName is the file of a run's document.
+const documentName = "run.json"
 
 var (
 	pointReportBefore = fault.NewPoint("report/before")
@@ -43,6 +47,8 @@ type Written struct {
 type Activities struct {
 	// AuditKey signs the checkpoints of the audit trail; without one no trail is written.
 	AuditKey ed25519.PrivateKey
+	// Ended is told of every run that was written down, once where that can be known; nil: nobody is.
+	Ended func(doc run.Document, at time.Time)
 }
 
 // WriteRun writes the run's document, its report, and what it measured for the reports of later runs.
@@ -70,6 +76,9 @@ func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 	if err != nil {
 		return Written{}, err
 	}
+	data = append(data, '\n')
+	before, err := store.Read(ctx, format.RunKey(doc.RunID, documentName), int64(len(data)))
+	again := err == nil && bytes.Equal(before, data) // it was this run's: another of the same id has other bytes
 	pointReportBefore.Hit()
 	for _, f := range []struct {
 		name string
@@ -77,13 +86,16 @@ func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 	}{
 		{"report.html", page},
 		{"report.md", []byte(report.Markdown(doc, in.EndedAt, past))},
-		{"run.json", append(data, '\n')}, // last: who finds it finds the report too
+		{documentName, data}, // last: who finds it finds the report too
 	} {
 		if err := store.Replace(ctx, format.RunKey(doc.RunID, f.name), f.data); err != nil {
 			return Written{}, err
 		}
 	}
 	pointReportAfter.Hit()
+	if a.Ended != nil && !again {
+		a.Ended(doc, in.EndedAt)
+	}
 	if measured {
 		if err := trend.Add(ctx, store, point); err != nil {
 			return Written{}, err

@@ -117,3 +117,19 @@ func TestReportShowsTheRunsBefore(t *testing.T) {
 		require.False(t, strings.HasPrefix(name, "shop/trend/DrillRecovery/20260106"), "a dry run measures nothing")
 	}
 }
+
+// TestARunIsToldOfOnce writes a run twice, and then another with its id.
+func TestARunIsToldOfOnce(t *testing.T) {
+	var told []string
+	a := Activities{Ended: func(doc run.Document, _ time.Time) { told = append(told, doc.RunID+" "+doc.Summary) }}
+	r := record(t.TempDir(), "drill-1")
+	for range 2 {
+		_, err := a.WriteRun(t.Context(), r)
+		require.NoError(t, err)
+	}
+	require.Equal(t, []string{"drill-1 PASS"}, told)
+	r.Document.Summary, r.EndedAt = "PASS once more", r.EndedAt.Add(time.Hour)
+	_, err := a.WriteRun(t.Context(), r)
+	require.NoError(t, err)
+	require.Equal(t, []string{"drill-1 PASS", "drill-1 PASS once more"}, told)
+}

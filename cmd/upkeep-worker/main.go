@@ -49,7 +49,7 @@ go on when it, or another one, is back.`,
 	f.StringVar(&o.ConfigPath, "config", "", "the configuration file (default: $UPKEEP_CONFIG, ./upkeep.yaml, /etc/upkeep/upkeep.yaml)")
 	f.StringVar(&o.Name, "name", "", "the worker's name, the same after a restart (default: the host's name)")
 	f.StringVar(&o.DataDir, "data", defaultData(), "the folder for private scratch servers")
-	f.StringVar(&o.HealthAddress, "health-address", "127.0.0.1:8091", "where /livez and /readyz answer; empty: nowhere")
+	f.StringVar(&o.HealthAddress, "health-address", "127.0.0.1:8091", "where /livez, /readyz and /metrics answer; empty: nowhere")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log more, as text")
 	return cmd
 }
