@@ -23,6 +23,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/retention"
+	"github.com/upkeep-run/upkeep/internal/schedule"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
 )
 
@@ -51,6 +52,8 @@ type Target struct {
 	Calendar calendar.Calendar // when what others would notice may begin; at any time when left out
 	// Retention says which backups PruneBackups keeps; when left out it refuses to run.
 	Retention retention.Policy
+	// Schedules are what begins by itself, once they are applied to Temporal.
+	Schedules []schedule.Schedule
 }
 
 // Database is a PostgreSQL database.
@@ -312,6 +315,7 @@ func (p *parser) config(n *yaml.Node) *Config {
 				if slices.ContainsFunc(c.Targets, func(o Target) bool { return o.Name == target.Name && o.Name != "" }) {
 					p.fail(t, "there are two targets named %q", target.Name)
 				}
+				p.apart(t, c.Targets, target)
 				c.Targets = append(c.Targets, target)
 			}
 		},
@@ -321,15 +325,18 @@ func (p *parser) config(n *yaml.Node) *Config {
 
 func (p *parser) target(n *yaml.Node) Target {
 	var t Target
+	var schedules *yaml.Node
 	p.fields(n, "a target", map[string]func(*yaml.Node){
 		"name":      p.text(&t.Name, "a target's name", CheckName),
 		"database":  func(n *yaml.Node) { t.Database = p.database(n) },
 		"calendar":  func(n *yaml.Node) { t.Calendar = p.calendar(n) },
 		"retention": func(n *yaml.Node) { t.Retention = p.retention(n) },
+		"schedules": func(n *yaml.Node) { schedules = n },
 	}, "name", "database")
 	if t.Retention.Set() {
 		t.Retention.Zone = t.Calendar.Zone
 	}
+	t.Schedules = p.schedules(schedules, t) // after the name and the zone, which are theirs too
 	return t
 }
 
@@ -394,11 +401,18 @@ func checkStore(v string) string {
 
 // CheckName says what is wrong with a target's name, or "".
 func CheckName(v string) string {
-	if len(v) > 63 || !format.ValidID(v) || v != strings.ToLower(v) {
-		return "must be of small letters, digits, - and _, and begin with a letter or digit (at most 63)"
+	if problem := checkWord(v); problem != "" {
+		return problem
 	}
 	if v == format.RunsFolder || v == format.AuditFolder {
 		return "must be another: the store keeps its runs or its audit trail under that name"
+	}
+	return ""
+}
+
+func checkWord(v string) string {
+	if len(v) > 63 || !format.ValidID(v) || v != strings.ToLower(v) {
+		return "must be of small letters, digits, - and _, and begin with a letter or digit (at most 63)"
 	}
 	return ""
 }

@@ -32,8 +32,8 @@ func TestParse(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "file:///var/lib/upkeep", c.Store)
 	require.Equal(t, []Target{
-		{Name: "shop", Database: Database{URL: "postgres://app@127.0.0.1:5432/shop", Password: Secret{Env: "SHOP_DB_PASSWORD"}, Connections: DefaultConnections}},
-		{Name: "other", Database: Database{URL: "postgres://app@db/other", Connections: 4, Scratch: Scratch{URL: "postgres://drill@scratch/postgres", Password: Secret{File: "/run/secrets/drill"}}}},
+		{Name: "shop", Database: Database{URL: "postgres://app@127.0.0.1:5432/shop", Password: Secret{Env: "SHOP_DB_PASSWORD"}, Connections: DefaultConnections}, Schedules: defaults("shop", "UTC")},
+		{Name: "other", Database: Database{URL: "postgres://app@db/other", Connections: 4, Scratch: Scratch{URL: "postgres://drill@scratch/postgres", Password: Secret{File: "/run/secrets/drill"}}}, Schedules: defaults("other", "UTC")},
 	}, c.Targets)
 	require.Len(t, c.SHA256, 64)
 }
