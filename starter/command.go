@@ -159,7 +159,7 @@ Exit codes: 0 succeeded, 1 failed, 2 bad usage or input, 3 partially succeeded, 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.PersistentFlags().StringVar(&c.configPath, "config", "", "the configuration file (default: $UPKEEP_CONFIG, ./upkeep.yaml, /etc/upkeep/upkeep.yaml)")
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text or json; json puts one document on stdout and nothing else")
-	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.approve(true), c.approve(false), c.cancel(), c.backups(), c.audit(), c.restoreDirect(), c.procedures())
+	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.approve(true), c.approve(false), c.cancel(), c.backups(), c.audit(), c.schedules(), c.restoreDirect(), c.procedures())
 	return root
 }
 
@@ -201,13 +201,13 @@ func (c *cli) connected(work func(*Starter) error) error {
 		return usage{fmt.Errorf("Temporal's client configuration cannot be read: %w", err)}
 	}
 	o.Logger = log.NewStructuredLogger(quietLog)
-	o.Identity = "upkeep " + version.String()
+	o.Identity = identity()
 	t, err := client.NewLazyClient(o)
 	if err != nil {
 		return unreachable(err)
 	}
 	defer t.Close()
-	return work(&Starter{Client: t, Store: func(context.Context) (*config.Config, error) { return config.Load(c.configPath) }})
+	return work(&Starter{Client: t, Namespace: o.Namespace, Store: func(context.Context) (*config.Config, error) { return config.Load(c.configPath) }})
 }
 
 // onlyTarget is the target that a run means which names none: the only one of the configuration. The

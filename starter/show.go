@@ -98,6 +98,7 @@ func fromInfo(info *workflowpb.WorkflowExecutionInfo) *run.Document {
 	if p := info.GetMemo().GetFields()[run.MemoDocument]; p != nil {
 		var shown run.Document
 		if decode(p, &shown) == nil {
+			shown.RunID = doc.RunID // a schedule could not know it
 			doc = &shown
 		}
 	}

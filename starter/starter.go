@@ -29,6 +29,8 @@ import (
 // Starter starts and steers the runs of one Temporal namespace.
 type Starter struct {
 	Client client.Client
+	// Namespace is the client's, where the schedules are; client.DefaultNamespace when empty.
+	Namespace string
 	// Store is where the documents of ended runs are; nil: only Temporal is asked.
 	Store func(ctx context.Context) (*config.Config, error)
 }
@@ -212,11 +214,8 @@ func (s *Starter) Start(ctx context.Context, o Order) (string, error) {
 	if o.ID == "" {
 		o.ID = newID(o.Procedure, common.Target)
 	}
-	what := o.Procedure
-	if common.Target != "" {
-		what += " of " + common.Target
-	}
-	shown := whole(&run.Document{RunID: o.ID, Procedure: o.Procedure, Target: common.Target, Outcome: run.Running, Summary: waitsForWorker, DryRun: common.DryRun})
+	what, shown := announce(o.Procedure, common)
+	shown.RunID = o.ID
 	_, err = s.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: o.ID, TaskQueue: run.WorkflowQueue, StaticSummary: what, Memo: map[string]any{run.MemoDocument: shown},
 		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
@@ -231,6 +230,15 @@ func (s *Starter) Start(ctx context.Context, o Order) (string, error) {
 		return o.ID, s.same(ctx, o, input)
 	}
 	return "", unreachable(err)
+}
+
+// announce is a run's title, and the document that is shown until a worker takes it up.
+func announce(procedure string, common run.Common) (string, *run.Document) {
+	what := procedure
+	if common.Target != "" {
+		what += " of " + common.Target
+	}
+	return what, whole(&run.Document{Procedure: procedure, Target: common.Target, Outcome: run.Running, Summary: waitsForWorker, DryRun: common.DryRun})
 }
 
 // same returns nil if the run of the order's id is what the order asks for.

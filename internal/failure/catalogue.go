@@ -8,6 +8,7 @@ const (
 	UnknownBackup      Code = "UnknownBackup"      // no backup of that id, or none at all
 	UnknownRun         Code = "UnknownRun"         // no run of that id
 	RunExists          Code = "RunExists"          // a run of that id was started before
+	ScheduleExists     Code = "ScheduleExists"     // a schedule of that id is somebody else's
 	NotWaiting         Code = "NotWaiting"         // a decision for a run that waits for none
 	NotHeld            Code = "NotHeld"            // a release of a backup that nobody holds
 	DatabaseExists     Code = "DatabaseExists"     // a restore would land on an existing database
@@ -57,7 +58,7 @@ var catalogue = map[Code]Class{
 	BadInput: InvalidInput, BadConfig: InvalidInput,
 	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
 	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition,
-	NoRetention: Precondition, NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused,
+	NoRetention: Precondition, NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,
