@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"go.temporal.io/sdk/contrib/envconfig"
 	"go.uber.org/zap"
 
+	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/version"
 	"github.com/upkeep-run/upkeep/worker"
 	"github.com/upkeep-run/upkeep/worker/zaplog"
@@ -48,25 +48,10 @@ go on when it, or another one, is back.`,
 	f := cmd.Flags()
 	f.StringVar(&o.ConfigPath, "config", "", "the configuration file (default: $UPKEEP_CONFIG, ./upkeep.yaml, /etc/upkeep/upkeep.yaml)")
 	f.StringVar(&o.Name, "name", "", "the worker's name, the same after a restart (default: the host's name)")
-	f.StringVar(&o.DataDir, "data", defaultData(), "the folder for private scratch servers")
+	f.StringVar(&o.DataDir, "data", config.WorkerData(), "the folder for private scratch servers")
 	f.StringVar(&o.HealthAddress, "health-address", "127.0.0.1:8091", "where /livez, /readyz and /metrics answer; empty: nowhere")
 	f.BoolVarP(&verbose, "verbose", "v", false, "log more, as text")
 	return cmd
-}
-
-// defaultData is a folder that another OS user can reach: the scratch servers have one of their own.
-func defaultData() string {
-	if os.Geteuid() == 0 {
-		return "/var/lib/upkeep-worker"
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
-		return filepath.Join(dir, "upkeep-worker")
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return filepath.Join(os.TempDir(), "upkeep-worker")
-	}
-	return filepath.Join(home, ".local", "state", "upkeep-worker")
 }
 
 func serve(ctx context.Context, o worker.Options, verbose bool) error {

@@ -92,6 +92,22 @@ func Find() string {
 	return ""
 }
 
+// WorkerData is the worker's folder when none is named: one that another OS user can reach, since the
+// private scratch servers in it have one of their own.
+func WorkerData() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/upkeep-worker"
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "upkeep-worker")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return filepath.Join(os.TempDir(), "upkeep-worker")
+	}
+	return filepath.Join(home, ".local", "state", "upkeep-worker")
+}
+
 // Load reads a configuration; path "" looks in Places.
 func Load(path string) (*Config, error) {
 	if path == "" {
