@@ -58,11 +58,11 @@ const (
 
 // Attributes are the search attributes that runs carry where the server knows them.
 func Attributes() map[string]enumspb.IndexedValueType {
-	return map[string]enumspb.IndexedValueType{
-		run.AttrTarget: enumspb.INDEXED_VALUE_TYPE_KEYWORD, run.AttrProcedure: enumspb.INDEXED_VALUE_TYPE_KEYWORD,
-		run.AttrPhase: enumspb.INDEXED_VALUE_TYPE_KEYWORD, run.AttrOutcome: enumspb.INDEXED_VALUE_TYPE_KEYWORD,
-		run.AttrDryRun: enumspb.INDEXED_VALUE_TYPE_BOOL,
+	attributes := make(map[string]enumspb.IndexedValueType)
+	for name, kind := range run.AttributeTypes() {
+		attributes[name], _ = enumspb.IndexedValueTypeFromString(kind) // each is one of its names
 	}
+	return attributes
 }
 
 // Options configure a worker.

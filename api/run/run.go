@@ -158,7 +158,7 @@ const (
 	DatabaseQueue = "upkeep-database"
 )
 
-// Search attributes, all of type Keyword but DryRun (Bool).
+// Search attributes.
 const (
 	AttrTarget    = "UpkeepTarget"
 	AttrProcedure = "UpkeepProcedure"
@@ -166,3 +166,8 @@ const (
 	AttrOutcome   = "UpkeepOutcome"
 	AttrDryRun    = "UpkeepDryRun"
 )
+
+// AttributeTypes are the types of the search attributes, as Temporal names them.
+func AttributeTypes() map[string]string {
+	return map[string]string{AttrTarget: "Keyword", AttrProcedure: "Keyword", AttrPhase: "Keyword", AttrOutcome: "Keyword", AttrDryRun: "Bool"}
+}
