@@ -242,6 +242,11 @@ func TestTrendKeysAreInTheOrderOfTime(t *testing.T) {
 	}
 }
 
+func TestAProbeIsNoTargets(t *testing.T) {
+	require.Equal(t, "_probe-box%2Eexample", format.ProbeKey("box.example"))
+	require.False(t, format.ValidID(format.ProbeKey("box")), "no target is named so")
+}
+
 func TestRunKeysNeverMeet(t *testing.T) {
 	ids := []string{
 		"drill-recovery-shop-1", "a/b", "a%2Fb", "a b", "..", ".", "", "ü", "a\x00b", "A", "a",

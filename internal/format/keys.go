@@ -134,12 +134,18 @@ func IsTrendKey(target, procedure, key string) bool {
 	return ok && trendName.MatchString(name)
 }
 
-// RunKey is the key of a file that a run leaves. The id is any workflow's id; it is written so that
-// it is one part of a path and two ids never meet.
-func RunKey(runID, file string) string {
+// RunKey is the key of a file that a run leaves. The id is any workflow's id.
+func RunKey(runID, file string) string { return RunsFolder + "/" + part(runID) + "/" + file }
+
+// ProbeKey is the key of the object by which somebody on a machine tries what the store lets them do. It
+// is in no folder, and no target's name begins like it.
+func ProbeKey(host string) string { return "_probe-" + part(host) }
+
+// part writes any text so that it is one part of a path and two texts never meet.
+func part(text string) string {
 	const longest = 200
 	var escaped strings.Builder
-	for _, b := range []byte(runID) {
+	for _, b := range []byte(text) {
 		if 'a' <= b && b <= 'z' || 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b == '-' || b == '_' {
 			escaped.WriteByte(b)
 		} else {
@@ -148,10 +154,10 @@ func RunKey(runID, file string) string {
 	}
 	name := escaped.String()
 	if len(name) > longest {
-		sum := sha256.Sum256([]byte(runID))
+		sum := sha256.Sum256([]byte(text))
 		name = name[:longest-33] + "." + hex.EncodeToString(sum[:16]) // a dot stands in no other name
 	}
-	return RunsFolder + "/" + name + "/" + file
+	return name
 }
 
 var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)

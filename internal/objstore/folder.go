@@ -344,6 +344,8 @@ func (f *folder) List(ctx context.Context, prefix string, each func(Info) error)
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case e.IsDir() && name != "." && !strings.HasPrefix(name+"/", prefix) && !strings.HasPrefix(prefix, name+"/"):
+			return fs.SkipDir // nothing in it has the prefix
 		case e.IsDir() || f.removeStale(name, e) || !strings.HasPrefix(name, prefix) || !e.Type().IsRegular():
 			return nil
 		}

@@ -95,6 +95,7 @@ func Conform(t *testing.T, s objstore.Store, url string) {
 		require.NoError(t, s.Delete(ctx, "list/a/1"))
 		require.Equal(t, []string{"list/a/2"}, Keys(t, s, "list/a/"))
 		require.Contains(t, Keys(t, s, ""), "lister")
+		require.Equal(t, []string{"lister"}, Keys(t, s, "liste"), "beside the folders")
 	})
 	t.Run("one creator wins", func(t *testing.T) { race(t, s, 1) })
 	t.Run("one creator of a large object wins", func(t *testing.T) { race(t, s, 6<<20) })
