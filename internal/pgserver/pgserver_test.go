@@ -433,3 +433,27 @@ func freePort(t *testing.T) int {
 	defer func() { require.NoError(t, l.Close()) }()
 	return l.Addr().(*net.TCPAddr).Port
 }
+
+func TestExtensionsOfPrograms(t *testing.T) {
+	for _, major := range []int{pgservertest.Default, 18} { // the distribution's, and some without pg_config
+		b, err := pgservertest.Binaries(t.Context(), major)
+		require.NoError(t, err)
+		have, err := b.Extensions(t.Context())
+		require.NoError(t, err)
+		require.Contains(t, have, "plpgsql")
+	}
+	_, err := pgserver.Binaries{Dir: t.TempDir()}.Extensions(t.Context())
+	require.ErrorContains(t, err, "pg_config")
+}
+
+func TestWhereServersCanBe(t *testing.T) {
+	require.NoError(t, pgserver.Reaches("/var/lib/not/there/yet"))
+	if os.Geteuid() != 0 {
+		t.Skip("without root a server is this user's own")
+	}
+	closed := t.TempDir()
+	require.NoError(t, os.Chmod(closed, 0o700))
+	err := pgserver.Reaches(filepath.Join(closed, "not", "there"))
+	require.True(t, failure.Is(err, failure.ScratchUnavailable), "%v", err)
+	require.ErrorContains(t, err, closed)
+}
