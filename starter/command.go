@@ -144,11 +144,8 @@ Exit codes: 0 succeeded, 1 failed, 2 bad usage or input, 3 partially succeeded, 
 		Example:      "  upkeep run DrillRecovery --target shop --wait\n  upkeep runs\n  upkeep show drill-recovery-shop-20261123-191500-ab2c",
 		SilenceUsage: true, SilenceErrors: true, Version: version.String(),
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if c.output != "text" && c.output != "json" {
-				return usage{fmt.Errorf("--output %q is unknown: use text or json", c.output)}
-			}
-			if c.configPath == "" {
-				return nil // one that was found, not named, counts where it is needed
+			if err := c.checkOutput(); err != nil || c.configPath == "" {
+				return err // a configuration that was found, not named, counts where it is needed
 			}
 			_, err := config.Load(c.configPath)
 			return err
@@ -159,8 +156,15 @@ Exit codes: 0 succeeded, 1 failed, 2 bad usage or input, 3 partially succeeded, 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.PersistentFlags().StringVar(&c.configPath, "config", "", "the configuration file (default: $UPKEEP_CONFIG, ./upkeep.yaml, /etc/upkeep/upkeep.yaml)")
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text or json; json puts one document on stdout and nothing else")
-	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.approve(true), c.approve(false), c.cancel(), c.backups(), c.audit(), c.schedules(), c.restoreDirect(), c.procedures())
+	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.approve(true), c.approve(false), c.cancel(), c.backups(), c.audit(), c.schedules(), c.restoreDirect(), c.doctor(), c.procedures())
 	return root
+}
+
+func (c *cli) checkOutput() error {
+	if c.output != "text" && c.output != "json" {
+		return usage{fmt.Errorf("--output %q is unknown: use text or json", c.output)}
+	}
+	return nil
 }
 
 // args counts arguments and calls a wrong number bad usage.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -30,6 +31,7 @@ import (
 	"go.temporal.io/server/common/membership/static"
 	sqliteplugin "go.temporal.io/server/common/persistence/sql/sqlplugin/sqlite"
 	"go.temporal.io/server/common/primitives"
+	"go.temporal.io/server/schema"
 	"go.temporal.io/server/schema/sqlite"
 	"go.temporal.io/server/temporal"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -209,6 +211,22 @@ func prepare(cfg *config.Config, o Options) error {
 		return fmt.Errorf("make the namespace %s: %w", o.Namespace, err)
 	}
 	return nil
+}
+
+// PostgresSchema is the SQL of the tables that a Temporal server keeps its state in when that is in
+// PostgreSQL, so that tests can tell such a database from others.
+func PostgresSchema() (persistence, visibility string, err error) {
+	// Temporal's own tool makes this table before it applies the schema.
+	const versions = "CREATE TABLE schema_version (version_partition int, db_name text, creation_time timestamp, curr_version text, min_compatible_version text);\n"
+	read := func(name string) (string, error) {
+		text, err := fs.ReadFile(schema.Assets(), "postgresql/v12/"+name+"/schema.sql")
+		return versions + string(text), err
+	}
+	if persistence, err = read("temporal"); err != nil {
+		return "", "", err
+	}
+	visibility, err = read("visibility")
+	return persistence, visibility, err
 }
 
 func newTemporal(cfg *config.Config, logFile string) (temporal.Server, error) {
