@@ -133,7 +133,7 @@ func (s *Starter) examine(ctx context.Context, l *doctor.List, address, namespac
 		l.Skip("Temporal cannot be reached", append([]string{checkNamespace}, rest...)...)
 		return
 	}
-	if !l.Reach(ctx, checkNamespace, func(ctx context.Context) (string, error) { return s.namespace(ctx, namespace) }) {
+	if !l.Reach(ctx, checkNamespace, func(ctx context.Context) (string, error) { return s.seeNamespace(ctx, namespace) }) {
 		l.Skip("the namespace is not there", rest...)
 		return
 	}
@@ -149,7 +149,7 @@ func (s *Starter) examine(ctx context.Context, l *doctor.List, address, namespac
 	}
 }
 
-func (s *Starter) namespace(ctx context.Context, name string) (string, error) {
+func (s *Starter) seeNamespace(ctx context.Context, name string) (string, error) {
 	d, err := s.Client.WorkflowService().DescribeNamespace(ctx, &workflowservice.DescribeNamespaceRequest{Namespace: name})
 	var unknown *serviceerror.NamespaceNotFound
 	switch {
