@@ -118,7 +118,9 @@ func TestAWeek(t *testing.T) {
 	require.Zero(t, s.Upkeep(t, "schedules", "apply").Code)
 	require.Contains(t, s.Upkeep(t, "schedules", "apply").Out, "unchanged")
 
-	rows := func(database string) string { return harness.Ask(t, server.DSN("", database), "SELECT count(*)::text FROM orders")[0] }
+	rows := func(database string) string {
+		return harness.Ask(t, server.DSN("", database), "SELECT count(*)::text FROM orders")[0]
+	}
 	for day := 1; day <= 7; day++ {
 		// A day's work: some rows come, some change, some go.
 		pgservertest.Exec(t, url, fmt.Sprintf("INSERT INTO orders (day, note) SELECT %[1]d, repeat('y', 200) || g FROM generate_series(1, 1000) g; UPDATE orders SET note = note || '%[1]d' WHERE id %% 7 = %[1]d %% 7; DELETE FROM orders WHERE day = %[1]d - 3", day))
