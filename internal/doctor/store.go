@@ -216,11 +216,14 @@ func room(ctx context.Context, folder string, store objstore.Store, patients []*
 			unknown = append(unknown, p.target.Name)
 		}
 	}
+	if len(unknown) > 0 {
+		return "", &Doubt{
+			Found:  fmt.Sprintf("%s are free in %s, and it is not known how large the databases are of %s", size(free), folder, strings.Join(unknown, ", ")),
+			Remedy: "mend what keeps those databases from being looked at",
+		}
+	}
 	found := fmt.Sprintf("%s are free in %s; whole backups of these targets take up to %s", size(free), folder, size(need))
-	switch {
-	case len(unknown) > 0:
-		return "", &Doubt{Found: found + ", and it is not known how large these are: " + strings.Join(unknown, ", "), Remedy: "mend what keeps those databases from being looked at"}
-	case free < need:
+	if free < need {
 		return "", &Doubt{
 			Found:  found + "; it may be enough, since they are packed and what is there already is not stored again",
 			Remedy: fmt.Sprintf("free %s on that disk, or move the store to a larger one", size(need-free)),
