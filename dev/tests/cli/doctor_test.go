@@ -84,6 +84,6 @@ func TestDoctor(t *testing.T) {
 		for _, e := range entries {
 			names = append(names, e.Name())
 		}
-		require.Equal(t, []string{"runs", "shop"}, names)
+		require.Equal(t, []string{"audit", "runs", "shop"}, names)
 	})
 }
