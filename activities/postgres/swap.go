@@ -96,14 +96,21 @@ func (a *Activities) ApplySwap(ctx context.Context, in SwapOrder) (Swapped, erro
 		if err != nil {
 			return Swapped{}, err
 		}
-		if err := store.Create(ctx, format.KeptKey(in.Copy.Target.Name, in.Plan.Server, in.Plan.Live.Oid), data); err != nil && !errors.Is(err, objstore.ErrExist) {
+		key := format.KeptKey(in.Copy.Target.Name, in.Plan.Server, in.Plan.Live.Oid, in.Plan.Kept)
+		if err := store.Replace(ctx, key, data); err != nil {
 			return Swapped{}, err
 		}
 		done, err := in.Plan.Apply(ctx, in.Copy.built())
+		if failure.Is(err, failure.PlanVoid) {
+			return Swapped{}, errors.Join(err, store.Delete(ctx, key)) // nothing has that name
+		}
 		if err != nil {
 			return Swapped{}, err
 		}
-		return Swapped{Ended: done.Ended, ClosedSeconds: done.Closed.Seconds()}, a.forget(ctx, store, in.Copy)
+		// What the copy's note is for is over. Left where it cannot be removed, it speaks of nothing; the run
+		// must not wait, and could then be given up, as if the database were not replaced.
+		_ = a.forget(ctx, store, in.Copy)
+		return Swapped{Ended: done.Ended, ClosedSeconds: done.Closed.Seconds()}, nil
 	})
 }
 
@@ -111,8 +118,12 @@ func (a *Activities) ApplySwap(ctx context.Context, in SwapOrder) (Swapped, erro
 // One that has another name by now is somebody's, and stays.
 func (a *Activities) DropReplaced(ctx context.Context, in DropRequest) ([]string, error) {
 	return withStore(ctx, in.Target, func(store objstore.Store) ([]string, error) {
+		own, err := in.Target.source().Database()
+		if err != nil {
+			return nil, err
+		}
 		names, keys := []string{}, []string(nil)
-		err := store.List(ctx, format.ReplacedPrefix(in.Target.Name), func(i objstore.Info) error {
+		err = store.List(ctx, format.ReplacedPrefix(in.Target.Name), func(i objstore.Info) error {
 			keys = append(keys, i.Key)
 			return nil
 		})
@@ -133,6 +144,9 @@ func (a *Activities) DropReplaced(ctx context.Context, in DropRequest) ([]string
 			}
 			if in.DryRun {
 				names = append(names, kept.Database.Name)
+				continue
+			}
+			if kept.Database.Name == own { // somebody lives in it
 				continue
 			}
 			gone, err := restore.DropKept(ctx, in.Target.source(), kept)

@@ -234,9 +234,14 @@ func Verify(ctx context.Context, store objstore.Store, known []Anchor, trusted [
 	find := func(at int64, run, format string, args ...any) {
 		r.Findings = append(r.Findings, Finding{at, run, fmt.Sprintf(format, args...)})
 	}
+	// Before the checkpoints: a run that ends meanwhile has its trail first.
+	trails, err := trailsOf(ctx, store)
+	if err != nil {
+		return nil, err
+	}
 	files := make(map[int64]string) // hash by number
 	prev, expect := "", int64(1)
-	err := store.List(ctx, format.CheckpointsPrefix, func(i objstore.Info) error {
+	err = store.List(ctx, format.CheckpointsPrefix, func(i objstore.Info) error {
 		seq, ok := format.SeqOfCheckpoint(i.Key)
 		if !ok {
 			return nil
@@ -245,8 +250,8 @@ func Verify(ctx context.Context, store objstore.Store, known []Anchor, trusted [
 		if err != nil {
 			return err
 		}
-		for ; expect < seq; expect++ {
-			find(expect, "", "the checkpoint is missing")
+		if expect < seq {
+			find(expect, "", "the checkpoint is missing, and all up to %d", seq-1)
 			prev = ""
 		}
 		expect = seq + 1
@@ -282,8 +287,15 @@ func Verify(ctx context.Context, store objstore.Store, known []Anchor, trusted [
 			find(a.Seq, "", "the checkpoint that was kept as anchor is gone or another one: the trail was cut off or replaced")
 		}
 	}
-	if len(known) == 0 {
-		r.NotProven = append(r.NotProven, "whether checkpoints were cut off at the end, for want of an anchor: keep the one below and give it the next time")
+	hint, err := store.Read(ctx, format.CheckpointHint, 64)
+	if err != nil && !errors.Is(err, objstore.ErrNotExist) && !failure.Is(err, failure.UnsafeArchive) {
+		return nil, err
+	}
+	if at, _ := strconv.ParseInt(strings.TrimSpace(string(hint)), 10, 64); at > r.Checkpoints {
+		find(at, "", "the checkpoint was there, and is not now: the trail was cut off after %d", r.Checkpoints)
+	}
+	if !slices.ContainsFunc(known, func(a Anchor) bool { return a.Seq >= r.Checkpoints }) {
+		r.NotProven = append(r.NotProven, fmt.Sprintf("whether checkpoints after %d were cut off, for want of a newer anchor: keep the one below and give it the next time", r.Checkpoints))
 	}
 	if len(trusted) == 0 {
 		r.NotProven = append(r.NotProven, "whose the keys are that signed: give those that you trust")
@@ -299,7 +311,8 @@ func Verify(ctx context.Context, store objstore.Store, known []Anchor, trusted [
 		}
 	}
 	r.Runs = len(runs)
-	return r, r.strays(ctx, store, find)
+	r.strays(trails, find)
+	return r, nil
 }
 
 // trail checks one run's trail against its newest checkpoint and its history.
@@ -342,16 +355,26 @@ func (r *Report) trail(ctx context.Context, store objstore.Store, run string, fi
 	return nil
 }
 
+// trailsOf lists the keys of all trails.
+func trailsOf(ctx context.Context, store objstore.Store) (keys []string, err error) {
+	err = store.List(ctx, format.RunsFolder+"/", func(i objstore.Info) error {
+		if strings.HasSuffix(i.Key, "/audit.jsonl") {
+			keys = append(keys, i.Key)
+		}
+		return nil
+	})
+	return keys, err
+}
+
 // strays finds trails without a checkpoint: it was cut off, or the run's worker died between the two.
-func (r *Report) strays(ctx context.Context, store objstore.Store, find func(int64, string, string, ...any)) error {
+func (r *Report) strays(trails []string, find func(int64, string, string, ...any)) {
 	known := make(map[string]bool)
 	for run := range r.known {
 		known[format.RunKey(run, "audit.jsonl")] = true
 	}
-	return store.List(ctx, format.RunsFolder+"/", func(i objstore.Info) error {
-		if filepath.Base(i.Key) == "audit.jsonl" && !known[i.Key] {
-			find(0, "", "%s has no checkpoint: it was cut off, or the run was about to be noted", i.Key)
+	for _, key := range trails {
+		if !known[key] {
+			find(0, "", "%s has no checkpoint: it was cut off, or the run was about to be noted", key)
 		}
-		return nil
-	})
+	}
 }

@@ -91,9 +91,9 @@ func CopyKey(target, database string) string { return CopiesPrefix(target) + dat
 func ReplacedPrefix(target string) string { return target + "/replaced/" }
 
 // KeptKey is the key of the note about a database that was replaced and is kept, by its server's system
-// identifier and its oid.
-func KeptKey(target, system string, oid uint32) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d", system, oid))
+// identifier, its oid and its name.
+func KeptKey(target, system string, oid uint32, name string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d\x00%s", system, oid, name))
 	return ReplacedPrefix(target) + hex.EncodeToString(sum[:8]) + ".json"
 }
 

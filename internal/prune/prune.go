@@ -135,7 +135,7 @@ func decide(o Options, entries []catalog.Entry) ([]retention.Decision, error) {
 	for _, e := range entries {
 		backups = append(backups, retention.Backup{ID: e.ID, At: e.At, Proven: e.Proven(), Damaged: e.Damaged(), Held: e.Hold != nil})
 	}
-	decisions, err := retention.Decide(o.Policy, backups)
+	decisions, err := retention.Decide(o.Policy, o.now(), backups)
 	if err != nil {
 		return nil, err
 	}

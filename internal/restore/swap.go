@@ -307,7 +307,7 @@ func (s Swap) rename(ctx context.Context, admin, ender *pgx.Conn, ended *int) er
 	}()
 	for {
 		var n int
-		err := ender.QueryRow(ctx, "SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid))"+inside+" AND mine", s.Live.Oid).Scan(&n)
+		err := ender.QueryRow(ctx, "SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid))"+inside+" AND mine"+behindLock, s.Live.Oid, int32(admin.PgConn().PID())).Scan(&n)
 		*ended = max(*ended, n) // one that takes a moment to end is told again
 		if err != nil {
 			if renamed := <-result; renamed == nil {
@@ -322,6 +322,11 @@ func (s Swap) rename(ctx context.Context, admin, ender *pgx.Conn, ended *int) er
 		}
 	}
 }
+
+// behindLock holds once a session has the lock that keeps others from coming into the database: before
+// that nobody is thrown out.
+const behindLock = ` AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = $2 AND l.locktype = 'object' AND l.classid = 'pg_database'::regclass
+	AND l.objid = $1 AND l.mode = 'AccessExclusiveLock' AND l.granted)`
 
 // check holds the plan's facts against the server; done says that the swap has been made.
 func (s Swap) check(ctx context.Context, o Options, admin *pgx.Conn) (done bool, err error) {
@@ -408,7 +413,11 @@ func DropKept(ctx context.Context, server postgres.Config, k Kept) (gone bool, e
 	}
 	effectDrop.before.Hit()
 	doing := fmt.Sprintf("drop the replaced database %q", d.name)
-	_, err = admin.Exec(ctx, "DROP DATABASE IF EXISTS "+postgres.Quote(d.name)+" WITH (FORCE)", pgx.QueryExecModeSimpleProtocol)
+	// Not by force: who is in it, or subscribes through it, uses it.
+	_, err = admin.Exec(ctx, "DROP DATABASE IF EXISTS "+postgres.Quote(d.name), pgx.QueryExecModeSimpleProtocol)
+	if postgres.State(err) == "55006" {
+		return false, nil
+	}
 	if err != nil {
 		return false, postgres.Classify(err, doing)
 	}

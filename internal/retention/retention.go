@@ -63,6 +63,7 @@ const (
 	Held         = "held"
 	NewestProven = "the newest that is proven"
 	Newest       = "the newest"
+	ToCome       = "its time is yet to come, so a clock was wrong"
 	NoneNewer    = "damaged, and none newer is whole"
 	NoRule       = "no rule keeps it"
 )
@@ -85,6 +86,9 @@ func (p Policy) rules() []rule {
 		{"monthly", p.Monthly, func(t time.Time) string { return t.Format("2006-01") }},
 	}
 }
+
+// toCome leaves an hour for clocks that differ.
+func toCome(b Backup, now time.Time) bool { return b.At.After(now.Add(time.Hour)) }
 
 // choose takes the newest of each of the rule's periods. The backups come the newest first.
 func (r rule) choose(backups []Backup, zone *time.Location) (chosen []Backup) {
@@ -109,7 +113,9 @@ func (r rule) choose(backups []Backup, zone *time.Location) (chosen []Backup) {
 // never loses what it would be brought back from. A damaged backup takes no rule's place from a whole
 // one, and stays itself as long as if it were whole: it may be again, when a chunk was mended, and until
 // a newer one is whole it may be all that there is.
-func Decide(p Policy, backups []Backup) ([]Decision, error) {
+//
+// A backup whose time is yet to come stays, and counts for nothing: the others are decided on without it.
+func Decide(p Policy, now time.Time, backups []Backup) ([]Decision, error) {
 	zone, err := time.LoadLocation(cmp.Or(p.Zone, "UTC"))
 	if err != nil {
 		return nil, fmt.Errorf("the zone %q of the retention is unknown: %w", p.Zone, err)
@@ -122,6 +128,8 @@ func Decide(p Policy, backups []Backup) ([]Decision, error) {
 			why[b.ID] = append(why[b.ID], reason)
 		}
 	}
+	all := sorted
+	sorted = slices.DeleteFunc(slices.Clone(all), func(b Backup) bool { return toCome(b, now) })
 	whole := slices.DeleteFunc(slices.Clone(sorted), func(b Backup) bool { return b.Damaged })
 	for _, r := range p.rules() {
 		for _, candidates := range [][]Backup{sorted, whole} {
@@ -147,8 +155,11 @@ func Decide(p Policy, backups []Backup) ([]Decision, error) {
 		}
 		wholeNewer = wholeNewer || !b.Damaged
 	}
-	decisions := make([]Decision, 0, len(sorted))
-	for _, b := range sorted {
+	decisions := make([]Decision, 0, len(all))
+	for _, b := range all {
+		if toCome(b, now) {
+			keep(b, ToCome)
+		}
 		d := Decision{ID: b.ID, Keep: len(why[b.ID]) > 0, Why: why[b.ID]}
 		if !d.Keep {
 			d.Why = []string{NoRule}

@@ -16,7 +16,7 @@ func day(n int) time.Time { return time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC).
 // kept lists the ids that stay, the newest first.
 func kept(t *testing.T, p Policy, backups ...Backup) []string {
 	t.Helper()
-	decisions, err := Decide(p, backups)
+	decisions, err := Decide(p, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC), backups)
 	require.NoError(t, err)
 	require.Len(t, decisions, len(backups))
 	ids := []string{}
@@ -64,7 +64,7 @@ func TestDaysBeginInTheirZone(t *testing.T) {
 	late, early := Backup{ID: "late", At: time.Date(2026, 1, 1, 22, 30, 0, 0, time.UTC)}, Backup{ID: "early", At: time.Date(2026, 1, 1, 23, 30, 0, 0, time.UTC)}
 	require.Equal(t, []string{"early"}, kept(t, Policy{Daily: 5}, late, early), "one day in UTC")
 	require.Equal(t, []string{"early", "late"}, kept(t, Policy{Daily: 5, Zone: "Europe/Berlin"}, late, early), "midnight lies between them")
-	_, err := Decide(Policy{Last: 1, Zone: "Mars/Olympus"}, nil)
+	_, err := Decide(Policy{Last: 1, Zone: "Mars/Olympus"}, day(0), nil)
 	require.ErrorContains(t, err, "Mars/Olympus")
 }
 
@@ -138,4 +138,19 @@ func TestWhateverThePolicy(t *testing.T) {
 		}
 		require.Equal(t, ids, kept(t, p, left...), "seed %d: a second run removes more", seed)
 	}
+}
+
+// TestAClockThatWasWrong has taken backups whose times are yet to come: they take nobody's place.
+func TestAClockThatWasWrong(t *testing.T) {
+	var backups []Backup
+	for i := range 3 {
+		backups = append(backups, Backup{ID: fmt.Sprint("future", i), At: day(3650 + i), Proven: true}, Backup{ID: fmt.Sprint("real", i), At: day(i)})
+	}
+	decisions, err := Decide(Policy{Last: 2}, day(3), backups)
+	require.NoError(t, err)
+	stays := make(map[string]bool)
+	for _, d := range decisions {
+		stays[d.ID] = d.Keep
+	}
+	require.Equal(t, map[string]bool{"future0": true, "future1": true, "future2": true, "real0": false, "real1": true, "real2": true}, stays)
 }

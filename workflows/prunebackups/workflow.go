@@ -69,12 +69,16 @@ func body(r *procedure.Run, _ api.Input) error {
 		r.Say("%s turned out to need what was removed, and are marked as damaged: %s; take a new backup", backups(len(done.Hurt)), strings.Join(done.Hurt, ", "))
 		return nil
 	}
+	r.EndTurn() // backups need not wait for what comes
 	if err := dropReplaced(r, &result); err != nil {
 		return err
 	}
 	later := ""
 	if done.Condemned > 0 {
 		later = fmt.Sprintf("; %s more go with the first prune after a day, unless a backup uses them again", report.Bytes(done.CondemnedBytes))
+	}
+	if len(result.Dropped) > 0 {
+		later += "; databases dropped that were replaced: " + strings.Join(result.Dropped, ", ")
 	}
 	r.Say("%s removed, %d kept (%s); %s freed%s", backups(len(done.Removed)), done.Kept, result.Retention, report.Bytes(done.FreedBytes), later)
 	return nil
