@@ -347,6 +347,12 @@ func (m *moving) struck(t *testing.T, before string, at stop, changes ...string)
 	d.options.BackupID = "b2"
 	require.NoError(t, d.take(t))
 	after := content(t, d.manifest)
+	if have != after && len(changes) > 1 { // between two of the changes, which are transactions of their own
+		for line := range strings.Lines(have) {
+			require.True(t, strings.Contains(before, line) || strings.Contains(after, line), "%s is neither of the database before nor after", line)
+		}
+		return
+	}
 	require.True(t, have == after, "the backup is neither of the database before (%s) nor after (%s)", differences(before, have), differences(after, have))
 }
 
