@@ -1,4 +1,5 @@
-// Package store holds the activity that writes what a run leaves behind into the object store.
+// Package store holds the activities that need the object store alone: they write what a run leaves behind
+// and its plan, and prune backups.
 package store
 
 import (

@@ -1,5 +1,6 @@
-// Package catalog finds a target's backups in the store, and keeps the notes about those that were
-// found damaged. The manifests are the only truth: nothing here has an index of its own.
+// Package catalog finds a target's backups in the store, commits new ones, and keeps the notes about them:
+// what was found damaged or proven, what is held, what is removed. The manifests are the only truth:
+// nothing here has an index of its own.
 package catalog
 
 import (

@@ -252,8 +252,14 @@ func TestTrafficDuringTheSwap(t *testing.T) {
 					_ = conn.Close(context.Background())
 				}
 			}()
-			for n := int64(0); ctx.Err() == nil; n++ {
-				time.Sleep(100 * time.Millisecond) // ten a second each
+			pace := time.NewTicker(100 * time.Millisecond) // ten a second each: what is measured is a load
+			defer pace.Stop()
+			for n := int64(0); ; n++ {
+				select {
+				case <-ctx.Done():
+					return
+				case <-pace.C:
+				}
 				began := time.Now()
 				var err error
 				if conn == nil {

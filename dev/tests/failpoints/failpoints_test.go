@@ -120,7 +120,9 @@ func replaces(point string) bool {
 
 // approve approves whatever plan the run asks for, until it has ended.
 func approve(t *testing.T, s *harness.Stack, id string) {
-	for t.Context().Err() == nil {
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for {
 		doc, err := s.Starter.Show(t.Context(), id)
 		switch {
 		case err == nil && doc.Outcome.Ended():
@@ -128,7 +130,11 @@ func approve(t *testing.T, s *harness.Stack, id string) {
 		case err == nil && doc.AsksApproval(): // refused when somebody was faster, or no worker is there
 			_ = s.Starter.DecideOnPlan(t.Context(), id, true, run.PlanDecision{Plan: doc.Approval.Hash, By: "a test", Reason: "to hit the point"})
 		}
-		time.Sleep(100 * time.Millisecond)
+		select {
+		case <-t.Context().Done():
+			return
+		case <-look.C:
+		}
 	}
 }
 
