@@ -2,6 +2,7 @@ package restoredatabase
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
@@ -42,14 +43,10 @@ func replace(r *procedure.Run, in api.Input, b postgres.BackupSummary) error {
 	}
 	result := api.Result{BackupID: b.BackupID, Database: live, Verdict: run.NotProven}
 	r.SetResult(result)
-	stored, err := verifybackup.CheckFiles(r, b.BackupID)
-	result.Checks = stored.Checks
-	if err != nil || stored.Verdict != run.Pass {
-		result.Verdict = stored.Verdict
-		r.SetResult(result)
-		r.Say("backup %s is damaged; nothing was restored%s", b.BackupID, verifybackup.Remarks(stored))
+	if whole, err := checkFiles(r, &result); err != nil || !whole {
 		return err
 	}
+	files := result.Checks
 	r.OnFailure(step("Remove the half database", postgres.DropCopy, procedure.Quick), c)
 	for try := 1; ; try++ {
 		if try > 1 {
@@ -58,7 +55,7 @@ func replace(r *procedure.Run, in api.Input, b postgres.BackupSummary) error {
 			}
 		}
 		built, err := verifybackup.Build(r, func() (postgres.Copy, error) { return c, nil })
-		result.Rows, result.Verdict, result.Checks = b.Rows, built.Verdict, append(stored.Checks[:len(stored.Checks):len(stored.Checks)], built.Checks...)
+		result.Rows, result.Verdict, result.Checks = b.Rows, built.Verdict, slices.Concat(files, built.Checks)
 		r.SetResult(result)
 		if err != nil {
 			return err
@@ -117,8 +114,4 @@ func swap(r *procedure.Run, request postgres.SwapRequest, result *api.Result) er
 			plan.Live.Name, plan.Backup, result.Rows, result.Verdict, done.ClosedSeconds, done.Ended, plan.Kept)
 		return nil
 	}
-}
-
-func step(name, activity string, o procedure.Options) procedure.Step {
-	return procedure.Step{Name: name, Activity: activity, Options: o}
 }

@@ -58,12 +58,7 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	result := api.Result{BackupID: b.BackupID, Database: in.Database, Verdict: run.NotProven}
 	r.SetResult(result)
-	stored, err := verifybackup.CheckFiles(r, b.BackupID)
-	result.Checks = stored.Checks
-	if err != nil || stored.Verdict != run.Pass {
-		result.Verdict = stored.Verdict
-		r.SetResult(result)
-		r.Say("backup %s is damaged; nothing was restored%s", b.BackupID, verifybackup.Remarks(stored))
+	if whole, err := checkFiles(r, &result); err != nil || !whole {
 		return err
 	}
 	r.OnFailure(step("Remove the half database", postgres.DropCopy, procedure.Quick), c)
@@ -85,6 +80,24 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	r.Say("backup %s is restored as database %s beside the original: %d rows, %s%s", b.BackupID, in.Database, b.Rows, built.Verdict, verifybackup.Remarks(built.Proof))
 	return nil
+}
+
+// checkFiles checks the backup's files before anything is restored from them, and says so where they are
+// not what was written.
+func checkFiles(r *procedure.Run, result *api.Result) (whole bool, err error) {
+	stored, err := verifybackup.CheckFiles(r, result.BackupID)
+	result.Checks = stored.Checks
+	if err != nil || stored.Verdict != run.Pass {
+		result.Verdict = stored.Verdict
+		r.SetResult(result)
+		r.Say("backup %s is damaged; nothing was restored%s", result.BackupID, verifybackup.Remarks(stored))
+		return false, err
+	}
+	return true, nil
+}
+
+func step(name, activity string, o procedure.Options) procedure.Step {
+	return procedure.Step{Name: name, Activity: activity, Options: o}
 }
 
 // checkMode refuses a replacement that is not written out. What is left out never replaces anything.
