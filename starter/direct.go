@@ -57,8 +57,8 @@ was broken off, it goes on with what is missing.`,
 			switch {
 			case !yes:
 				return usage{errors.New("say --direct to restore without Temporal; otherwise use: upkeep run RestoreDatabase")}
-			case database == "" || len(database) > maxDatabaseName:
-				return usage{fmt.Errorf("--database must be the name of the new database, of at most %d bytes", maxDatabaseName)}
+			case database == "" || len(database) > restore.MaxName:
+				return usage{fmt.Errorf("--database must be the name of the new database, of at most %d bytes", restore.MaxName)}
 			}
 			doc, err := c.direct(cmd.Context(), target, backup, database, through)
 			if err != nil {
@@ -83,9 +83,6 @@ was broken off, it goes on with what is missing.`,
 	f.StringVar(&through, "through", "postgres", "a database of the server to connect to meanwhile")
 	return cmd
 }
-
-// maxDatabaseName is the longest name of a database, in bytes.
-const maxDatabaseName = 63
 
 // direct restores and compares, and returns a document like a run's.
 func (c *cli) direct(ctx context.Context, target, backup, database, through string) (_ *run.Document, err error) {

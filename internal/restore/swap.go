@@ -21,8 +21,8 @@ const (
 	// lockWithin is how long the lock on the live database is waited for, with whoever wants to connect
 	// behind it.
 	lockWithin = 2 * time.Second
-	// maxName is the longest name of a database, in bytes.
-	maxName = 63
+	// MaxName is the longest name of a database, in bytes.
+	MaxName = 63
 )
 
 var (
@@ -219,7 +219,7 @@ func PlanSwap(ctx context.Context, o Options, backup, live string, at time.Time)
 // keptName is the name under which a replaced database stays.
 func keptName(live string, at time.Time) string {
 	suffix := "_replaced_" + at.UTC().Format("20060102_150405")
-	for len(live)+len(suffix) > maxName {
+	for len(live)+len(suffix) > MaxName {
 		runes := []rune(live)
 		live = string(runes[:len(runes)-1])
 	}

@@ -18,17 +18,14 @@ import (
 	"github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
 
-// maxName is the longest name of a PostgreSQL database, in bytes.
-const maxName = 63
-
 // Workflow restores one backup beside the original.
 func Workflow(ctx workflow.Context, input, second converter.RawValue) (*run.Document, error) {
 	return procedure.Execute(ctx, api.WorkflowType, input, second, body)
 }
 
 func body(r *procedure.Run, in api.Input) error {
-	if len(in.Database) > maxName {
-		return failure.New(failure.BadInput, "the database's name has %d bytes, more than %d", len(in.Database), maxName).Do("choose a shorter name")
+	if len(in.Database) > restore.MaxName {
+		return failure.New(failure.BadInput, "the database's name has %d bytes, more than %d", len(in.Database), restore.MaxName).Do("choose a shorter name")
 	}
 	if err := checkMode(in); err != nil {
 		return err
@@ -122,7 +119,7 @@ func checkMode(in api.Input) error {
 func generated(b postgres.BackupSummary) string {
 	suffix := "_restored_" + b.SnapshotAt.UTC().Format("20060102_150405")
 	name := b.Database
-	for len(name)+len(suffix) > maxName {
+	for len(name)+len(suffix) > restore.MaxName {
 		runes := []rune(name)
 		name = string(runes[:len(runes)-1])
 	}
