@@ -20,6 +20,7 @@ need gcc command -v gcc # for zstd's own library, and the race detector; Go does
 need libc6-dev test -e /usr/include/stdlib.h
 if [ "${1:-run}" = test ]; then
 	need zstd command -v zstd # bringing a backup back without Upkeep
+	need age command -v age   # the same with an encrypted one
 	need npm command -v npm   # other versions of PostgreSQL come as npm packages
 fi
 command -v go >/dev/null || { echo "Go 1.26 is missing: see https://go.dev/doc/install" >&2; exit 1; }

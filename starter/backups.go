@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/report"
 )
@@ -43,6 +44,8 @@ type BackupListed struct {
 	ProvenBy string        `json:"provenBy,omitempty"` // the run
 	Damaged  []string      `json:"damaged,omitempty"`  // what is known to be wrong
 	LeftOut  []string      `json:"leftOut,omitempty"`
+	Key      string        `json:"key,omitempty"`    // fingerprint of the repository key that it is encrypted with
+	Sealed   string        `json:"sealed,omitempty"` // why what it holds is not known here
 	Hold     *catalog.Hold `json:"hold,omitempty"`
 }
 
@@ -50,11 +53,12 @@ type BackupListed struct {
 type Backups struct {
 	Store  objstore.Store
 	Target string
+	Keys   *keyring.Ring // opens encrypted backups; nil: of those less is known
 }
 
 // List lists the backups, the newest first.
 func (b Backups) List(ctx context.Context) ([]BackupListed, error) {
-	entries, err := catalog.List(ctx, b.Store, b.Target, nil)
+	entries, err := catalog.List(ctx, b.Store, b.Target, b.Keys, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -67,14 +71,17 @@ func (b Backups) List(ctx context.Context) ([]BackupListed, error) {
 
 // Show describes one backup, by its id or as the latest.
 func (b Backups) Show(ctx context.Context, id string) (BackupListed, *format.Manifest, error) {
-	e, m, err := catalog.Look(ctx, b.Store, b.Target, id)
+	e, m, err := catalog.Look(ctx, b.Store, b.Target, id, b.Keys)
 	return listedBackup(e), m, err
 }
 
 func listedBackup(e catalog.Entry) BackupListed {
 	l := BackupListed{
 		ID: e.ID, At: e.At, Database: e.Database, Tables: e.Totals.Tables, Rows: e.Totals.Rows, Bytes: e.Totals.BytesTotal,
-		Verdict: run.NotProven, LeftOut: e.LeftOut, Hold: e.Hold,
+		Verdict: run.NotProven, LeftOut: e.LeftOut, Hold: e.Hold, Key: e.Key,
+	}
+	if e.Sealed != nil {
+		l.Sealed = e.Sealed.Error()
 	}
 	if e.Proof != nil {
 		l.Verdict, l.ProvenAt, l.ProvenBy = e.Proof.Verdict, e.Proof.At, e.Proof.RunID
@@ -94,7 +101,7 @@ func listedBackup(e catalog.Entry) BackupListed {
 // Hold forbids the removal of a backup. When it returns nil the backup is there and stays: the note of a
 // removal is looked for after the hold is noted, as a removal looks for the hold after its own note.
 func (b Backups) Hold(ctx context.Context, h catalog.Hold) error {
-	e, _, err := catalog.Look(ctx, b.Store, b.Target, h.Backup)
+	e, _, err := catalog.Look(ctx, b.Store, b.Target, h.Backup, nil)
 	if err != nil {
 		return err
 	}
@@ -159,7 +166,7 @@ func (c *cli) inStore(ctx context.Context, target string, work func(context.Cont
 	if err != nil {
 		return err
 	}
-	return errors.Join(work(ctx, Backups{Store: store, Target: t.Name}), store.Close())
+	return errors.Join(work(ctx, Backups{Store: store, Target: t.Name, Keys: t.Encryption.Ring(store, t.Name)}), store.Close())
 }
 
 func (c *cli) backups() *cobra.Command {
@@ -217,7 +224,13 @@ func (c *cli) backupTable(target string, all []BackupListed) {
 		if len(b.LeftOut) > 0 {
 			remarks = append(remarks, fmt.Sprintf("%d things left out", len(b.LeftOut)))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, b.At.Local().Format("2006-01-02 15:04:05"), report.Count(b.Rows), report.Bytes(b.Bytes), proven, held, short(strings.Join(remarks, "; "), 100))
+		rows := report.Count(b.Rows)
+		if b.Sealed != "" {
+			rows = "sealed"
+		} else if b.Key != "" {
+			remarks = append(remarks, "encrypted")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, b.At.Local().Format("2006-01-02 15:04:05"), rows, report.Bytes(b.Bytes), proven, held, short(strings.Join(remarks, "; "), 100))
 	}
 	_ = w.Flush() // stdout may be closed; there is nobody left to tell
 }
@@ -254,6 +267,12 @@ func (c *cli) printBackup(store objstore.Store, l BackupListed, m *format.Manife
 	}
 	if l.Hold != nil {
 		fmt.Fprintf(c.out, "held by %s since %s: %s\n", l.Hold.By, l.Hold.At.Local().Format(time.RFC1123), l.Hold.Reason)
+	}
+	if l.Key != "" {
+		fmt.Fprintln(c.out, "encrypted with repository key", l.Key)
+	}
+	if l.Sealed != "" {
+		fmt.Fprintln(c.out, "what is in it is not known here:", l.Sealed)
 	}
 	if m == nil {
 		return

@@ -21,6 +21,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/progress"
@@ -34,6 +35,7 @@ import (
 type direct struct {
 	config.Target
 	store   objstore.Store
+	keys    *keyring.Ring
 	options restore.Options
 
 	mu  sync.Mutex
@@ -99,7 +101,12 @@ func (c *cli) direct(ctx context.Context, target, backup, database, through stri
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	m, err := catalog.Load(ctx, store, t.Name, backup)
+	keys := t.Encryption.Ring(store, t.Name)
+	m, err := catalog.Load(ctx, store, t.Name, backup, keys)
+	if err != nil {
+		return nil, err
+	}
+	key, err := keys.Key(ctx, m.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -113,10 +120,10 @@ func (c *cli) direct(ctx context.Context, target, backup, database, through stri
 	}
 	name := restore.BuildName(t.Name, m.Backup, database)
 	owner := sha256.Sum256([]byte("direct\x00" + host + "\x00" + name)) // the same when it is called again
-	d := &direct{Target: *t, store: store, options: restore.Options{
+	d := &direct{Target: *t, store: store, keys: keys, options: restore.Options{
 		Manifest: m, Server: server, Database: name, Final: database, Owner: hex.EncodeToString(owner[:6]), Connections: t.Database.Connections,
 		Open: func(ctx context.Context, ch format.Chunk) (io.ReadCloser, error) {
-			return chunk.Open(ctx, store, t.Name, ch)
+			return chunk.Open(ctx, store, t.Name, ch, key)
 		},
 	}, doc: run.Document{
 		RunID: "direct-" + name, Procedure: restoredatabase.WorkflowType, Target: t.Name, Outcome: run.Running, Steps: []run.Step{}, Result: json.RawMessage("{}"),
@@ -207,7 +214,9 @@ func (d *direct) work(ctx context.Context) error {
 			_, err := restore.Plan(ctx, *o)
 			return did(err)
 		}},
-		{"Check every stored file", func() (run.Verdict, string, error) { return judge(verify.Stored(ctx, d.store, d.Name, m.Backup)) }},
+		{"Check every stored file", func() (run.Verdict, string, error) {
+			return judge(verify.Stored(ctx, d.store, d.Name, m.Backup, d.keys))
+		}},
 		{"Create the database", func() (_ run.Verdict, _ string, err error) {
 			o.Oid, err = restore.Create(ctx, *o)
 			return did(err)

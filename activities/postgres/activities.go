@@ -14,6 +14,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/proof"
@@ -40,7 +41,18 @@ func (t Target) source() postgres.Config {
 }
 
 func (t Target) options(store objstore.Store, backupID, version string) backup.Options {
-	return backup.Options{Source: t.source(), Store: store, Target: t.Name, BackupID: backupID, Connections: t.Connections, Engine: version}
+	return backup.Options{
+		Source: t.source(), Store: store, Target: t.Name, BackupID: backupID, Connections: t.Connections, Engine: version, Keys: t.keys(store),
+	}
+}
+
+// keys are the target's repository keys.
+func (t Target) keys(store objstore.Store) *keyring.Ring {
+	if t.Encryption == nil {
+		return nil
+	}
+	e := config.Encryption{Recipients: t.Encryption.Recipients, Identity: config.Secret(t.Encryption.Identity), Keys: t.Encryption.Keys}
+	return e.Ring(store, t.Name)
 }
 
 // PlanBackup looks at the database as a backup would.
@@ -69,12 +81,26 @@ func (a *Activities) TakeBackup(ctx context.Context, in BackupRequest) (BackupSu
 // FindBackup finds a backup by its id, or the newest.
 func (a *Activities) FindBackup(ctx context.Context, in FindRequest) (BackupSummary, error) {
 	return withStore(ctx, in.Target, func(store objstore.Store) (BackupSummary, error) {
-		m, err := catalog.Load(ctx, store, in.Target.Name, in.Backup)
+		m, err := catalog.Load(ctx, store, in.Target.Name, in.Backup, in.Target.keys(store))
+		if failure.Is(err, failure.NoIdentity) {
+			return closed(ctx, store, in, err)
+		}
 		if err != nil {
 			return BackupSummary{}, nearest(ctx, store, in, err)
 		}
 		return summarise(m), nil
 	})
+}
+
+// closed is what can be said of an encrypted backup without its key.
+func closed(ctx context.Context, store objstore.Store, in FindRequest, why error) (BackupSummary, error) {
+	i, err := catalog.LoadIndex(ctx, store, in.Target.Name, in.Backup)
+	if err != nil {
+		return BackupSummary{}, err
+	}
+	return BackupSummary{
+		BackupID: i.Backup, SnapshotAt: i.SnapshotAt, BytesTotal: i.Size(), Key: i.Key, Closed: why.Error(), LeftOut: []string{}, Elsewhere: []string{},
+	}, nil
 }
 
 // nearest adds the id that was probably meant to the failure of one that is not there.
@@ -97,7 +123,7 @@ func summarise(m *format.Manifest) BackupSummary {
 	return BackupSummary{
 		BackupID: m.Backup, Database: m.Database.Name, SnapshotAt: m.SnapshotAt, Tables: m.Totals.Tables, Rows: m.Totals.Rows,
 		BytesRead: m.Totals.BytesRead, BytesStored: m.Totals.BytesStored, BytesTotal: m.Totals.BytesTotal, Scope: m.Scope,
-		LeftOut: m.LeftOut, Elsewhere: m.Elsewhere, VersionNum: m.Server.VersionNum,
+		LeftOut: m.LeftOut, Elsewhere: m.Elsewhere, VersionNum: m.Server.VersionNum, Key: m.Key,
 	}
 }
 
@@ -111,9 +137,9 @@ func (a *Activities) CheckDecoded(ctx context.Context, in BackupRequest) (Proof,
 	return a.check(ctx, in, verify.Decoded)
 }
 
-func (a *Activities) check(ctx context.Context, in BackupRequest, look func(context.Context, objstore.Store, string, string) ([]run.Check, error)) (Proof, error) {
+func (a *Activities) check(ctx context.Context, in BackupRequest, look func(context.Context, objstore.Store, string, string, *keyring.Ring) ([]run.Check, error)) (Proof, error) {
 	return withStore(ctx, in.Target, func(store objstore.Store) (Proof, error) {
-		checks, err := look(ctx, store, in.Target.Name, in.BackupID)
+		checks, err := look(ctx, store, in.Target.Name, in.BackupID, in.Target.keys(store))
 		return Proof{Verdict: proof.Verdict(checks), Checks: checks}, err
 	})
 }
@@ -141,7 +167,7 @@ func (a *Activities) PrepareScratch(ctx context.Context, in Copy) (Place, error)
 		return Place{Kind: PlaceServer, Queue: run.DatabaseQueue}, nil
 	}
 	return withStore(ctx, in.Target, func(store objstore.Store) (Place, error) {
-		m, err := catalog.Load(ctx, store, in.Target.Name, in.BackupID)
+		m, err := catalog.Load(ctx, store, in.Target.Name, in.BackupID, in.Target.keys(store))
 		if err != nil {
 			return Place{}, err
 		}
@@ -254,14 +280,19 @@ func (a *Activities) DropCopy(ctx context.Context, in Copy) error {
 // restoreOptions finds the copy's place. A private server that this worker lost with its last process
 // is started again on its folder.
 func (a *Activities) restoreOptions(ctx context.Context, store objstore.Store, in Copy) (restore.Options, error) {
-	m, err := catalog.Load(ctx, store, in.Target.Name, in.BackupID)
+	keys := in.Target.keys(store)
+	m, err := catalog.Load(ctx, store, in.Target.Name, in.BackupID, keys)
+	if err != nil {
+		return restore.Options{}, err
+	}
+	key, err := keys.Key(ctx, m.Key)
 	if err != nil {
 		return restore.Options{}, err
 	}
 	o := restore.Options{
 		Manifest: m, Database: in.Database, Final: in.Final, Oid: in.Oid, Owner: in.Owner, Connections: in.Target.Connections,
 		Open: func(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
-			return chunk.Open(ctx, store, m.Target, c)
+			return chunk.Open(ctx, store, m.Target, c, key)
 		},
 	}
 	switch in.Place.Kind {

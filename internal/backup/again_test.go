@@ -102,7 +102,7 @@ func TestABackupIsTakenOncePerID(t *testing.T) {
 	pgservertest.Exec(t, url, "TRUNCATE small")
 	require.NoError(t, d.take(t))
 	require.Equal(t, encoded(t, twins[0]), encoded(t, d.manifest))
-	checks, err := verify.Decoded(deadline(t), d.options.Store, "shop", "b1")
+	checks, err := verify.Decoded(deadline(t), d.options.Store, "shop", "b1", nil)
 	require.NoError(t, err)
 	requirePass(t, checks)
 	requireNobodyLeft(t, url)
@@ -170,7 +170,7 @@ func requireRightAfterChange(t *testing.T, d *drill, url string) {
 	pgservertest.Exec(t, url, "UPDATE big SET v = id::text WHERE id % 2 = 0; DELETE FROM big WHERE id % 10 = 0; INSERT INTO empty_one VALUES (1)")
 	require.NoError(t, d.take(t))
 	have := d.manifest
-	checks, err := verify.Decoded(deadline(t), d.options.Store, "shop", "b1")
+	checks, err := verify.Decoded(deadline(t), d.options.Store, "shop", "b1", nil)
 	require.NoError(t, err)
 	requirePass(t, checks)
 	clean, err := objstore.Open(deadline(t), "file://"+filepath.Join(t.TempDir(), "clean"))

@@ -16,6 +16,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/chunk"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 )
@@ -44,9 +45,10 @@ type Options struct {
 	Source      postgres.Config
 	Store       objstore.Store
 	Target      string
-	BackupID    string // the business key: a backup of this id is taken at most once
-	Connections int    // sessions that read rows at once
-	Engine      string // the version of Upkeep, for the manifest
+	BackupID    string        // the business key: a backup of this id is taken at most once
+	Connections int           // sessions that read rows at once
+	Engine      string        // the version of Upkeep, for the manifest
+	Keys        *keyring.Ring // says whether the backup is encrypted, and by which key; nil: it is not
 
 	endStale bool // the sessions of earlier attempts are in the way
 }
@@ -84,7 +86,7 @@ func Plan(ctx context.Context, o Options) (*Preview, error) {
 // Take takes the backup, or returns the manifest of the one that was taken under this id before. A
 // snapshot that DDL crosses is given up for a new one; the chunks that were stored stay useful.
 func Take(ctx context.Context, o Options) (*format.Manifest, error) {
-	m, err := catalog.Load(ctx, o.Store, o.Target, o.BackupID)
+	m, err := catalog.Load(ctx, o.Store, o.Target, o.BackupID, o.Keys)
 	if err == nil {
 		return m, nil
 	}
@@ -98,13 +100,13 @@ func Take(ctx context.Context, o Options) (*format.Manifest, error) {
 		return nil, catalog.WasRemoved(r)
 	}
 	started := time.Now().UTC()
-	pool, newest, err := openPool(ctx, o)
+	pool, key, newest, err := openPool(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	for try := 1; ; try++ {
 		o.endStale = try == 1 // later, an older session may be that of a newer attempt
-		m, err = takeOnce(ctx, o, pool, newest, started)
+		m, err = takeOnce(ctx, o, pool, key, newest, started)
 		if !failure.Is(err, failure.ConcurrentDDL) {
 			break
 		}
@@ -121,36 +123,46 @@ func Take(ctx context.Context, o Options) (*format.Manifest, error) {
 }
 
 // openPool opens the chunk store with what the newest backup knows, so that unchanged chunks are
-// recognised. That backup is nil where there is none of use.
-func openPool(ctx context.Context, o Options) (*chunk.Pool, *format.Manifest, error) {
+// recognised, and the key that chunks are encrypted with. That backup is nil where there is none of use.
+func openPool(ctx context.Context, o Options) (pool *chunk.Pool, key *keyring.Key, newest *format.Manifest, err error) {
 	var known []format.Chunk
-	newest, err := catalog.Load(ctx, o.Store, o.Target, catalog.Latest)
+	newest, err = catalog.Load(ctx, o.Store, o.Target, catalog.Latest, o.Keys)
 	switch {
 	case err == nil:
+		known = newest.Chunks()
 		found, err := catalog.LastFound(ctx, o.Store, o.Target)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
-		known = newest.Chunks()
 		for i := range known {
 			if known[i].CheckedAt.Before(found) {
 				known[i].CheckedAt = time.Time{} // it may be what was found damaged since: it is read before it is trusted
 			}
 		}
-	case failure.Is(err, failure.UnknownBackup), failure.Is(err, failure.BackupDamaged):
+	case failure.Is(err, failure.UnknownBackup), failure.Is(err, failure.BackupDamaged), failure.Is(err, failure.NoIdentity):
 		// The first backup, or one that is no help: every chunk that is there is read before it is trusted.
 	default:
-		return nil, nil, err
+		return nil, nil, nil, err
+	}
+	used := ""
+	if newest != nil {
+		used = newest.Key
+	}
+	if key, err = o.Keys.Current(ctx, used); err != nil {
+		return nil, nil, nil, err
+	}
+	if key.Fingerprint() != used {
+		known = nil // other keys, other chunks
 	}
 	condemned, err := catalog.ReadCondemned(ctx, o.Store, o.Target)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return chunk.NewPool(o.Store, o.Target, known, condemned), newest, nil
+	return chunk.NewPool(o.Store, o.Target, key, known, condemned), key, newest, nil
 }
 
 // takeOnce reads everything in one snapshot and returns the manifest that describes it.
-func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, before *format.Manifest, started time.Time) (*format.Manifest, error) {
+func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, key *keyring.Key, before *format.Manifest, started time.Time) (*format.Manifest, error) {
 	k, err := openSnapshot(ctx, o)
 	if err != nil {
 		return nil, err
@@ -158,9 +170,12 @@ func takeOnce(ctx context.Context, o Options, pool *chunk.Pool, before *format.M
 	defer k.close(ctx)
 
 	m := &format.Manifest{
-		Format: format.Version, Backup: o.BackupID, Target: o.Target, Engine: o.Engine,
+		Format: format.Plain, Key: key.Fingerprint(), Backup: o.BackupID, Target: o.Target, Engine: o.Engine,
 		StartedAt: started, SnapshotAt: k.at, Server: k.server, Database: k.database, Roles: k.roles,
 		Session: postgres.Pins(k.database.Encoding), Elsewhere: k.elsewhere,
+	}
+	if key != nil {
+		m.Format = format.Sealed
 	}
 	stored := pool.Totals()
 	rows, err := k.plan(ctx, o.Connections, before)
@@ -210,7 +225,7 @@ func commit(ctx context.Context, o Options, m *format.Manifest) (*format.Manifes
 		return nil, err
 	}
 	m.Files = files
-	return catalog.Commit(ctx, o.Store, m, time.Now)
+	return catalog.Commit(ctx, o.Store, m, o.Keys, time.Now)
 }
 
 func totals(m *format.Manifest, written chunk.Totals) format.Totals {

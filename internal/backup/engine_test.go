@@ -78,7 +78,7 @@ func takeIn(ctx context.Context, d *drill) (*format.Manifest, error) {
 // prove requires the backup to be sound as stored and equal as restored.
 func (d *drill) prove(t testing.TB) {
 	t.Helper()
-	checks, err := verify.Decoded(deadline(t), d.options.Store, d.options.Target, d.options.BackupID)
+	checks, err := verify.Decoded(deadline(t), d.options.Store, d.options.Target, d.options.BackupID, d.options.Keys)
 	require.NoError(t, err)
 	requirePass(t, checks)
 	d.restore(t)
@@ -119,7 +119,11 @@ func (d *drill) restore(t testing.TB) {
 }
 
 func (d *drill) open(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
-	return chunk.Open(ctx, d.options.Store, d.options.Target, c)
+	key, err := d.options.Keys.Key(ctx, d.manifest.Key)
+	if err != nil {
+		return nil, err
+	}
+	return chunk.Open(ctx, d.options.Store, d.options.Target, c, key)
 }
 
 // compare holds the copy against the backup with every check there is.

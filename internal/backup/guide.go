@@ -17,6 +17,8 @@ import (
 var (
 	//go:embed guide/RESTORE.md
 	guideText string
+	//go:embed guide/RESTORE-sealed.md
+	guideSealed string
 	//go:embed guide/restore.sh
 	guideScript string
 )
@@ -24,9 +26,13 @@ var (
 // writeGuide writes RESTORE.md and restore.sh into the backup's folder. In a folder that has a manifest
 // it changes nothing: the manifest vouches for what is there.
 func writeGuide(ctx context.Context, store objstore.Store, m *format.Manifest) ([]format.File, error) {
+	text := guideText
+	if m.Format == format.Sealed {
+		text = guideSealed
+	}
 	var files []format.File
 	for _, f := range []struct{ name, text string }{
-		{"RESTORE.md", strings.NewReplacer("{{backup}}", m.Backup, "{{target}}", m.Target).Replace(guideText)},
+		{"RESTORE.md", strings.NewReplacer("{{backup}}", m.Backup, "{{target}}", m.Target).Replace(text)},
 		{"restore.sh", guideScript},
 	} {
 		key := format.BackupKey(m.Target, m.Backup, f.name)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -81,7 +82,7 @@ func TestALateTwinLeavesTheGuideAlone(t *testing.T) {
 	require.NoError(t, store.Create(deadline(t), key, []byte("#!/bin/sh\n# of version 0\n")))
 	require.NoError(t, d.take(t))
 	first := encoded(t, d.manifest)
-	checks, err := verify.Stored(deadline(t), store, "shop", "b1")
+	checks, err := verify.Stored(deadline(t), store, "shop", "b1", nil)
 	require.NoError(t, err)
 	requirePass(t, checks)
 
@@ -143,6 +144,14 @@ func newScript(t testing.TB, folder string, server *pgserver.Server, env ...stri
 	}, env...)}
 }
 
+// needs lets the script find one more program.
+func (s *script) needs(t testing.TB, program string) {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(path, filepath.Join(strings.TrimPrefix(s.env[0], "PATH="), program)))
+}
+
 // command is the script's call for a new database.
 func (s *script) command(ctx context.Context, name string) (*exec.Cmd, *bytes.Buffer) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", s.path, name)
@@ -200,7 +209,11 @@ func (d *drill) elsewhere(t testing.TB) string {
 	t.Helper()
 	store := strings.TrimPrefix(d.options.Store.URL("shop"), "file://")
 	there := filepath.Join(t.TempDir(), "a copy's folder")
-	for _, part := range []string{"chunks", filepath.Join("backups", d.options.BackupID)} {
+	parts := []string{"chunks", filepath.Join("backups", d.options.BackupID)}
+	if d.options.Keys != nil && d.manifest.Key != "" {
+		parts = append(parts, "keys")
+	}
+	for _, part := range parts {
 		require.NoError(t, os.CopyFS(filepath.Join(there, part), os.DirFS(filepath.Join(store, part))))
 	}
 	return filepath.Join(there, "backups", d.options.BackupID)
@@ -334,7 +347,7 @@ func TestTheScriptFailsOnADamagedBackup(t *testing.T) {
 		"a manifest that is gone":         {manifest, remove, "is missing"},
 		"half a manifest":                 {manifest, change(func(b []byte) []byte { return b[:len(b)/2] }), "is damaged"},
 		"a manifest that is empty":        {manifest, change(func([]byte) []byte { return nil }), "is damaged"},
-		"a manifest of a newer format":    {manifest, change(func(b []byte) []byte { return bytes.Replace(b, []byte(`"format":1`), []byte(`"format":2`), 1) }), "no manifest of format 1"},
+		"a manifest of a newer format":    {manifest, change(func(b []byte) []byte { return bytes.Replace(b, []byte(`"format":1`), []byte(`"format":3`), 1) }), "no manifest of format 1 or 2"},
 		"a manifest with something after": {manifest, change(func(b []byte) []byte { return append(b, "}\n"...) }), "is damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -410,7 +423,10 @@ func TestTheScriptBelievesNothing(t *testing.T) {
 		change func(folder string, m m)
 		says   string // "" where the value is data and does no harm
 	}{
-		"a chunk that climbs":       {func(_ string, m m) { firstChunk(m)["sha256"] = "../../../../../../etc/passwd" }, "cannot be one"},
+		"a chunk that climbs": {func(_ string, m m) { firstChunk(m)["sha256"] = "../../../../../../etc/passwd" }, "cannot be one"},
+		"a chunk with a line of its own": {func(_ string, m m) {
+			firstChunk(m)["sha256"] = strings.Repeat("a", 64) + " 1 1\ntable 1 1 " + base64.StdEncoding.EncodeToString([]byte(`\! touch pwned`)) + "\nchunk"
+		}, "cannot be one"},
 		"an archive of two columns": {func(_ string, m m) { at[map[string]any](m, "schema", "archive")["sha256"] = "$(touch pwned) 1" }, "cannot be one"},
 		"a size that is a command":  {func(_ string, m m) { firstChunk(m)["size"] = "1+$(touch pwned)" }, "invalid input syntax"},
 		"a table and its columns": {func(_ string, m m) {

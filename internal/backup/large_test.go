@@ -66,12 +66,12 @@ func (t task) run() error {
 		_, err := backup.Take(ctx, backup.Options{Source: postgres.Config{URL: t.Source}, Store: store, Target: "shop", BackupID: "b1", Connections: 2, Engine: "test"})
 		return err
 	}
-	m, err := catalog.Load(ctx, store, "shop", "b1")
+	m, err := catalog.Load(ctx, store, "shop", "b1", nil)
 	if err != nil {
 		return err
 	}
 	open := func(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
-		return chunk.Open(ctx, store, "shop", c)
+		return chunk.Open(ctx, store, "shop", c, nil)
 	}
 	if t.Step == "restore" {
 		o := restore.Options{Manifest: m, Open: open, Server: postgres.Config{URL: t.Copy}, Private: true, Database: "copy", Final: "copy", Owner: "run-1", Connections: 2}

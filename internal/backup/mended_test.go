@@ -39,7 +39,7 @@ func TestBackupAfterDamageWasFound(t *testing.T) {
 	bad := bytes.Clone(good)
 	bad[len(bad)/2] ^= 1
 	require.NoError(t, os.WriteFile(path, bad, 0o600))
-	checks, err := verify.Stored(ctx, store, target, "b1")
+	checks, err := verify.Stored(ctx, store, target, "b1", nil)
 	require.NoError(t, err)
 	require.Equal(t, run.Fail, verdict(checks))
 	found, err = catalog.LastFound(ctx, store, target)
@@ -49,7 +49,7 @@ func TestBackupAfterDamageWasFound(t *testing.T) {
 	d.options.BackupID = "b2"
 	require.NoError(t, d.take(t))
 	for _, backup := range []string{"b1", "b2"} {
-		checks, err := verify.Decoded(ctx, store, target, backup)
+		checks, err := verify.Decoded(ctx, store, target, backup, nil)
 		require.NoError(t, err)
 		requirePass(t, checks)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/backup"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/pgserver"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
@@ -112,8 +113,8 @@ func TestWhatNoDumpReadsIsNamed(t *testing.T) {
 		require.Contains(t, strings.Join(d.manifest.LeftOut, "\n"), part)
 	}
 	require.Len(t, d.manifest.LeftOut, 5)
-	for _, grade := range []func(context.Context, objstore.Store, string, string) ([]run.Check, error){verify.Stored, verify.Decoded} {
-		checks, err := grade(deadline(t), d.options.Store, "shop", "b2")
+	for _, grade := range []func(context.Context, objstore.Store, string, string, *keyring.Ring) ([]run.Check, error){verify.Stored, verify.Decoded} {
+		checks, err := grade(deadline(t), d.options.Store, "shop", "b2", nil)
 		require.NoError(t, err)
 		require.Equal(t, run.NotProven, proof.Verdict(checks), "%v", checks)
 	}

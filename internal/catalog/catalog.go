@@ -14,6 +14,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 )
 
@@ -36,38 +37,76 @@ func IDs(ctx context.Context, store objstore.Store, target string) ([]string, er
 // Load reads the manifest of a backup by its id, or of the newest one for Latest. The newest is the
 // one with the latest snapshot; when its manifest cannot be read that is the answer, and not an
 // older backup: a person who asks for the newest must learn that it is damaged.
-func Load(ctx context.Context, store objstore.Store, target, id string) (*format.Manifest, error) {
+func Load(ctx context.Context, store objstore.Store, target, id string, keys *keyring.Ring) (*format.Manifest, error) {
+	r, err := find(ctx, store, target, id)
+	if err != nil {
+		return nil, err
+	}
+	return r.manifest(ctx, keys)
+}
+
+// LoadIndex is Load for those who need no key: it reads what everybody may know of a backup.
+func LoadIndex(ctx context.Context, store objstore.Store, target, id string) (*format.Index, error) {
+	r, err := find(ctx, store, target, id)
+	return r.Index, err
+}
+
+// record is a manifest's file, as far as it can be read without a key.
+type record struct {
+	*format.Index
+	plain  *format.Manifest // of a plain backup
+	sealed []byte           // of a sealed one
+}
+
+// manifest opens the manifest.
+func (r record) manifest(ctx context.Context, keys *keyring.Ring) (*format.Manifest, error) {
+	if r.plain != nil {
+		return r.plain, nil
+	}
+	key, err := keys.Key(ctx, r.Key)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := unseal(key, r.sealed)
+	if err != nil {
+		return nil, failure.New(failure.BackupDamaged, "%s: what is sealed in it cannot be opened with its key", format.ManifestKey(r.Target, r.Backup)).
+			Do("use another backup; this one cannot be trusted")
+	}
+	return format.DecodeSealed(r.Index, plain)
+}
+
+func find(ctx context.Context, store objstore.Store, target, id string) (record, error) {
 	if id != Latest {
 		return load(ctx, store, target, id)
 	}
 	ids, err := IDs(ctx, store, target)
 	if err != nil {
-		return nil, err
+		return record{}, err
 	}
 	// Ids begin with the time at which their run began; a run may have waited, so the snapshots of the
 	// last few are compared.
 	const look = 8
 	slices.Sort(ids)
-	var newest *format.Manifest
+	var newest record
 	for i := len(ids) - 1; i >= max(0, len(ids)-look); i-- {
-		m, err := load(ctx, store, target, ids[i])
+		r, err := load(ctx, store, target, ids[i])
 		switch {
 		case err != nil && (i == len(ids)-1 || !failure.Is(err, failure.BackupDamaged)):
-			return nil, err
-		case err == nil && (newest == nil || m.SnapshotAt.After(newest.SnapshotAt)):
-			newest = m
+			return record{}, err
+		case err == nil && (newest.Index == nil || r.SnapshotAt.After(newest.SnapshotAt)):
+			newest = r
 		}
 	}
-	if newest == nil {
-		return nil, failure.New(failure.UnknownBackup, "target %s has no backup", target).
+	if newest.Index == nil {
+		return record{}, failure.New(failure.UnknownBackup, "target %s has no backup", target).
 			Do("take one: upkeep run BackupDatabase --target %s", target)
 	}
 	return newest, nil
 }
 
-func load(ctx context.Context, store objstore.Store, target, id string) (*format.Manifest, error) {
+func load(ctx context.Context, store objstore.Store, target, id string) (record, error) {
 	if !format.ValidID(id) {
-		return nil, failure.New(failure.UnknownBackup, "%.120q is not the id of a backup", id).
+		return record{}, failure.New(failure.UnknownBackup, "%.120q is not the id of a backup", id).
 			Do("use an id that BackupDatabase gave as backupId, or %q", Latest)
 	}
 	key := format.ManifestKey(target, id)
@@ -75,18 +114,26 @@ func load(ctx context.Context, store objstore.Store, target, id string) (*format
 	switch {
 	case errors.Is(err, objstore.ErrNotExist):
 		if r, noted := ReadRemoval(ctx, store, target, id); noted == nil && r != nil {
-			return nil, failure.New(failure.UnknownBackup, "backup %s of target %s was removed by run %.200q (%.200s)", id, target, r.RunID, r.Why).
+			return record{}, failure.New(failure.UnknownBackup, "backup %s of target %s was removed by run %.200q (%.200s)", id, target, r.RunID, r.Why).
 				Do("see what there is: upkeep backups list --target %s", target)
 		}
-		return nil, failure.New(failure.UnknownBackup, "target %s has no backup %s: there is no %s", target, id, key).
+		return record{}, failure.New(failure.UnknownBackup, "target %s has no backup %s: there is no %s", target, id, key).
 			Do("use an id that BackupDatabase gave as backupId, or %q", Latest)
 	case failure.Is(err, failure.UnsafeArchive):
 		f, _ := failure.As(err)
-		return nil, failure.New(failure.BackupDamaged, "%s", f.What).Do("%s", f.Remedy)
+		return record{}, failure.New(failure.BackupDamaged, "%s", f.What).Do("%s", f.Remedy)
 	case err != nil:
-		return nil, err
+		return record{}, err
 	}
-	return format.Decode(data, target, id)
+	if !format.IsSealed(data) {
+		m, err := format.Decode(data, target, id)
+		if err != nil {
+			return record{}, err
+		}
+		return record{Index: m.Index(), plain: m}, nil
+	}
+	index, inner, err := format.DecodeIndex(data, target, id)
+	return record{Index: index, sealed: inner}, err
 }
 
 // Who finds a backup damaged.
@@ -181,8 +228,9 @@ func LastFound(ctx context.Context, store objstore.Store, target string) (last t
 	return last, err
 }
 
-// Users lists the backups of the target that need a chunk, but for those that are to be left out.
-func Users(ctx context.Context, store objstore.Store, target, sha256 string, without map[string]bool) ([]string, error) {
+// Users lists the backups of the target that need a chunk, by its object's name, but for those that are to
+// be left out.
+func Users(ctx context.Context, store objstore.Store, target, chunk string, without map[string]bool) ([]string, error) {
 	ids, err := IDs(ctx, store, target)
 	if err != nil {
 		return nil, err
@@ -192,14 +240,14 @@ func Users(ctx context.Context, store objstore.Store, target, sha256 string, wit
 		if without[id] {
 			continue
 		}
-		m, err := load(ctx, store, target, id)
+		r, err := load(ctx, store, target, id)
 		if failure.Is(err, failure.BackupDamaged) || failure.Is(err, failure.UnknownBackup) || failure.Is(err, failure.FormatTooNew) {
 			continue // it speaks for itself
 		}
 		if err != nil {
 			return nil, err
 		}
-		if slices.ContainsFunc(m.Chunks(), func(c format.Chunk) bool { return c.SHA256 == sha256 }) {
+		if slices.ContainsFunc(r.Chunks, func(o format.Object) bool { return o.Name == chunk }) {
 			users = append(users, id)
 		}
 	}

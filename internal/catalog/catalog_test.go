@@ -25,14 +25,14 @@ const target = formattest.Target
 
 func latest(t testing.TB, store objstore.Store) string {
 	t.Helper()
-	m, err := catalog.Load(t.Context(), store, target, catalog.Latest)
+	m, err := catalog.Load(t.Context(), store, target, catalog.Latest, nil)
 	require.NoError(t, err)
 	return m.Backup
 }
 
 func TestOnlyABackupWithAManifestExists(t *testing.T) {
 	store := formattest.Folder(t)
-	_, err := catalog.Load(t.Context(), store, target, catalog.Latest)
+	_, err := catalog.Load(t.Context(), store, target, catalog.Latest, nil)
 	require.True(t, failure.Is(err, failure.UnknownBackup), "%v", err)
 	require.ErrorContains(t, err, "upkeep run BackupDatabase --target shop")
 
@@ -46,11 +46,11 @@ func TestOnlyABackupWithAManifestExists(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"20260101T000000Z-a", "20260101T000000Z-b"}, ids)
 	require.Equal(t, "20260101T000000Z-b", latest(t, store))
-	_, err = catalog.Load(t.Context(), store, target, "20260202T000000Z-half")
+	_, err = catalog.Load(t.Context(), store, target, "20260202T000000Z-half", nil)
 	require.True(t, failure.Is(err, failure.UnknownBackup), "%v", err)
 	require.ErrorContains(t, err, "there is no shop/backups/20260202T000000Z-half/manifest.json")
 	for _, id := range []string{"", "..", "../shop", "a/b", "a b", "ü", strings.Repeat("a", 101)} {
-		_, err := catalog.Load(t.Context(), store, target, id)
+		_, err := catalog.Load(t.Context(), store, target, id, nil)
 		require.True(t, failure.Is(err, failure.UnknownBackup), "%q: %v", id, err)
 	}
 }
@@ -74,7 +74,7 @@ func TestTheLatestThatIsDamagedIsSaidToBe(t *testing.T) {
 	formattest.Change(t, store, format.ManifestKey(target, "b1"), cut)
 	require.Equal(t, "b2", latest(t, store))
 	formattest.Change(t, store, format.ManifestKey(target, "b2"), cut)
-	_, err := catalog.Load(t.Context(), store, target, catalog.Latest)
+	_, err := catalog.Load(t.Context(), store, target, catalog.Latest, nil)
 	require.True(t, failure.Is(err, failure.BackupDamaged), "%v", err)
 	require.ErrorContains(t, err, "b2/manifest.json")
 }
@@ -89,7 +89,7 @@ func (s sized) Read(_ context.Context, key string, limit int64) ([]byte, error) 
 func TestAManifestThatIsTooLargeIsDamage(t *testing.T) {
 	store := formattest.Folder(t)
 	formattest.Backup(t, store, "b1", formattest.At)
-	_, err := catalog.Load(t.Context(), sized{store}, target, "b1")
+	_, err := catalog.Load(t.Context(), sized{store}, target, "b1", nil)
 	require.True(t, failure.Is(err, failure.BackupDamaged), "%v", err)
 	require.ErrorContains(t, err, "more than 268435456 bytes")
 	mark, err := catalog.ReadMark(t.Context(), sized{store}, target, "b1")
@@ -108,7 +108,7 @@ func TestAStoreThatDoesNotAnswerIsNoBackup(t *testing.T) {
 			}
 			return nil
 		}}
-		_, err := catalog.Load(t.Context(), store, target, catalog.Latest)
+		_, err := catalog.Load(t.Context(), store, target, catalog.Latest, nil)
 		require.True(t, failure.Is(err, failure.StoreUnreachable), "%s: %v", failing, err)
 		_, err = catalog.Users(t.Context(), store, target, strings.Repeat("a", 64), nil)
 		require.True(t, failure.Is(err, failure.StoreUnreachable), "%s: %v", failing, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 )
 
@@ -28,9 +29,10 @@ var (
 // Commit writes a backup's manifest, by which it exists, and returns it. Whoever creates the manifest
 // first has taken the backup; a twin that comes later is given its manifest. Chunks that were condemned
 // while the backup was taken are renewed first; ChunkRemoved says that one was removed, and the backup
-// is to be taken again, and BackupRemoved that it was taken and removed long ago.
-func Commit(ctx context.Context, store objstore.Store, m *format.Manifest, now func() time.Time) (*format.Manifest, error) {
-	data, err := format.Encode(m)
+// is to be taken again, and BackupRemoved that it was taken and removed long ago. A backup with a key is
+// sealed with that.
+func Commit(ctx context.Context, store objstore.Store, m *format.Manifest, keys *keyring.Ring, now func() time.Time) (*format.Manifest, error) {
+	data, err := encode(ctx, m, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +42,7 @@ func Commit(ctx context.Context, store objstore.Store, m *format.Manifest, now f
 	pointManifestBefore.Hit()
 	err = store.Create(ctx, format.ManifestKey(m.Target, m.Backup), data)
 	if errors.Is(err, objstore.ErrExist) {
-		return Load(ctx, store, m.Target, m.Backup)
+		return Load(ctx, store, m.Target, m.Backup, keys)
 	}
 	if err != nil {
 		return nil, err
@@ -52,6 +54,17 @@ func Commit(ctx context.Context, store objstore.Store, m *format.Manifest, now f
 	return m, nil
 }
 
+func encode(ctx context.Context, m *format.Manifest, keys *keyring.Ring) ([]byte, error) {
+	if m.Format != format.Sealed {
+		return format.Encode(m)
+	}
+	key, err := keys.Key(ctx, m.Key)
+	if err != nil {
+		return nil, err
+	}
+	return format.EncodeSealed(m, func(plain []byte) ([]byte, error) { return seal(key, plain) })
+}
+
 // renewUsed makes the chunks young again that a backup needs and that were condemned since it began to
 // use them.
 func renewUsed(ctx context.Context, store objstore.Store, m *format.Manifest) error {
@@ -60,12 +73,12 @@ func renewUsed(ctx context.Context, store objstore.Store, m *format.Manifest) er
 		return err
 	}
 	for _, c := range m.Distinct() {
-		if _, is := condemned[c.SHA256]; !is {
+		if _, is := condemned[c.Object()]; !is {
 			continue
 		}
-		err := Renew(ctx, store, m.Target, c)
+		err := Renew(ctx, store, m.Target, c.Stored())
 		if errors.Is(err, objstore.ErrNotExist) {
-			return chunkRemoved(m, format.ChunkKey(m.Target, c.SHA256))
+			return chunkRemoved(m, format.ChunkKey(m.Target, c.Object()))
 		}
 		if err != nil {
 			return err
@@ -76,13 +89,13 @@ func renewUsed(ctx context.Context, store objstore.Store, m *format.Manifest) er
 
 // Renew writes the bytes of a stored chunk again, which makes it as young as a new one. The bytes are
 // held against the chunk's checksum first.
-func Renew(ctx context.Context, store objstore.Store, target string, c format.Chunk) error {
-	key := format.ChunkKey(target, c.SHA256)
-	stored, err := store.Read(ctx, key, c.StoredSize)
+func Renew(ctx context.Context, store objstore.Store, target string, o format.Object) error {
+	key := format.ChunkKey(target, o.Name)
+	stored, err := store.Read(ctx, key, o.Size)
 	if err != nil {
 		return err
 	}
-	if sum := sha256.Sum256(stored); hex.EncodeToString(sum[:]) != c.StoredSHA256 {
+	if sum := sha256.Sum256(stored); hex.EncodeToString(sum[:]) != o.SHA256 {
 		return failure.New(failure.BackupDamaged, "%s is not what was written", key).Do("take a new backup, which stores it anew")
 	}
 	pointRenewBefore.Hit()
@@ -113,8 +126,8 @@ func stands(ctx context.Context, store objstore.Store, m *format.Manifest, long 
 	}
 	var keys []string
 	for _, c := range m.Distinct() {
-		if _, is := condemned[c.SHA256]; is || long {
-			keys = append(keys, format.ChunkKey(m.Target, c.SHA256))
+		if _, is := condemned[c.Object()]; is || long {
+			keys = append(keys, format.ChunkKey(m.Target, c.Object()))
 		}
 	}
 	if long {

@@ -12,6 +12,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 )
 
@@ -175,10 +176,12 @@ func RemoveNotes(ctx context.Context, store objstore.Store, target, id string) e
 type Entry struct {
 	ID       string
 	At       time.Time // the moment that it shows; when its run began, where the manifest cannot be read
+	Sealed   error     // why what a sealed backup holds is not known here
+	Key      string    // fingerprint of the key that it is encrypted with
 	Database string
-	Totals   format.Totals
-	LeftOut  []string
-	Broken   error // why the manifest cannot be read
+	Totals   format.Totals // of a sealed one only BytesTotal
+	LeftOut  []string      // of a sealed one how many
+	Broken   error         // why the manifest cannot be read
 	Mark     *Mark
 	Proof    *Proof
 	Hold     *Hold
@@ -192,23 +195,24 @@ func (e Entry) Proven() bool { return e.Proof != nil && e.Proof.Verdict == run.P
 func (e Entry) Damaged() bool { return e.Broken != nil || e.Mark != nil }
 
 // List lists every backup of a target with its notes, in the order of their ids. See, where it is not
-// nil, is shown each manifest that can be read; it is large, and nobody keeps it.
-func List(ctx context.Context, store objstore.Store, target string, see func(*format.Manifest)) ([]Entry, error) {
+// nil, is shown the index of each that can be read; it is large, and nobody keeps it. Without keys, of
+// sealed backups no more is known than their index has.
+func List(ctx context.Context, store objstore.Store, target string, keys *keyring.Ring, see func(*format.Index)) ([]Entry, error) {
 	ids, err := IDs(ctx, store, target)
 	if err != nil {
 		return nil, err
 	}
 	var all []Entry
 	for _, id := range ids {
-		e, m, err := Look(ctx, store, target, id)
+		e, r, err := look(ctx, store, target, id, keys)
 		if failure.Is(err, failure.UnknownBackup) {
 			continue // removed meanwhile
 		}
 		if err != nil {
 			return nil, err
 		}
-		if m != nil && see != nil {
-			see(m)
+		if r.Index != nil && see != nil {
+			see(r.Index)
 		}
 		all = append(all, e)
 	}
@@ -217,24 +221,44 @@ func List(ctx context.Context, store objstore.Store, target string, see func(*fo
 
 // Look reads one backup, by its id or as the latest, with its notes. The manifest is nil where it is
 // there and cannot be read.
-func Look(ctx context.Context, store objstore.Store, target, id string) (e Entry, m *format.Manifest, err error) {
-	m, err = Load(ctx, store, target, id)
+func Look(ctx context.Context, store objstore.Store, target, id string, keys *keyring.Ring) (e Entry, m *format.Manifest, err error) {
+	e, r, err := look(ctx, store, target, id, keys)
+	return e, r.plain, err
+}
+
+// look is Look; of a sealed backup that the keys open, plain is the manifest.
+func look(ctx context.Context, store objstore.Store, target, id string, keys *keyring.Ring) (e Entry, r record, err error) {
+	r, err = find(ctx, store, target, id)
+	if err == nil && r.plain == nil {
+		r.plain, err = r.manifest(ctx, keys)
+		if failure.Is(err, failure.NoIdentity) || failure.Is(err, failure.KeyUnusable) || failure.Is(err, failure.MissingSecret) {
+			e.Sealed, err = err, nil
+		}
+	}
 	switch {
 	case id != Latest && (failure.Is(err, failure.BackupDamaged) || failure.Is(err, failure.FormatTooNew)):
 		e = Entry{ID: id, At: takenAt(id), Broken: err}
+		r = record{}
 	case err != nil:
-		return e, nil, err
+		return e, r, err
+	case r.plain == nil:
+		e.ID, e.At, e.Totals.BytesTotal = r.Backup, r.SnapshotAt, r.Size()
+		e.Key = r.Key
+		if r.Index.LeftOut > 0 {
+			e.LeftOut = []string{fmt.Sprintf("%d things, whose names are sealed", r.Index.LeftOut)}
+		}
 	default:
-		e = Entry{ID: m.Backup, At: m.SnapshotAt, Database: m.Database.Name, Totals: m.Totals, LeftOut: m.LeftOut}
+		m := r.plain
+		e = Entry{ID: m.Backup, At: m.SnapshotAt, Key: m.Key, Database: m.Database.Name, Totals: m.Totals, LeftOut: m.LeftOut}
 	}
 	if e.Mark, err = ReadMark(ctx, store, target, e.ID); err != nil {
-		return e, nil, err
+		return e, r, err
 	}
 	if e.Proof, err = ReadProof(ctx, store, target, e.ID); err != nil {
-		return e, nil, err
+		return e, r, err
 	}
 	e.Hold, err = ReadHold(ctx, store, target, e.ID)
-	return e, m, err
+	return e, r, err
 }
 
 // NewestProven is when the run began that took the newest backup of a target that is there, whose newest

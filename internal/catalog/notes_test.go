@@ -18,7 +18,7 @@ const notedID = "20260101T000000Z-a"
 func TestNotesSayWhatIsKnownOfABackup(t *testing.T) {
 	store := formattest.Folder(t)
 	m := formattest.Backup(t, store, notedID, formattest.At)
-	e, read, err := catalog.Look(t.Context(), store, target, catalog.Latest)
+	e, read, err := catalog.Look(t.Context(), store, target, catalog.Latest, nil)
 	require.NoError(t, err)
 	require.Equal(t, m.Backup, read.Backup)
 	require.Equal(t, catalog.Entry{ID: notedID, At: formattest.At, Database: m.Database.Name, Totals: m.Totals, LeftOut: []string{}}, e)
@@ -29,13 +29,13 @@ func TestNotesSayWhatIsKnownOfABackup(t *testing.T) {
 		proven  bool
 	}{{run.Pass, true}, {run.Fail, false}, {run.Pass, true}} {
 		require.NoError(t, catalog.SetProof(t.Context(), store, target, catalog.Proof{Backup: notedID, Verdict: step.verdict, At: formattest.At, RunID: "r"}))
-		e, _, err = catalog.Look(t.Context(), store, target, notedID)
+		e, _, err = catalog.Look(t.Context(), store, target, notedID, nil)
 		require.NoError(t, err)
 		require.Equal(t, step.proven, e.Proven(), "the newest comparison counts")
 		require.False(t, e.Damaged(), "the place of the copy may be what was wrong")
 	}
 	require.NoError(t, catalog.SetMark(t.Context(), store, target, notedID, catalog.FoundByStored, "a chunk is gone"))
-	e, _, err = catalog.Look(t.Context(), store, target, notedID)
+	e, _, err = catalog.Look(t.Context(), store, target, notedID, nil)
 	require.NoError(t, err)
 	require.True(t, e.Damaged())
 	require.False(t, e.Proven(), "what was found damaged since is not proven")
@@ -49,7 +49,7 @@ func TestANoteThatCannotBeRead(t *testing.T) {
 		for _, key := range []string{format.HoldKey(target, notedID), format.ProofKey(target, notedID), format.CondemnedKey(target), format.RemovalKey(target, "gone")} {
 			require.NoError(t, store.Replace(t.Context(), key, []byte(text)))
 		}
-		e, _, err := catalog.Look(t.Context(), store, target, notedID)
+		e, _, err := catalog.Look(t.Context(), store, target, notedID, nil)
 		require.NoError(t, err, "%.10q", text)
 		require.NotNil(t, e.Hold)
 		require.False(t, e.Proven())
@@ -61,7 +61,7 @@ func TestANoteThatCannotBeRead(t *testing.T) {
 		require.NotNil(t, removal)
 	}
 	require.NoError(t, store.Replace(t.Context(), format.ProofKey(target, notedID), []byte(`{"backup":"another","verdict":"PASS"}`)))
-	e, _, err := catalog.Look(t.Context(), store, target, notedID)
+	e, _, err := catalog.Look(t.Context(), store, target, notedID, nil)
 	require.NoError(t, err)
 	require.False(t, e.Proven(), "the note is another backup's")
 }
@@ -71,7 +71,7 @@ func TestAManifestThatCannotBeReadIsListed(t *testing.T) {
 	formattest.Backup(t, store, notedID, formattest.At)
 	require.NoError(t, store.Replace(t.Context(), format.ManifestKey(target, "20260304T050607Z-b"), []byte("{}")))
 	seen := 0
-	all, err := catalog.List(t.Context(), store, target, func(*format.Manifest) { seen++ })
+	all, err := catalog.List(t.Context(), store, target, nil, func(*format.Index) { seen++ })
 	require.NoError(t, err)
 	require.Equal(t, 1, seen)
 	require.Len(t, all, 2)
@@ -87,7 +87,7 @@ func TestARemovalIsNotedOnce(t *testing.T) {
 	r, err := catalog.ReadRemoval(t.Context(), store, target, notedID)
 	require.NoError(t, err)
 	require.Equal(t, "first", r.RunID)
-	_, err = catalog.Load(t.Context(), store, target, notedID)
+	_, err = catalog.Load(t.Context(), store, target, notedID, nil)
 	require.True(t, failure.Is(err, failure.UnknownBackup))
 	require.ErrorContains(t, err, `was removed by run "first" (retention: last 1)`)
 	require.NoError(t, catalog.CancelRemoval(t.Context(), store, target, notedID))

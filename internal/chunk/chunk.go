@@ -1,6 +1,7 @@
 // Package chunk stores pieces of a backup by the SHA-256 of their plain bytes, each as one zstd
 // frame. A piece that is there already is used again, but only when what is stored is known to be
-// right; one that is not is set aside and stored anew.
+// right; one that is not is set aside and stored anew. With a key, pieces are encrypted, and their names
+// are made with the key.
 package chunk
 
 import (
@@ -16,6 +17,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 )
 
@@ -25,6 +27,10 @@ const (
 	trustFor = 24 * time.Hour
 	// tries bounds how often a chunk is looked for and created in turns.
 	tries = 3
+	// places is how many places an encrypted chunk can be in: where something wrong lies in one, the next
+	// is taken. It is never replaced, because encrypting again makes other bytes: a stale twin that did
+	// would take from a manifest what that says of them.
+	places = 8
 	// maxBuffer is the largest buffer that is kept for the next chunk, in bytes.
 	maxBuffer = 16 << 20
 	// maxEvidence bounds what is kept of a damaged chunk, in bytes.
@@ -55,24 +61,26 @@ func (t Totals) Minus(earlier Totals) Totals {
 type Pool struct {
 	store   objstore.Store
 	target  string
+	key     *keyring.Key // nil: chunks are not encrypted
 	packer  *packer
 	buffers sync.Pool // of *[]byte, for packed chunks of the usual size
 	now     func() time.Time
 
 	mu     sync.Mutex
 	known  map[string]format.Chunk // by SHA-256, as newer manifests and this pool's own work have them
-	doomed map[string]bool         // the chunks that are condemned and not yet renewed
+	doomed map[string]bool         // the objects that are condemned and not yet renewed
 	totals Totals
 
 	marking sync.Mutex
 	marked  map[string]bool // the backups that this pool has marked
 }
 
-// NewPool opens the chunks of a target. Known are the chunks of a recent manifest; the newer of two
-// mentions counts. Condemned are those that are soon to be removed: one that is used again is renewed.
-func NewPool(store objstore.Store, target string, known []format.Chunk, condemned catalog.Condemned) *Pool {
+// NewPool opens the chunks of a target; with a key they are encrypted. Known are the chunks of a recent
+// manifest that was written with the same key; the newer of two mentions counts. Condemned are those that
+// are soon to be removed: one that is used again is renewed.
+func NewPool(store objstore.Store, target string, key *keyring.Key, known []format.Chunk, condemned catalog.Condemned) *Pool {
 	p := &Pool{
-		store: store, target: target, packer: newPacker(), now: time.Now,
+		store: store, target: target, key: key, packer: newPacker(), now: time.Now,
 		known: make(map[string]format.Chunk, len(known)), doomed: make(map[string]bool, len(condemned)), marked: make(map[string]bool),
 	}
 	for name := range condemned {
@@ -100,11 +108,19 @@ func (p *Pool) Write(ctx context.Context, plain []byte) (c format.Chunk, reused 
 	if len(plain) > format.MaxChunk {
 		return format.Chunk{}, false, failure.New(failure.RowTooLong, "a piece of %d bytes is larger than a chunk can be", len(plain)).Do("make the row smaller")
 	}
+	want := format.Chunk{Size: int64(len(plain))}
 	sum := sha256.Sum256(plain)
-	name := hex.EncodeToString(sum[:])
+	want.SHA256 = hex.EncodeToString(sum[:])
+	p.mu.Lock()
+	known := p.known[want.SHA256]
+	p.mu.Unlock()
+	place := byte(0)
+	if want.Name = known.Name; want.Name == "" && p.key != nil {
+		want.Name = p.key.Name(sum, place)
+	}
 	var stored []byte
-	for range tries {
-		c, found, err := p.look(ctx, name, int64(len(plain)))
+	for try := 0; try < tries; {
+		c, found, err := p.look(ctx, want)
 		if err != nil {
 			return format.Chunk{}, false, err
 		}
@@ -114,38 +130,63 @@ func (p *Pool) Write(ctx context.Context, plain []byte) (c format.Chunk, reused 
 				return c, true, nil
 			}
 			if errors.Is(err, objstore.ErrNotExist) || isDamage(err) {
+				try++
 				continue // it was removed, or stored again, since the look
 			}
 			return format.Chunk{}, false, err
 		}
+		if found == wrong && p.key != nil {
+			if err := p.mark(ctx, want.Name, "is damaged"); err != nil {
+				return format.Chunk{}, false, err
+			}
+			// The place of a known chunk may be any; the others are gone through from the first.
+			if place++; place > places {
+				break
+			}
+			want.Name = p.key.Name(sum, place-1)
+			continue
+		}
 		if stored == nil {
 			buffer := p.buffer()
-			if stored, err = p.packer.pack(*buffer, plain); err != nil {
+			if stored, err = p.pack(buffer, plain); err != nil {
 				return format.Chunk{}, false, err
 			}
 			defer p.giveBack(buffer, stored)
 		}
 		if found == wrong {
-			err = p.mend(ctx, name, stored)
+			err = p.mend(ctx, want.Object(), stored)
 		} else {
-			err = p.create(ctx, name, stored)
+			err = p.create(ctx, want.Object(), stored)
 		}
 		if errors.Is(err, objstore.ErrExist) {
+			try++
 			continue // a twin, or another backup, stored it after the look: what is there counts
 		}
 		if err != nil {
 			return format.Chunk{}, false, err
 		}
 		packed := sha256.Sum256(stored)
-		c = format.Chunk{
-			SHA256: name, Size: int64(len(plain)), StoredSHA256: hex.EncodeToString(packed[:]), StoredSize: int64(len(stored)), CheckedAt: p.now().UTC(),
-		}
-		p.remember(c, Totals{Stored: 1, StoredBytes: c.StoredSize})
-		return c, false, nil
+		want.StoredSHA256, want.StoredSize, want.CheckedAt = hex.EncodeToString(packed[:]), int64(len(stored)), p.now().UTC()
+		p.remember(want, Totals{Stored: 1, StoredBytes: want.StoredSize})
+		return want, false, nil
 	}
-	key := format.ChunkKey(p.target, name)
+	key := format.ChunkKey(p.target, want.Object())
 	return format.Chunk{}, false, failure.New(failure.StoreUnwritable, "something that is no chunk lies in the place of %s", key).
 		Do("see what is at that place in the store and remove it, then resume the run")
+}
+
+// pack makes the bytes that are stored, in the lent memory where that is large enough.
+func (p *Pool) pack(buffer *[]byte, plain []byte) ([]byte, error) {
+	if p.key == nil {
+		return p.packer.pack(*buffer, plain)
+	}
+	second := p.buffer()
+	packed, err := p.packer.pack(*second, plain)
+	if err != nil {
+		return nil, err
+	}
+	defer p.giveBack(second, packed)
+	return p.key.Encrypt((*buffer)[:0], packed)
 }
 
 // buffer lends memory for a packed chunk.
@@ -177,17 +218,17 @@ func (p *Pool) create(ctx context.Context, name string, stored []byte) error {
 // are as they should be.
 func (p *Pool) renew(ctx context.Context, c format.Chunk) error {
 	p.mu.Lock()
-	doomed := p.doomed[c.SHA256]
+	doomed := p.doomed[c.Object()]
 	p.mu.Unlock()
 	if !doomed {
 		return nil
 	}
-	if err := catalog.Renew(ctx, p.store, p.target, c); err != nil {
+	if err := catalog.Renew(ctx, p.store, p.target, c.Stored()); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.doomed, c.SHA256)
+	delete(p.doomed, c.Object())
 	return nil
 }
 
@@ -209,16 +250,17 @@ const (
 	wrong
 )
 
-// look says whether the store has the chunk, as cheaply as can be answered for.
-func (p *Pool) look(ctx context.Context, name string, size int64) (format.Chunk, found, error) {
+// look says whether the store has the chunk in its place, as cheaply as can be answered for.
+func (p *Pool) look(ctx context.Context, want format.Chunk) (format.Chunk, found, error) {
 	p.mu.Lock()
-	known, ok := p.known[name]
+	known, ok := p.known[want.SHA256]
 	p.mu.Unlock()
-	info, err := p.store.Stat(ctx, format.ChunkKey(p.target, name))
+	ok = ok && known.Name == want.Name
+	info, err := p.store.Stat(ctx, format.ChunkKey(p.target, want.Object()))
 	switch {
 	case errors.Is(err, objstore.ErrNotExist):
 		if ok {
-			err = p.mark(ctx, name, "is missing")
+			err = p.mark(ctx, want.Object(), "is missing")
 		} else {
 			err = nil
 		}
@@ -227,36 +269,36 @@ func (p *Pool) look(ctx context.Context, name string, size int64) (format.Chunk,
 		return format.Chunk{}, wrong, nil
 	case err != nil:
 		return format.Chunk{}, absent, err
-	case !ok || known.Size != size || known.StoredSize != info.Size:
-		return p.inspect(ctx, name, size)
+	case !ok || known.Size != want.Size || known.StoredSize != info.Size:
+		return p.inspect(ctx, want)
 	}
 	// A time to come is from a clock that was wrong, and says nothing.
 	if age := p.now().Sub(known.CheckedAt); age >= 0 && age < trustFor {
 		return known, right, nil
 	}
-	err = CheckStored(ctx, p.store, p.target, known)
+	err = CheckStored(ctx, p.store, p.target, known.Stored())
 	switch {
 	case err == nil:
 		known.CheckedAt = p.now().UTC()
 		return known, right, nil
 	case isDamage(err):
-		return p.inspect(ctx, name, size) // it may have been stored again meanwhile, packed otherwise
+		return p.inspect(ctx, want) // it may have been stored again meanwhile, packed otherwise
 	}
 	return format.Chunk{}, absent, err
 }
 
 // inspect reads a stored chunk that nothing is known of and unpacks it.
-func (p *Pool) inspect(ctx context.Context, name string, size int64) (format.Chunk, found, error) {
-	r, err := open(ctx, p.store, p.target, format.Chunk{SHA256: name, Size: size, StoredSize: format.MaxStored(size)})
+func (p *Pool) inspect(ctx context.Context, want format.Chunk) (format.Chunk, found, error) {
+	want.StoredSHA256, want.StoredSize = "", format.MaxStored(want.Size)
+	r, err := open(ctx, p.store, p.target, want, p.key)
 	if err == nil {
 		_, err = io.Copy(io.Discard, r)
 		err = errors.Join(err, r.Close())
 	}
 	switch {
 	case err == nil:
-		return format.Chunk{
-			SHA256: name, Size: size, StoredSHA256: r.stored.sum(), StoredSize: r.stored.n, CheckedAt: p.now().UTC(),
-		}, right, nil
+		want.StoredSHA256, want.StoredSize, want.CheckedAt = r.stored.sum(), r.stored.n, p.now().UTC()
+		return want, right, nil
 	case isDamage(err):
 		return format.Chunk{}, wrong, nil
 	}

@@ -73,7 +73,7 @@ func write(t testing.TB, p *Pool, plain string) (format.Chunk, bool) {
 
 func read(t testing.TB, store objstore.Store, c format.Chunk) (string, error) {
 	t.Helper()
-	r, err := Open(objstoretest.Context(t), store, target, c)
+	r, err := Open(objstoretest.Context(t), store, target, c, nil)
 	if err != nil {
 		return "", err
 	}
@@ -114,14 +114,14 @@ func random(n int) string {
 
 func TestWrittenIsRead(t *testing.T) {
 	store, _ := folder(t)
-	p := NewPool(store, target, nil, nil)
+	p := NewPool(store, target, nil, nil, nil)
 	for name, text := range texts {
 		c, reused := write(t, p, text)
 		require.False(t, reused, name)
 		got, err := read(t, store, c)
 		require.NoError(t, err)
 		require.True(t, text == got, name)
-		require.NoError(t, CheckStored(t.Context(), store, target, c))
+		require.NoError(t, CheckStored(t.Context(), store, target, c.Stored()))
 		require.WithinDuration(t, time.Now(), c.CheckedAt, time.Minute)
 
 		raw, err := store.Read(t.Context(), format.ChunkKey(target, c.SHA256), 1<<30)
@@ -136,7 +136,7 @@ func TestWrittenIsRead(t *testing.T) {
 
 func TestUsedAgain(t *testing.T) {
 	store, _ := folder(t)
-	first := NewPool(store, target, nil, nil)
+	first := NewPool(store, target, nil, nil, nil)
 	c, _ := write(t, first, "rows")
 	require.Equal(t, map[string]int{"stat": 1, "create": 1}, store.took())
 	again, reused := write(t, first, "rows")
@@ -146,27 +146,27 @@ func TestUsedAgain(t *testing.T) {
 	require.Equal(t, Totals{Stored: 1, StoredBytes: c.StoredSize, Reused: 1}, first.Totals())
 
 	c.Rows, c.RowHash = 1, "x"
-	next := NewPool(store, target, []format.Chunk{c}, nil)
+	next := NewPool(store, target, nil, []format.Chunk{c}, nil)
 	again, reused = write(t, next, "rows")
 	require.True(t, reused)
 	require.Equal(t, map[string]int{"stat": 1}, store.took(), "checked lately: its size is enough")
 	require.Empty(t, again.RowHash, "rows and their hash are the caller's")
 
-	late := NewPool(store, target, []format.Chunk{c}, nil)
+	late := NewPool(store, target, nil, []format.Chunk{c}, nil)
 	late.now = func() time.Time { return time.Now().Add(25 * time.Hour) }
 	again, reused = write(t, late, "rows")
 	require.True(t, reused)
 	require.Equal(t, map[string]int{"stat": 1, "open": 1}, store.took(), "checked long ago: its stored bytes are read")
 	require.Greater(t, again.CheckedAt.Sub(c.CheckedAt), 24*time.Hour)
 
-	early := NewPool(store, target, []format.Chunk{c}, nil)
+	early := NewPool(store, target, nil, []format.Chunk{c}, nil)
 	early.now = func() time.Time { return c.CheckedAt.Add(-time.Hour) }
 	_, reused = write(t, early, "rows")
 	require.True(t, reused)
 	require.Equal(t, map[string]int{"stat": 1, "open": 1}, store.took(), "checked by a clock that was ahead: its stored bytes are read")
 
 	// What a killed attempt left is known to nobody: it is read back and unpacked.
-	stranger := NewPool(store, target, nil, nil)
+	stranger := NewPool(store, target, nil, nil, nil)
 	again, reused = write(t, stranger, "rows")
 	require.True(t, reused)
 	require.Equal(t, map[string]int{"stat": 1, "open": 1}, store.took())
@@ -176,12 +176,12 @@ func TestUsedAgain(t *testing.T) {
 
 func TestTheNewerOfTwoMentionsCounts(t *testing.T) {
 	store, _ := folder(t)
-	c, _ := write(t, NewPool(store, target, nil, nil), "rows")
+	c, _ := write(t, NewPool(store, target, nil, nil, nil), "rows")
 	old := c
 	old.CheckedAt = old.CheckedAt.Add(-48 * time.Hour)
 	for _, known := range [][]format.Chunk{{old, c}, {c, old}} {
 		store.took()
-		write(t, NewPool(store, target, known, nil), "rows")
+		write(t, NewPool(store, target, nil, known, nil), "rows")
 		require.Equal(t, map[string]int{"stat": 1}, store.took())
 	}
 }
@@ -208,17 +208,17 @@ func TestDamageIsSeen(t *testing.T) {
 	for name, damage := range damages {
 		t.Run(name, func(t *testing.T) {
 			store, dir := folder(t)
-			c, _ := write(t, NewPool(store, target, nil, nil), strings.Repeat("a row\n", 100))
+			c, _ := write(t, NewPool(store, target, nil, nil, nil), strings.Repeat("a row\n", 100))
 			change(t, path(dir, c), damage)
-			requireDamaged(t, CheckStored(t.Context(), store, target, c), c)
+			requireDamaged(t, CheckStored(t.Context(), store, target, c.Stored()), c)
 			_, err := read(t, store, c)
 			requireDamaged(t, err, c)
 		})
 	}
 	store, dir := folder(t)
-	c, _ := write(t, NewPool(store, target, nil, nil), "rows")
+	c, _ := write(t, NewPool(store, target, nil, nil, nil), "rows")
 	require.NoError(t, os.Remove(path(dir, c)))
-	requireDamaged(t, CheckStored(t.Context(), store, target, c), c)
+	requireDamaged(t, CheckStored(t.Context(), store, target, c.Stored()), c)
 	_, err := read(t, store, c)
 	requireDamaged(t, err, c)
 }
@@ -226,18 +226,18 @@ func TestDamageIsSeen(t *testing.T) {
 // Every bit of a small chunk.
 func TestEveryFlippedBitIsSeen(t *testing.T) {
 	store, dir := folder(t)
-	c, _ := write(t, NewPool(store, target, nil, nil), "1\tAnn\n2\t\\N\n")
+	c, _ := write(t, NewPool(store, target, nil, nil, nil), "1\tAnn\n2\t\\N\n")
 	for at := range int(c.StoredSize) {
 		for bit := range 8 {
 			flip := func(d []byte) []byte { d[at] ^= 1 << bit; return d }
 			change(t, path(dir, c), flip)
-			requireDamaged(t, CheckStored(t.Context(), store, target, c), c)
+			requireDamaged(t, CheckStored(t.Context(), store, target, c.Stored()), c)
 			_, err := read(t, store, c)
 			requireDamaged(t, err, c)
 			change(t, path(dir, c), flip)
 		}
 	}
-	require.NoError(t, CheckStored(t.Context(), store, target, c))
+	require.NoError(t, CheckStored(t.Context(), store, target, c.Stored()))
 }
 
 // A manifest that lies about a bomb: no more is unpacked than it declares.
@@ -248,7 +248,7 @@ func TestBombIsNotUnpacked(t *testing.T) {
 	packed := sha256.Sum256(bomb)
 	c := format.Chunk{SHA256: strings.Repeat("ab", 32), Size: 1000, StoredSHA256: hex.EncodeToString(packed[:]), StoredSize: int64(len(bomb))}
 	require.NoError(t, store.Create(t.Context(), format.ChunkKey(target, c.SHA256), bomb))
-	require.NoError(t, CheckStored(t.Context(), store, target, c), "its stored bytes are as declared")
+	require.NoError(t, CheckStored(t.Context(), store, target, c.Stored()), "its stored bytes are as declared")
 	got, err := read(t, store, c)
 	requireDamaged(t, err, c)
 	require.Less(t, len(got), 1<<20)
@@ -283,31 +283,31 @@ func TestDamageIsMended(t *testing.T) {
 			t.Run(name+", "+knowing, func(t *testing.T) {
 				store, dir := folder(t)
 				text := strings.Repeat("a row\n", 100)
-				c, _ := write(t, NewPool(store, target, nil, nil), text)
+				c, _ := write(t, NewPool(store, target, nil, nil, nil), text)
 				needs := backupOf(t, store, "needs-it", c)
-				other, _ := write(t, NewPool(store, target, nil, nil), "other\n")
+				other, _ := write(t, NewPool(store, target, nil, nil, nil), "other\n")
 				backupOf(t, store, "needs-it-not", other)
 				change(t, path(dir, c), damage)
 				wrong, err := os.ReadFile(path(dir, c))
 				require.NoError(t, err)
 
-				p := NewPool(store, target, nil, nil)
+				p := NewPool(store, target, nil, nil, nil)
 				switch knowing {
 				case "checked long ago":
 					c.CheckedAt = c.CheckedAt.Add(-25 * time.Hour)
-					p = NewPool(store, target, []format.Chunk{c}, nil)
+					p = NewPool(store, target, nil, []format.Chunk{c}, nil)
 				case "checked lately":
 					if int64(len(wrong)) == c.StoredSize {
 						t.Skip("a look at its size does not show it: a backup of tomorrow, or a verification, will see it")
 					}
-					p = NewPool(store, target, []format.Chunk{c}, nil)
+					p = NewPool(store, target, nil, []format.Chunk{c}, nil)
 				}
 				again, reused := write(t, p, text)
 				require.False(t, reused)
 				got, err := read(t, store, again)
 				require.NoError(t, err)
 				require.Equal(t, text, got)
-				require.NoError(t, CheckStored(t.Context(), store, target, c), "older backups have their chunk back")
+				require.NoError(t, CheckStored(t.Context(), store, target, c.Stored()), "older backups have their chunk back")
 
 				kept := objstoretest.Keys(t, store, target+"/quarantine/")
 				require.Len(t, kept, 1)
@@ -332,7 +332,7 @@ func backupOf(t *testing.T, store objstore.Store, id string, c format.Chunk) str
 	c.Rows, c.RowHash = 1, sum.Hex()
 	at := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 	m := &format.Manifest{
-		Format: format.Version, Backup: id, Target: target, StartedAt: at, SnapshotAt: at, FinishedAt: at,
+		Format: format.Plain, Backup: id, Target: target, StartedAt: at, SnapshotAt: at, FinishedAt: at,
 		Server: format.Server{VersionNum: 150018, BlockSize: 8192}, Database: format.Database{Encoding: "UTF8"},
 		Schema:       format.Schema{Archive: format.Chunk{SHA256: strings.Repeat("0", 64), StoredSHA256: strings.Repeat("0", 64), StoredSize: 1}, TextSHA256: strings.Repeat("0", 64)},
 		Tables:       []format.Table{{Schema: "public", Name: "t", Rows: 1, RowHash: sum.Hex(), Bytes: c.Size, Ranges: []format.Range{{End: -1, Chunks: []format.Chunk{c}}}}},
@@ -346,12 +346,12 @@ func backupOf(t *testing.T, store objstore.Store, id string, c format.Chunk) str
 
 func TestMissingIsStoredAgainAndMarked(t *testing.T) {
 	store, dir := folder(t)
-	c, _ := write(t, NewPool(store, target, nil, nil), "rows")
+	c, _ := write(t, NewPool(store, target, nil, nil, nil), "rows")
 	id := backupOf(t, store, "b1", c)
 	require.NoError(t, os.Remove(path(dir, c)))
-	_, reused := write(t, NewPool(store, target, []format.Chunk{c}, nil), "rows")
+	_, reused := write(t, NewPool(store, target, nil, []format.Chunk{c}, nil), "rows")
 	require.False(t, reused)
-	require.NoError(t, CheckStored(t.Context(), store, target, c))
+	require.NoError(t, CheckStored(t.Context(), store, target, c.Stored()))
 	mark, err := catalog.ReadMark(t.Context(), store, target, id)
 	require.NoError(t, err)
 	require.Contains(t, mark.What[0], "missing")
@@ -362,7 +362,7 @@ func TestMissingIsStoredAgainAndMarked(t *testing.T) {
 func TestMarkingIsCheap(t *testing.T) {
 	store, dir := folder(t)
 	var known []format.Chunk
-	p := NewPool(store, target, nil, nil)
+	p := NewPool(store, target, nil, nil, nil)
 	for i := range 50 {
 		c, _ := write(t, p, fmt.Sprintf("rows %d", i))
 		known = append(known, c)
@@ -372,7 +372,7 @@ func TestMarkingIsCheap(t *testing.T) {
 	}
 	require.NoError(t, os.RemoveAll(filepath.Join(dir, target, "chunks")))
 	store.took()
-	p = NewPool(store, target, known, nil)
+	p = NewPool(store, target, nil, known, nil)
 	for i := range 50 {
 		write(t, p, fmt.Sprintf("rows %d", i))
 	}
@@ -387,7 +387,7 @@ func TestStaleTwinDoesNoHarm(t *testing.T) {
 			store, dir := folder(t)
 			var c format.Chunk
 			if frozenAt != "create chunks" {
-				c, _ = write(t, NewPool(store, target, nil, nil), text)
+				c, _ = write(t, NewPool(store, target, nil, nil, nil), text)
 				change(t, path(dir, c), flipLast)
 			}
 			frozen, wake := make(chan struct{}), make(chan struct{})
@@ -400,14 +400,14 @@ func TestStaleTwinDoesNoHarm(t *testing.T) {
 			}}
 			stale := make(chan error, 1)
 			go func() {
-				_, _, err := NewPool(slow, target, nil, nil).Write(context.Background(), []byte(text))
+				_, _, err := NewPool(slow, target, nil, nil, nil).Write(context.Background(), []byte(text))
 				stale <- err
 			}()
 			<-frozen
-			c, _ = write(t, NewPool(store, target, nil, nil), text)
+			c, _ = write(t, NewPool(store, target, nil, nil, nil), text)
 			close(wake)
 			require.NoError(t, <-stale)
-			require.NoError(t, CheckStored(t.Context(), store, target, c))
+			require.NoError(t, CheckStored(t.Context(), store, target, c.Stored()))
 			got, err := read(t, store, c)
 			require.NoError(t, err)
 			require.Equal(t, text, got)
@@ -418,7 +418,7 @@ func TestStaleTwinDoesNoHarm(t *testing.T) {
 
 func TestManyWriteAtOnce(t *testing.T) {
 	store, _ := folder(t)
-	pools := []*Pool{NewPool(store, target, nil, nil), NewPool(store, target, nil, nil)}
+	pools := []*Pool{NewPool(store, target, nil, nil, nil), NewPool(store, target, nil, nil, nil)}
 	var stored atomic.Int32
 	var writers sync.WaitGroup
 	for i := range 8 {
@@ -432,7 +432,7 @@ func TestManyWriteAtOnce(t *testing.T) {
 				if !reused {
 					stored.Add(1)
 				}
-				if err := CheckStored(t.Context(), store, target, c); err != nil {
+				if err := CheckStored(t.Context(), store, target, c.Stored()); err != nil {
 					t.Error(err)
 				}
 			}
@@ -452,7 +452,7 @@ func TestStoreThatFails(t *testing.T) {
 			}
 			return nil
 		}}
-		_, _, err := NewPool(broken, target, nil, nil).Write(t.Context(), []byte("rows"))
+		_, _, err := NewPool(broken, target, nil, nil, nil).Write(t.Context(), []byte("rows"))
 		require.True(t, failure.Is(err, failure.DiskFull), "%s: %v", op, err)
 		require.Empty(t, objstoretest.Keys(t, store, ""))
 	}
@@ -464,7 +464,7 @@ func TestStoreThatFails(t *testing.T) {
 		}
 		return nil
 	}}
-	p := NewPool(lossy, target, nil, nil)
+	p := NewPool(lossy, target, nil, nil, nil)
 	_, _, err := p.Write(t.Context(), []byte("rows"))
 	require.True(t, failure.Is(err, failure.StoreUnreachable))
 	_, reused := write(t, p, "rows")
@@ -476,7 +476,7 @@ func TestStoreThatFails(t *testing.T) {
 		}
 		return nil
 	}}
-	_, _, err = NewPool(unreadable, target, nil, nil).Write(t.Context(), []byte("rows"))
+	_, _, err = NewPool(unreadable, target, nil, nil, nil).Write(t.Context(), []byte("rows"))
 	require.True(t, failure.Is(err, failure.StoreUnreachable))
 	require.Empty(t, objstoretest.Keys(t, store, target+"/quarantine/"))
 }
@@ -485,13 +485,13 @@ func TestSomethingElseInTheWay(t *testing.T) {
 	store, dir := folder(t)
 	sum := sha256.Sum256([]byte("rows"))
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, filepath.FromSlash(format.ChunkKey(target, hex.EncodeToString(sum[:])))), 0o700))
-	_, _, err := NewPool(store, target, nil, nil).Write(t.Context(), []byte("rows"))
+	_, _, err := NewPool(store, target, nil, nil, nil).Write(t.Context(), []byte("rows"))
 	require.True(t, failure.Is(err, failure.StoreUnwritable), "%v", err)
 }
 
 func TestLinkInAChunksPlace(t *testing.T) {
 	store, dir := folder(t)
-	c, _ := write(t, NewPool(store, target, nil, nil), "rows")
+	c, _ := write(t, NewPool(store, target, nil, nil, nil), "rows")
 	outside := filepath.Join(t.TempDir(), "copy")
 	data, err := os.ReadFile(path(dir, c))
 	require.NoError(t, err)
@@ -500,17 +500,17 @@ func TestLinkInAChunksPlace(t *testing.T) {
 	require.NoError(t, os.Symlink(outside, path(dir, c)))
 	_, err = read(t, store, c)
 	require.True(t, failure.Is(err, failure.UnsafeArchive), "%v", err)
-	require.True(t, failure.Is(CheckStored(t.Context(), store, target, c), failure.UnsafeArchive))
-	_, reused := write(t, NewPool(store, target, []format.Chunk{c}, nil), "rows")
+	require.True(t, failure.Is(CheckStored(t.Context(), store, target, c.Stored()), failure.UnsafeArchive))
+	_, reused := write(t, NewPool(store, target, nil, []format.Chunk{c}, nil), "rows")
 	require.False(t, reused)
-	require.NoError(t, CheckStored(t.Context(), store, target, c))
+	require.NoError(t, CheckStored(t.Context(), store, target, c.Stored()))
 }
 
 func TestCancelled(t *testing.T) {
 	store, _ := folder(t)
-	c, _ := write(t, NewPool(store, target, nil, nil), texts["random"])
+	c, _ := write(t, NewPool(store, target, nil, nil, nil), texts["random"])
 	ctx, cancel := context.WithCancel(t.Context())
-	r, err := Open(ctx, store, target, c)
+	r, err := Open(ctx, store, target, c, nil)
 	require.NoError(t, err)
 	_, err = r.Read(make([]byte, 10))
 	require.NoError(t, err)
@@ -519,25 +519,25 @@ func TestCancelled(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.NoError(t, r.Close())
 	require.NoError(t, r.Close(), "twice is once")
-	_, _, err = NewPool(store, target, nil, nil).Write(ctx, []byte("rows"))
+	_, _, err = NewPool(store, target, nil, nil, nil).Write(ctx, []byte("rows"))
 	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestTooLarge(t *testing.T) {
 	store, _ := folder(t)
-	_, _, err := NewPool(store, target, nil, nil).Write(t.Context(), make([]byte, format.MaxChunk+1))
+	_, _, err := NewPool(store, target, nil, nil, nil).Write(t.Context(), make([]byte, format.MaxChunk+1))
 	require.True(t, failure.Is(err, failure.RowTooLong), "%v", err)
 }
 
 func BenchmarkOpen(b *testing.B) {
 	store, _ := folder(b)
 	text := strings.Repeat("42\tsome text that is as long as rows are\t\\N\n", 200_000)
-	c, _, err := NewPool(store, target, nil, nil).Write(b.Context(), []byte(text))
+	c, _, err := NewPool(store, target, nil, nil, nil).Write(b.Context(), []byte(text))
 	require.NoError(b, err)
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		r, err := Open(b.Context(), store, target, c)
+		r, err := Open(b.Context(), store, target, c, nil)
 		require.NoError(b, err)
 		_, err = io.Copy(io.Discard, r)
 		require.NoError(b, err)

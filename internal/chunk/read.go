@@ -13,6 +13,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 )
 
@@ -26,27 +27,35 @@ var decoders = sync.Pool{New: func() any {
 	return d
 }}
 
-// Open streams the plain bytes of a chunk. Nothing of it is believed: the stored bytes and the plain
-// ones must have the sizes and checksums that the manifest declares, or the last Read fails with
-// BackupDamaged; no more than the declared size is ever unpacked.
-func Open(ctx context.Context, store objstore.Store, target string, c format.Chunk) (io.ReadCloser, error) {
-	return open(ctx, store, target, c)
+// Open streams the plain bytes of a chunk, which the key decrypts where it is encrypted. Nothing of it is
+// believed: the stored bytes and the plain ones must have the sizes and checksums that the manifest
+// declares, or the last Read fails with BackupDamaged; no more than the declared size is ever unpacked.
+func Open(ctx context.Context, store objstore.Store, target string, c format.Chunk, key *keyring.Key) (io.ReadCloser, error) {
+	return open(ctx, store, target, c, key)
 }
 
 // open is Open, and takes a chunk whose stored checksum is not known: its StoredSize is a bound then.
-func open(ctx context.Context, store objstore.Store, target string, c format.Chunk) (*reader, error) {
-	key := format.ChunkKey(target, c.SHA256)
-	raw, err := openStored(ctx, store, key)
+func open(ctx context.Context, store objstore.Store, target string, c format.Chunk, key *keyring.Key) (*reader, error) {
+	if (c.Name != "") != (key != nil) {
+		return nil, failure.New(failure.Internal, "chunk %.80s and the key that is given for it do not fit", c.Object())
+	}
+	place := format.ChunkKey(target, c.Object())
+	raw, err := openStored(ctx, store, place)
 	if err != nil {
 		return nil, err
 	}
 	stored := newHashing(io.LimitReader(raw, c.StoredSize+1))
-	decoder := decoders.Get().(*zstd.Decoder)
-	r := &reader{ctx: ctx, key: key, want: c, raw: raw, stored: stored, decoder: decoder}
-	if err := decoder.Reset(stored); err != nil {
+	r := &reader{ctx: ctx, key: place, want: c, raw: raw, stored: stored, decoder: decoders.Get().(*zstd.Decoder)}
+	packed := io.Reader(stored)
+	if key != nil {
+		if packed, err = key.Decrypt(stored); err != nil {
+			return nil, errors.Join(r.blame("cannot be decrypted"), r.Close())
+		}
+	}
+	if err := r.decoder.Reset(packed); err != nil {
 		return nil, errors.Join(r.blame("cannot be unpacked"), r.Close())
 	}
-	r.plain = newHashing(io.LimitReader(decoder, c.Size+1))
+	r.plain = newHashing(io.LimitReader(r.decoder, c.Size+1))
 	return r, nil
 }
 
@@ -136,22 +145,22 @@ func (r *reader) Close() error {
 	return r.raw.Close()
 }
 
-// CheckStored reads a chunk's stored bytes and compares them with the manifest, without unpacking.
-func CheckStored(ctx context.Context, store objstore.Store, target string, c format.Chunk) error {
-	key := format.ChunkKey(target, c.SHA256)
+// CheckStored reads a chunk's stored bytes and compares them with what is known of them, without unpacking.
+func CheckStored(ctx context.Context, store objstore.Store, target string, o format.Object) error {
+	key := format.ChunkKey(target, o.Name)
 	raw, err := openStored(ctx, store, key)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = raw.Close() }()
-	stored := newHashing(io.LimitReader(raw, c.StoredSize+1))
+	stored := newHashing(io.LimitReader(raw, o.Size+1))
 	if _, err := io.Copy(io.Discard, stored); err != nil {
 		return err
 	}
 	switch {
-	case stored.n != c.StoredSize:
+	case stored.n != o.Size:
 		return damaged(key, "has another size than was written")
-	case stored.sum() != c.StoredSHA256:
+	case stored.sum() != o.SHA256:
 		return damaged(key, "has other bytes than were written")
 	}
 	return nil

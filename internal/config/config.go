@@ -21,6 +21,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/retention"
 	"github.com/upkeep-run/upkeep/internal/schedule"
@@ -33,6 +34,7 @@ const (
 	// DefaultConnections is how many sessions read or write rows at once.
 	DefaultConnections = 2
 	maxConnections     = 32
+	maxRecipients      = 32
 	maxFile            = 1 << 20  // bytes
 	maxSecret          = 64 << 10 // bytes
 )
@@ -54,6 +56,23 @@ type Target struct {
 	Retention retention.Policy
 	// Schedules are what begins by itself, once they are applied to Temporal.
 	Schedules []schedule.Schedule
+	// Encryption says by whom the backups can be read; by everybody who has them when it is left out.
+	Encryption Encryption
+}
+
+// Encryption is how a target's backups are encrypted.
+type Encryption struct {
+	Recipients []string // of age; none: backups are not encrypted
+	Identity   Secret   // of one of the recipients; none on a machine that reads no backup
+	Keys       []string // fingerprints of the repository keys that are trusted, the first one for new backups
+}
+
+// Ring returns the repository keys of a target; nil where backups are not encrypted.
+func (e Encryption) Ring(store objstore.Store, target string) *keyring.Ring {
+	if len(e.Recipients) == 0 {
+		return nil
+	}
+	return keyring.New(store, target, keyring.Config{Recipients: e.Recipients, Identity: e.Identity.Resolver(), Keys: e.Keys})
 }
 
 // Database is a PostgreSQL database.
@@ -214,7 +233,7 @@ func (s Secret) Read() (string, error) {
 	if s.Env != "" {
 		v, ok := os.LookupEnv(s.Env)
 		if !ok || v == "" {
-			return "", missing("the environment variable %s, which should hold a password, is not set on the worker", s.Env).
+			return "", missing("the environment variable %s, which should hold a secret, is not set on the worker", s.Env).
 				Do("set it for the worker and start the worker again, then resume the run")
 		}
 		return v, nil
@@ -225,12 +244,12 @@ func (s Secret) Read() (string, error) {
 		if errors.As(err, &path) {
 			err = path.Err
 		}
-		return "", missing("the file %s, which should hold a password, cannot be read on the worker", s.File).Because(err).
-			Do("put the password into the file, readable for the worker, then resume the run")
+		return "", missing("the file %s, which should hold a secret, cannot be read on the worker", s.File).Because(err).
+			Do("put it into the file, readable for the worker, then resume the run")
 	}
 	secret := strings.TrimRight(string(data), "\r\n")
 	if secret == "" {
-		return "", missing("the file %s, which should hold a password, is empty", s.File).Do("put the password into the file, then resume the run")
+		return "", missing("the file %s, which should hold a secret, is empty", s.File).Do("put it into the file, then resume the run")
 	}
 	return secret, nil
 }
@@ -348,6 +367,8 @@ func (p *parser) target(n *yaml.Node) Target {
 		"calendar":  func(n *yaml.Node) { t.Calendar = p.calendar(n) },
 		"retention": func(n *yaml.Node) { t.Retention = p.retention(n) },
 		"schedules": func(n *yaml.Node) { schedules = n },
+
+		"encryption": func(n *yaml.Node) { t.Encryption = p.encryption(n) },
 	}, "name", "database")
 	if t.Retention.Set() {
 		t.Retention.Zone = t.Calendar.Zone
@@ -372,6 +393,46 @@ func (p *parser) retention(n *yaml.Node) retention.Policy {
 		p.fail(n, "retention keeps nothing; give last, daily, weekly or monthly a number above 0, or leave retention out to keep all backups")
 	}
 	return r
+}
+
+// encryption reads by whom backups can be read.
+func (p *parser) encryption(n *yaml.Node) Encryption {
+	var e Encryption
+	p.fields(n, "encryption", map[string]func(*yaml.Node){
+		"recipients": p.texts(&e.Recipients, "encryption.recipients", maxRecipients, func(v string) string {
+			if _, err := keyring.ParseRecipients([]string{v}); err != nil {
+				return "must be public keys of age, such as age1... that age-keygen prints"
+			}
+			return ""
+		}),
+		"identityFrom": func(n *yaml.Node) { e.Identity = p.secret(n, "encryption.identityFrom") },
+		"keys": p.texts(&e.Keys, "encryption.keys", maxRecipients, func(v string) string {
+			if !keyring.ValidID(v) {
+				return "must be fingerprints of repository keys, of 32 digits: see upkeep keys list"
+			}
+			return ""
+		}),
+	}, "recipients")
+	return e
+}
+
+// texts reads a list of one text or more, each once.
+func (p *parser) texts(into *[]string, what string, most int, check func(string) string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > most {
+			p.fail(n, "%s must be a list of 1 to %d texts", what, most)
+			return
+		}
+		for _, item := range n.Content {
+			var v string
+			wrong := len(p.wrong)
+			p.text(&v, what, check)(item)
+			if slices.Contains(*into, v) && len(p.wrong) == wrong {
+				p.fail(item, "%s has %.100q twice", what, v)
+			}
+			*into = append(*into, v)
+		}
+	}
 }
 
 func (p *parser) database(n *yaml.Node) Database {

@@ -43,6 +43,7 @@ const (
 // examineStore looks at the store; the patients say how much it will have to hold.
 func examineStore(ctx context.Context, o Options, patients []*patient) []Finding {
 	l := &List{Subject: "store"}
+	var encrypted []Finding
 	folder := storeFolder(o.Config.Store)
 	var store objstore.Store
 	opened := l.Reach(ctx, checkOpens, func(ctx context.Context) (string, error) {
@@ -67,11 +68,14 @@ func examineStore(ctx context.Context, o Options, patients []*patient) []Finding
 		l.Reach(ctx, checkKeeps, func(ctx context.Context) (string, error) {
 			return "an object was created, not created a second time, read back, listed and removed", probe(ctx, store, format.ProbeKey(host))
 		})
+		for _, p := range patients {
+			encrypted = append(encrypted, examineKeys(ctx, store, p.target)...)
+		}
 	}
 	if folder != "" {
 		l.Look(ctx, checkSpace, func(ctx context.Context) (string, error) { return room(ctx, folder, store, patients) })
 	}
-	return l.Findings
+	return append(l.Findings, encrypted...)
 }
 
 // storeFolder is the folder of a store in files, or "".
@@ -209,7 +213,7 @@ func room(ctx context.Context, folder string, store objstore.Store, patients []*
 		newest := newestBackup(ctx, store, p.target.Name)
 		switch {
 		case newest != nil:
-			need += newest.Totals.BytesTotal
+			need += newest.Size()
 		case p.size > 0:
 			need += p.size
 		default:
@@ -232,17 +236,17 @@ func room(ctx context.Context, folder string, store objstore.Store, patients []*
 	return found, nil
 }
 
-// newestBackup is the newest backup's manifest; nil when there is none, or none that can be read, which
+// newestBackup is the newest backup's index; nil when there is none, or none that can be read, which
 // is for VerifyBackup to say.
-func newestBackup(ctx context.Context, store objstore.Store, target string) *format.Manifest {
+func newestBackup(ctx context.Context, store objstore.Store, target string) *format.Index {
 	if store == nil {
 		return nil
 	}
-	m, err := catalog.Load(ctx, store, target, catalog.Latest)
+	i, err := catalog.LoadIndex(ctx, store, target, catalog.Latest)
 	if err != nil {
 		return nil
 	}
-	return m
+	return i
 }
 
 // inside reports whether a path is within a folder, wherever links lead.

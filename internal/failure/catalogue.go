@@ -27,6 +27,8 @@ const (
 	FormatTooNew       Code = "FormatTooNew"       // written by a newer Upkeep
 	WrongPassword      Code = "WrongPassword"      // the server refused the login
 	MissingSecret      Code = "MissingSecret"      // a password reference leads nowhere
+	NoIdentity         Code = "NoIdentity"         // what is encrypted is asked for, and no identity is configured
+	KeyUnusable        Code = "KeyUnusable"        // a repository key is missing, damaged, not trusted, or not wrapped to our identity
 	MissingRight       Code = "MissingRight"       // the role may not do this
 	MissingRole        Code = "MissingRole"        // the backup needs a role that the server does not have
 	MissingProgram     Code = "MissingProgram"     // a program such as pg_dump or initdb is not installed
@@ -58,9 +60,9 @@ var catalogue = map[Code]Class{
 	BadInput: InvalidInput, BadConfig: InvalidInput,
 	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
 	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition,
-	NoRetention: Precondition, NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused,
+	NoIdentity: Precondition, NoRetention: Precondition, NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
-	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
+	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, KeyUnusable: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,
 	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson,

@@ -22,11 +22,17 @@ type envelope struct {
 	Manifest json.RawMessage `json:"manifest"`
 }
 
-// Encode writes a manifest's file: pure ASCII, so that any database's encoding can read it.
+// Encode writes a manifest's file: pure ASCII, so that any database's encoding can read it. That of a
+// sealed backup is not for the store as it is, but for EncodeSealed.
 func Encode(m *Manifest) ([]byte, error) {
 	if err := m.validate(); err != nil {
 		return nil, fmt.Errorf("encode the manifest: %w", err)
 	}
+	return enclose(m.Format, m)
+}
+
+// enclose puts a manifest, or what stands in its place, into its envelope.
+func enclose(format int, m any) ([]byte, error) {
 	raw, err := json.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode the manifest: %w", err)
@@ -38,7 +44,7 @@ func Encode(m *Manifest) ([]byte, error) {
 	raw = ascii(raw)
 	sum := sha256.Sum256(raw)
 	var out bytes.Buffer
-	out.WriteString(head(m.Format, hex.EncodeToString(sum[:])))
+	out.WriteString(head(format, hex.EncodeToString(sum[:])))
 	out.Write(raw)
 	out.WriteString(tail)
 	if out.Len() > MaxManifest {
@@ -88,42 +94,55 @@ func ascii(raw []byte) []byte {
 	return out
 }
 
-// Decode reads a manifest's file and believes nothing in it: the checksum, the names that it must
-// have by its place in the store, and every number that others rely on. Any bit of the file that is
-// not as it was written is an error.
+// Decode reads the file of a plain backup's manifest and believes nothing in it: the checksum, the names
+// that it must have by its place in the store, and every number that others rely on. Any bit of the file
+// that is not as it was written is an error.
 func Decode(data []byte, target, backup string) (*Manifest, error) {
-	key := ManifestKey(target, backup)
-	damaged := func(format string, args ...any) error {
-		return failure.New(failure.BackupDamaged, "%s: %s", key, fmt.Sprintf(format, args...)).
-			Do("use another backup; this one cannot be trusted")
+	return decode(data, target, backup, Plain)
+}
+
+// damaged is the failure of a manifest.
+func damaged(target, backup, format string, args ...any) error {
+	return failure.New(failure.BackupDamaged, "%s: %s", ManifestKey(target, backup), fmt.Sprintf(format, args...)).
+		Do("use another backup; this one cannot be trusted")
+}
+
+func decode(data []byte, target, backup string, format int) (*Manifest, error) {
+	m := new(Manifest)
+	if err := open(data, target, backup, format, m); err != nil {
+		return nil, err
 	}
+	if m.Format != format || m.Backup != backup || m.Target != target {
+		return nil, damaged(target, backup, "it is the manifest of backup %.120q of target %.120q in format %d", m.Backup, m.Target, m.Format)
+	}
+	if err := m.validate(); err != nil {
+		return nil, damaged(target, backup, "%v", err)
+	}
+	return m, nil
+}
+
+// open takes a manifest, or what stands in its place, out of its envelope.
+func open(data []byte, target, backup string, format int, into any) error {
 	if newer := newerFormat(data); newer > 0 {
-		return nil, failure.New(failure.FormatTooNew, "%s is in format %d, and this Upkeep reads up to %d", key, newer, Version).
+		return failure.New(failure.FormatTooNew, "%s is in format %d, and this Upkeep reads up to %d", ManifestKey(target, backup), newer, newest).
 			Do("use a newer Upkeep")
 	}
 	var e envelope
 	if err := strict(data, &e); err != nil {
-		return nil, damaged("not a manifest (%.200v)", err)
+		return damaged(target, backup, "not a manifest (%.200v)", err)
 	}
 	sum := sha256.Sum256(e.Manifest)
 	if hex.EncodeToString(sum[:]) != e.SHA256 {
-		return nil, damaged("its checksum is wrong")
+		return damaged(target, backup, "its checksum is wrong")
 	}
-	before := head(Version, e.SHA256)
+	before := head(format, e.SHA256)
 	if len(data) != len(before)+len(e.Manifest)+len(tail) || !bytes.HasPrefix(data, []byte(before)) || !bytes.HasSuffix(data, []byte(tail)) {
-		return nil, damaged("the bytes around the manifest are not what was written")
+		return damaged(target, backup, "the bytes around the manifest are not what was written")
 	}
-	m := new(Manifest)
-	if err := strict(e.Manifest, m); err != nil {
-		return nil, damaged("not a manifest (%.200v)", err)
+	if err := strict(e.Manifest, into); err != nil {
+		return damaged(target, backup, "not a manifest (%.200v)", err)
 	}
-	if m.Format != e.Format || m.Backup != backup || m.Target != target {
-		return nil, damaged("it is the manifest of backup %.120q of target %.120q in format %d", m.Backup, m.Target, m.Format)
-	}
-	if err := m.validate(); err != nil {
-		return nil, damaged("%v", err)
-	}
-	return m, nil
+	return nil
 }
 
 // newerFormat returns the format of a manifest that a newer Upkeep wrote, which may have fields that
@@ -134,7 +153,7 @@ func newerFormat(data []byte) int {
 		Format   int
 		Manifest struct{ Format int }
 	}
-	if json.Unmarshal(data, &e) != nil || e.Format <= Version || e.Manifest.Format != e.Format {
+	if json.Unmarshal(data, &e) != nil || e.Format <= newest || e.Manifest.Format != e.Format {
 		return 0
 	}
 	return e.Format

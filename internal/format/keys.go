@@ -44,9 +44,23 @@ func BackupOfManifest(target, key string) (string, bool) {
 	return id, ok && ValidID(id)
 }
 
-// ChunkKey is the key of a chunk, named by the SHA-256 of its plain bytes.
+// ChunkKey is the key of a chunk by its name, see Chunk.Object.
 func ChunkKey(target, chunk string) string {
-	return fmt.Sprintf("%s/%s/%.2s/%s.zst", target, chunksFolder, chunk, chunk)
+	if !strings.HasSuffix(chunk, encrypted) {
+		chunk += ".zst"
+	}
+	return fmt.Sprintf("%s/%s/%.2s/%s", target, chunksFolder, chunk, chunk)
+}
+
+// encrypted ends the names of encrypted chunks and of repository keys: they are files of age.
+const encrypted = ".age"
+
+// WrappedKeysPrefix is the prefix of the keys by which a target's backups are encrypted.
+func WrappedKeysPrefix(target string) string { return target + "/keys/" }
+
+// WrappedKey is where a repository key lies, wrapped to those who may use it, by its fingerprint.
+func WrappedKey(target, fingerprint string) string {
+	return WrappedKeysPrefix(target) + fingerprint + encrypted
 }
 
 // QuarantineKey is where the bytes of a damaged chunk are set aside. They are named by what they are,
@@ -77,8 +91,8 @@ func ChunksPrefix(target string) string { return target + "/" + chunksFolder + "
 
 // ChunkOfKey returns the name of the chunk that has the key.
 func ChunkOfKey(target, key string) (string, bool) {
-	name, ok := strings.CutSuffix(key[strings.LastIndexByte(key, '/')+1:], ".zst")
-	return name, ok && hexSHA256.MatchString(name) && key == ChunkKey(target, name)
+	name := strings.TrimSuffix(key[strings.LastIndexByte(key, '/')+1:], ".zst")
+	return name, hexSHA256.MatchString(strings.TrimSuffix(name, encrypted)) && key == ChunkKey(target, name)
 }
 
 // CopiesPrefix is the prefix of the notes about a target's copies in the making.

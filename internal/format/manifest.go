@@ -1,12 +1,16 @@
-// Package format is format 1 of an Upkeep backup: the names and the JSON of
+// Package format is the formats of an Upkeep backup, 1 and, encrypted, 2: the names and the JSON of
 // everything that a backup leaves in the store. docs/format.md says the same in
-// prose; a golden backup in testdata keeps both honest for ever.
+// prose; golden backups in testdata keep both honest for ever.
 package format
 
 import "time"
 
-// Version is the format that this Upkeep writes.
-const Version = 1
+// The formats that this Upkeep writes and reads.
+const (
+	Plain  = 1
+	Sealed = 2 // encrypted: all but an Index needs the repository key
+	newest = Sealed
+)
 
 // Manifest describes one whole backup. It is written last: a backup without a
 // manifest does not exist.
@@ -19,6 +23,8 @@ type Manifest struct {
 	SnapshotAt time.Time `json:"snapshotAt"` // the instant that the backup shows
 	FinishedAt time.Time `json:"finishedAt"`
 	Scope      string    `json:"scope"` // what is in it and what is not, for people
+	// Key is the fingerprint of the repository key that a sealed backup is encrypted with.
+	Key string `json:"key,omitempty"`
 
 	Server   Server   `json:"server"`
 	Database Database `json:"database"`
@@ -162,15 +168,24 @@ type Range struct {
 }
 
 // Chunk is one stored object: a single zstd frame of COPY text (or of another file's bytes).
-// Its name is the SHA-256 of its plain bytes.
 type Chunk struct {
-	SHA256       string    `json:"sha256"`       // of the plain bytes, hex
+	SHA256 string `json:"sha256"` // of the plain bytes, hex
+	// Name is the object's name in a sealed backup, which tells nothing of the plain bytes.
+	Name         string    `json:"name,omitempty"`
 	Size         int64     `json:"size"`         // of the plain bytes
 	StoredSHA256 string    `json:"storedSha256"` // of the stored bytes, hex
 	StoredSize   int64     `json:"storedSize"`
 	Rows         int64     `json:"rows,omitempty"`
 	RowHash      string    `json:"rowHash,omitempty"`
 	CheckedAt    time.Time `json:"checkedAt"` // when the stored bytes were last written or read back whole
+}
+
+// Object is the name of the stored object: in a plain backup the SHA-256 of its plain bytes.
+func (c Chunk) Object() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return c.SHA256
 }
 
 // Sequence is a sequence's position.

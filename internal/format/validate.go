@@ -23,6 +23,8 @@ func MaxStored(size int64) int64 { return size + 1<<20 }
 
 var (
 	hexSHA256 = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	sealName  = regexp.MustCompile(`^[0-9a-f]{64}\.age$`)
+	hexKey    = regexp.MustCompile(`^[0-9a-f]{32}$`)
 	plainName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 )
 
@@ -31,8 +33,8 @@ func (m *Manifest) Distinct() []Chunk {
 	var all []Chunk
 	seen := make(map[string]bool)
 	for _, c := range m.Chunks() {
-		if !seen[c.SHA256] {
-			seen[c.SHA256] = true
+		if !seen[c.Object()] {
+			seen[c.Object()] = true
 			all = append(all, c)
 		}
 	}
@@ -53,8 +55,10 @@ func (m *Manifest) Chunks() []Chunk {
 // validate checks everything that readers of a manifest rely on.
 func (m *Manifest) validate() error {
 	switch {
-	case m.Format != Version:
+	case m.Format != Plain && m.Format != Sealed:
 		return fmt.Errorf("format %d is unknown", m.Format)
+	case (m.Format == Sealed) != (m.Key != "") || m.Key != "" && !hexKey.MatchString(m.Key):
+		return fmt.Errorf("format %d with the repository key %.40q", m.Format, m.Key)
 	case !ValidID(m.Backup):
 		return fmt.Errorf("the id %.120q is not one", m.Backup)
 	case !ValidID(m.Target):
@@ -93,8 +97,17 @@ func (m *Manifest) validate() error {
 	if err := m.LargeObjects.validate(); err != nil {
 		return fmt.Errorf("large objects: %w", err)
 	}
-	files := make(map[string]bool, len(m.Files))
-	for _, f := range m.Files {
+	for _, c := range m.Chunks() {
+		if (m.Format == Sealed) != (c.Name != "") {
+			return fmt.Errorf("chunk %.12s has the name %.80q in a backup of format %d", c.SHA256, c.Name, m.Format)
+		}
+	}
+	return validateFiles(m.Files)
+}
+
+func validateFiles(all []File) error {
+	files := make(map[string]bool, len(all))
+	for _, f := range all {
 		if !plainName.MatchString(f.Name) || f.Name == manifestName || files[f.Name] || f.Size < 0 || f.Size > MaxFile || !hexSHA256.MatchString(f.SHA256) {
 			return fmt.Errorf("the file %.120q is not one that a backup can have", f.Name)
 		}
@@ -162,6 +175,9 @@ func add(chunks []Chunk) (rows, size int64, sum rowhash.Sum, err error) {
 func (c Chunk) validate() error {
 	if !hexSHA256.MatchString(c.SHA256) || !hexSHA256.MatchString(c.StoredSHA256) {
 		return fmt.Errorf("the chunk name %.80q is not a SHA-256", c.SHA256)
+	}
+	if c.Name != "" && !sealName.MatchString(c.Name) {
+		return fmt.Errorf("chunk %.12s is stored as %.80q, which is not the name of an encrypted chunk", c.SHA256, c.Name)
 	}
 	if c.Size < 0 || c.Size > MaxChunk || c.StoredSize <= 0 || c.StoredSize > MaxStored(c.Size) {
 		return fmt.Errorf("chunk %.12s declares sizes out of bounds (%d, stored %d)", c.SHA256, c.Size, c.StoredSize)

@@ -77,7 +77,7 @@ type Backup struct {
 // Make makes the plan. It changes nothing.
 func Make(ctx context.Context, o Options) (*Plan, error) {
 	p := &Plan{Remove: []Backup{}, Keep: []Backup{}, Unreadable: []string{}}
-	entries, err := catalog.List(ctx, o.Store, o.Target, nil)
+	entries, err := catalog.List(ctx, o.Store, o.Target, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -112,12 +112,12 @@ func Make(ctx context.Context, o Options) (*Plan, error) {
 // frees adds up the stored bytes that only these backups need.
 func frees(ctx context.Context, o Options, goes map[string]bool) (sum int64, err error) {
 	alone, stay := make(map[string]int64), make(map[string]bool)
-	_, err = catalog.List(ctx, o.Store, o.Target, func(m *format.Manifest) {
-		for _, c := range m.Chunks() {
-			if goes[m.Backup] {
-				alone[c.SHA256] = c.StoredSize
+	_, err = catalog.List(ctx, o.Store, o.Target, nil, func(b *format.Index) {
+		for _, c := range b.Chunks {
+			if goes[b.Backup] {
+				alone[c.Name] = c.Size
 			} else {
-				stay[c.SHA256] = true
+				stay[c.Name] = true
 			}
 		}
 	})
@@ -168,7 +168,7 @@ type Result struct {
 // beside a stale twin of itself: the end is the same.
 func Apply(ctx context.Context, o Options, planned []string) (*Result, error) {
 	r := &Result{Removed: []string{}, Spared: []string{}, Hurt: []string{}, Remarks: []string{}}
-	entries, err := catalog.List(ctx, o.Store, o.Target, nil)
+	entries, err := catalog.List(ctx, o.Store, o.Target, nil, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -322,9 +322,9 @@ func renewed(i objstore.Info, since time.Time) bool { return i.ModTime.After(sin
 // needs are the chunks that the target's backups need, and the backups that cannot be read.
 func needs(ctx context.Context, o Options) (needed map[string]bool, broken []string, err error) {
 	needed = make(map[string]bool)
-	entries, err := catalog.List(ctx, o.Store, o.Target, func(m *format.Manifest) {
-		for _, c := range m.Chunks() {
-			needed[c.SHA256] = true
+	entries, err := catalog.List(ctx, o.Store, o.Target, nil, func(b *format.Index) {
+		for _, c := range b.Chunks {
+			needed[c.Name] = true
 		}
 	})
 	for _, e := range entries {
@@ -367,11 +367,11 @@ func removeChunks(ctx context.Context, o Options, list catalog.Condemned, due []
 func markHurt(ctx context.Context, o Options, gone map[string]bool, r *Result) error {
 	var hurt []string
 	first := make(map[string]string)
-	_, err := catalog.List(ctx, o.Store, o.Target, func(m *format.Manifest) {
-		for _, c := range m.Chunks() {
-			if gone[c.SHA256] {
-				hurt = append(hurt, m.Backup)
-				first[m.Backup] = c.SHA256
+	_, err := catalog.List(ctx, o.Store, o.Target, nil, func(b *format.Index) {
+		for _, c := range b.Chunks {
+			if gone[c.Name] {
+				hurt = append(hurt, b.Backup)
+				first[b.Backup] = c.Name
 				return
 			}
 		}

@@ -128,7 +128,7 @@ func (s *shelf) begin(n int, rows ...string) *format.Manifest {
 func (s *shelf) take(n int, rows ...string) string {
 	s.t.Helper()
 	m := s.begin(n, rows...)
-	_, err := catalog.Commit(s.t.Context(), s, m, s.now)
+	_, err := catalog.Commit(s.t.Context(), s, m, nil, s.now)
 	require.NoError(s.t, err)
 	return m.Backup
 }
@@ -166,7 +166,7 @@ func (s *shelf) keys(prefix string) (keys []string) {
 // whole checks every file of a backup.
 func (s *shelf) whole(id string) bool {
 	s.t.Helper()
-	checks, err := verify.Stored(s.t.Context(), s.Store, target, id)
+	checks, err := verify.Stored(s.t.Context(), s.Store, target, id, nil)
 	require.NoError(s.t, err)
 	return proof.Verdict(checks) == run.Pass
 }
@@ -202,7 +202,7 @@ func TestABackupGoesAtOnceAndItsChunksADayLater(t *testing.T) {
 	removal, err := catalog.ReadRemoval(t.Context(), s, target, old)
 	require.NoError(t, err)
 	require.Equal(t, "a prune", removal.RunID)
-	_, err = catalog.Load(t.Context(), s, target, old)
+	_, err = catalog.Load(t.Context(), s, target, old, nil)
 	require.True(t, failure.Is(err, failure.UnknownBackup))
 	require.ErrorContains(t, err, "was removed by run \"a prune\" (retention: last 1)")
 
@@ -226,7 +226,7 @@ func TestABackupThatUsesACondemnedChunkKeepsIt(t *testing.T) {
 	s.pass(2 * day)
 	third := s.begin(3, "again") // it finds the chunk, and renews it
 	require.Zero(t, s.prune(retention.Policy{Last: 1}).Chunks)
-	_, err := catalog.Commit(t.Context(), s, third, s.now)
+	_, err := catalog.Commit(t.Context(), s, third, nil, s.now)
 	require.NoError(t, err)
 	s.pass(2 * day)
 	s.prune(retention.Policy{Last: 1})
@@ -248,7 +248,7 @@ func TestABackupThatBeganBeforeItsChunksWereCondemned(t *testing.T) {
 			require.Equal(t, 1, s.prune(retention.Policy{Last: 1}).Condemned)
 			s.pass(wait)
 			removed := s.prune(retention.Policy{Last: 1}).Chunks
-			_, err := catalog.Commit(t.Context(), s, late, s.now)
+			_, err := catalog.Commit(t.Context(), s, late, nil, s.now)
 			if wait < day {
 				require.Zero(t, removed)
 				require.NoError(t, err)
@@ -265,12 +265,12 @@ func TestABackupThatBeganBeforeItsChunksWereCondemned(t *testing.T) {
 func TestALateTwinOfARemovedBackupDoesNotBringItBack(t *testing.T) {
 	s := newShelf(t)
 	twin := s.begin(1, "rows")
-	_, err := catalog.Commit(t.Context(), s, twin, s.now)
+	_, err := catalog.Commit(t.Context(), s, twin, nil, s.now)
 	require.NoError(t, err)
 	s.pass(day)
 	s.take(2, "rows")
 	s.prune(retention.Policy{Last: 1})
-	_, err = catalog.Commit(t.Context(), s, twin, s.now)
+	_, err = catalog.Commit(t.Context(), s, twin, nil, s.now)
 	require.True(t, failure.Is(err, failure.BackupRemoved), "%v", err)
 	require.Len(t, s.ids(), 1)
 }
@@ -379,7 +379,7 @@ func TestWhatAnAttemptLeftGoesLater(t *testing.T) {
 	s.pass(day)
 	s.prune(retention.Policy{Last: 1})
 	require.Empty(t, s.keys("backups/"+left.Backup+"/"))
-	_, err := catalog.Commit(t.Context(), s, left, s.now)
+	_, err := catalog.Commit(t.Context(), s, left, nil, s.now)
 	require.True(t, failure.Is(err, failure.ChunkRemoved), "its guide is gone: %v", err)
 }
 
@@ -411,7 +411,7 @@ func anyShelf(t *testing.T, r *rand.Rand) {
 			}
 			m := twins[r.IntN(len(twins))]
 			age := s.now().Sub(m.StartedAt)
-			_, err := catalog.Commit(t.Context(), s, m, s.now)
+			_, err := catalog.Commit(t.Context(), s, m, nil, s.now)
 			if err == nil {
 				all = append(all, m)
 			} else if !failure.Is(err, failure.BackupRemoved) {
@@ -466,7 +466,7 @@ func anyShelf(t *testing.T, r *rand.Rand) {
 			}
 		}
 		for _, id := range s.ids() {
-			e, _, err := catalog.Look(t.Context(), s, target, id)
+			e, _, err := catalog.Look(t.Context(), s, target, id, nil)
 			require.NoError(t, err)
 			require.True(t, e.Mark != nil || s.whole(id), "backup %s lacks something, and nobody knows", id)
 		}
@@ -484,9 +484,9 @@ func anyShelf(t *testing.T, r *rand.Rand) {
 		s.pass(3 * day)
 	}
 	needed := make(map[string]bool)
-	_, err := catalog.List(t.Context(), s, target, func(m *format.Manifest) {
-		for _, c := range m.Chunks() {
-			needed[format.ChunkKey(target, c.SHA256)] = true
+	_, err := catalog.List(t.Context(), s, target, nil, func(b *format.Index) {
+		for _, c := range b.Chunks {
+			needed[format.ChunkKey(target, c.Name)] = true
 		}
 	})
 	require.NoError(t, err)
@@ -502,7 +502,7 @@ func anyShelf(t *testing.T, r *rand.Rand) {
 
 // newestProven is the newest backup that is proven, or "".
 func newestProven(t *testing.T, s *shelf) string {
-	entries, err := catalog.List(t.Context(), s, target, nil)
+	entries, err := catalog.List(t.Context(), s, target, nil, nil)
 	require.NoError(t, err)
 	var newest catalog.Entry
 	for _, e := range entries {

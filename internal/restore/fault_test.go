@@ -63,14 +63,14 @@ func (t task) run() error {
 	if err != nil {
 		return err
 	}
-	m, err := catalog.Load(ctx, store, "shop", "b1")
+	m, err := catalog.Load(ctx, store, "shop", "b1", nil)
 	if err != nil {
 		return err
 	}
 	o := restore.Options{
 		Manifest: m, Server: postgres.Config{URL: t.Server}, Private: t.Private, Database: t.Database, Final: t.Final, Oid: t.Oid, Owner: "run-1", Connections: 2,
 		Open: func(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
-			return chunk.Open(ctx, store, "shop", c)
+			return chunk.Open(ctx, store, "shop", c, nil)
 		},
 	}
 	if t.Drop {

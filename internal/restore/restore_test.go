@@ -67,7 +67,7 @@ func (r *rig) backUp(t *testing.T, database string) *rig {
 }
 
 func (r *rig) open(ctx context.Context, c format.Chunk) (io.ReadCloser, error) {
-	return chunk.Open(ctx, r.store, "shop", c)
+	return chunk.Open(ctx, r.store, "shop", c, nil)
 }
 
 // scratch is a fresh private server of the source's version.

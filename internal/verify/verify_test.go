@@ -20,6 +20,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/format/formattest"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/objstore/objstoretest"
 	"github.com/upkeep-run/upkeep/internal/rowhash"
@@ -91,7 +92,7 @@ func newReal(t testing.TB) *real {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, below.Close()) })
 	r := &real{over: &over{Store: below, objects: map[string][]byte{}}, files: map[string][]byte{}}
-	r.m, err = catalog.Load(t.Context(), below, target, catalog.Latest)
+	r.m, err = catalog.Load(t.Context(), below, target, catalog.Latest, nil)
 	require.NoError(t, err)
 	r.keys = formattest.Keys(r.m)
 	require.Len(t, r.keys, 18)
@@ -104,14 +105,14 @@ func newReal(t testing.TB) *real {
 
 func (r *real) manifest() string { return format.ManifestKey(target, r.m.Backup) }
 
-type look = func(context.Context, objstore.Store, string, string) ([]run.Check, error)
+type look = func(context.Context, objstore.Store, string, string, *keyring.Ring) ([]run.Check, error)
 
 var grades = map[string]look{"stored": verify.Stored, "decoded": verify.Decoded}
 
 // verdict looks at the backup with the damage, and returns FAIL and what was said, or PASS.
 func (r *real) verdict(t testing.TB, how look) (run.Verdict, string) {
 	t.Helper()
-	checks, err := how(t.Context(), r, target, r.m.Backup)
+	checks, err := how(t.Context(), r, target, r.m.Backup, nil)
 	require.NoError(t, err)
 	require.NotEmpty(t, checks)
 	verdict, said := run.Pass, ""
@@ -158,7 +159,7 @@ func TestDamageOfEveryFileIsSeen(t *testing.T) {
 			require.NoError(t, r.put(key, bad))
 			if bad == nil && key == r.manifest() {
 				for _, how := range grades {
-					_, err := how(t.Context(), r, target, r.m.Backup)
+					_, err := how(t.Context(), r, target, r.m.Backup, nil)
 					require.True(t, failure.Is(err, failure.UnknownBackup), "%v", err)
 					require.ErrorContains(t, err, key)
 				}
@@ -311,7 +312,7 @@ func TestAManifestOfAnotherBackupIsSeen(t *testing.T) {
 	require.NoError(t, err)
 	formattest.Change(t, store, format.ManifestKey(target, "b2"), func([]byte) []byte { return older })
 	for _, how := range grades {
-		checks, err := how(t.Context(), store, target, "b2")
+		checks, err := how(t.Context(), store, target, "b2", nil)
 		require.NoError(t, err)
 		require.Equal(t, run.Fail, checks[0].Verdict)
 		require.Contains(t, checks[0].Detail, format.ManifestKey(target, "b2")+`: it is the manifest of backup "b1"`)
@@ -354,7 +355,7 @@ func copied(t testing.TB) (store objstore.Store, dir string, m *format.Manifest)
 	store, err := objstore.Open(t.Context(), "file://"+filepath.Join(dir, "store"))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
-	m, err = catalog.Load(t.Context(), store, target, catalog.Latest)
+	m, err = catalog.Load(t.Context(), store, target, catalog.Latest, nil)
 	require.NoError(t, err)
 	return store, filepath.Join(dir, "store"), m
 }
@@ -374,7 +375,7 @@ func TestPathsThatClimbOutAreRefused(t *testing.T) {
 		require.NoError(t, os.Rename(inside, outside))
 		require.NoError(t, os.Symlink(outside, inside))
 		for _, how := range grades {
-			checks, err := how(t.Context(), store, target, m.Backup)
+			checks, err := how(t.Context(), store, target, m.Backup, nil)
 			verdict := run.Pass
 			for _, c := range checks {
 				if c.Verdict != run.Pass {
@@ -388,7 +389,7 @@ func TestPathsThatClimbOutAreRefused(t *testing.T) {
 	outside := t.TempDir()
 	require.NoError(t, os.Symlink(outside, filepath.Join(dir, target, "marks")))
 	require.NoError(t, store.Delete(t.Context(), format.BackupKey(target, m.Backup, "RESTORE.md")))
-	checks, err := verify.Stored(t.Context(), store, target, m.Backup)
+	checks, err := verify.Stored(t.Context(), store, target, m.Backup, nil)
 	require.NoError(t, err)
 	require.Equal(t, run.Fail, checks[1].Verdict)
 	left, err := os.ReadDir(outside)
@@ -400,12 +401,12 @@ func TestNamesThatClimbAreRefused(t *testing.T) {
 	store, _, m := copied(t)
 	for _, id := range []string{"..", "../" + m.Backup, "", "a/b", `a\b`, m.Backup + "/../" + m.Backup, "a\x00"} {
 		for _, how := range grades {
-			_, err := how(t.Context(), store, target, id)
+			_, err := how(t.Context(), store, target, id, nil)
 			require.True(t, failure.Is(err, failure.UnknownBackup), "%q: %v", id, err)
 		}
 	}
 	for _, name := range []string{"..", "shop/../shop", ""} {
-		checks, err := verify.Stored(t.Context(), store, name, m.Backup)
+		checks, err := verify.Stored(t.Context(), store, name, m.Backup, nil)
 		require.True(t, err != nil || checks[0].Verdict == run.Fail, "%q", name)
 	}
 }
@@ -422,7 +423,7 @@ func TestLooksMarkAndUnmark(t *testing.T) {
 	}
 	see := func(how look) {
 		t.Helper()
-		_, err := how(t.Context(), store, target, m.Backup)
+		_, err := how(t.Context(), store, target, m.Backup, nil)
 		require.NoError(t, err)
 	}
 	see(verify.Stored)
@@ -467,7 +468,7 @@ func TestAStoreThatFails(t *testing.T) {
 		}
 		return nil
 	}
-	checks, err := verify.Stored(t.Context(), store, target, m.Backup)
+	checks, err := verify.Stored(t.Context(), store, target, m.Backup, nil)
 	require.NoError(t, err)
 	require.Len(t, checks, 3)
 	require.Equal(t, run.Fail, checks[1].Verdict)
@@ -481,7 +482,7 @@ func TestAStoreThatFails(t *testing.T) {
 			return nil
 		}
 		for _, how := range grades {
-			_, err := how(t.Context(), store, target, m.Backup)
+			_, err := how(t.Context(), store, target, m.Backup, nil)
 			require.True(t, failure.Is(err, failure.StoreUnreachable), "%v", err)
 		}
 	}

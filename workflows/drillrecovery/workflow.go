@@ -54,7 +54,7 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	result.Verdict = run.NotProven // whole files prove nothing yet
 	r.SetResult(result)
-	proven, err := verifybackup.Prove(r, b.BackupID)
+	proven, err := verifybackup.Prove(r, b)
 	result.RestoreSecs = procedure.Seconds(proven.RestoreTime)
 	publish(proven.Proof)
 	if err != nil {

@@ -58,7 +58,7 @@ func body(r *procedure.Run, in api.Input) error {
 	if err != nil || in.Grade == api.Stored || p.Verdict != run.Pass {
 		return say(r, b.BackupID, in.Grade, p, err)
 	}
-	proven, err := Prove(r, b.BackupID)
+	proven, err := Prove(r, b)
 	add(proven.Proof)
 	return say(r, b.BackupID, in.Grade, proven.Proof, err)
 }
@@ -117,8 +117,12 @@ type Proven struct {
 
 // Prove restores a backup into a scratch server, compares the copy with it, and removes the copy. A
 // worker that goes away with its private server for good is replaced by another; when none stays, the
-// run waits for a person.
-func Prove(r *procedure.Run, backup string) (Proven, error) {
+// run waits for a person. An encrypted backup that cannot be opened here stays unproven.
+func Prove(r *procedure.Run, b postgres.BackupSummary) (Proven, error) {
+	if b.Closed != "" {
+		return Proven{Proof: postgres.Proof{Verdict: run.NotProven, Checks: []run.Check{{Name: "restored", Verdict: run.NotProven, Detail: b.Closed}}}}, nil
+	}
+	backup := b.BackupID
 	name := restore.BuildName(r.Target().Name, backup, "")
 	return Build(r, func() (postgres.Copy, error) {
 		c := postgres.Copy{Target: r.Target(), BackupID: backup, Database: name, Final: name, Owner: r.Key(), RunID: r.ID()}

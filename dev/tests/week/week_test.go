@@ -67,7 +67,7 @@ func (s *site) scheduled(t *testing.T, name string) *run.Document {
 func (s *site) night(t *testing.T) {
 	t.Helper()
 	const by = 25 * time.Hour
-	for _, path := range glob(t, s.Store, "shop", "chunks", "*", "*.zst") {
+	for _, path := range glob(t, s.Store, "shop", "chunks", "*", "*") {
 		info, err := os.Stat(path)
 		require.NoError(t, err)
 		require.NoError(t, os.Chtimes(path, time.Time{}, info.ModTime().Add(-by)))
@@ -152,9 +152,9 @@ func TestAWeek(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, store.Close()) }()
 	needed := make(map[string]bool)
-	entries, err := catalog.List(t.Context(), store, "shop", func(m *format.Manifest) {
-		for _, c := range m.Chunks() {
-			needed[format.ChunkKey("shop", c.SHA256)] = true
+	entries, err := catalog.List(t.Context(), store, "shop", nil, func(b *format.Index) {
+		for _, c := range b.Chunks {
+			needed[format.ChunkKey("shop", c.Name)] = true
 		}
 	})
 	require.NoError(t, err)
@@ -164,7 +164,7 @@ func TestAWeek(t *testing.T) {
 		doc := s.Run(t, "VerifyBackup", `{"target":"shop","backup":"`+e.ID+`"}`)
 		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 	}
-	for _, path := range glob(t, s.Store, "shop", "chunks", "*", "*.zst") {
+	for _, path := range glob(t, s.Store, "shop", "chunks", "*", "*") {
 		key, err := filepath.Rel(s.Store, path)
 		require.NoError(t, err)
 		require.True(t, needed[filepath.ToSlash(key)], "%s is left over", key)

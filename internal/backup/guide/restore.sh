@@ -1,10 +1,11 @@
 #!/bin/sh
-# Brings a backup of format 1 back into a new database, without Upkeep.
+# Brings a backup of format 1, or an encrypted one of format 2, back into a new database, without Upkeep.
 #
 #   sh restore.sh NEW_DATABASE
 #
-# It needs psql, pg_restore and zstd, the small programs that every system has, and the folder of the
-# target as it is in the store (of it: this backup's folder and chunks/). The server is chosen as for
+# It needs psql, pg_restore and zstd, for an encrypted backup age and AGE_IDENTITY=FILE, the small programs
+# that every system has, and the folder of the target as it is in the store (of it: this backup's folder,
+# chunks/ and keys/). The server is chosen as for
 # psql: PGHOST, PGPORT, PGUSER, PGPASSWORD or .pgpass. The role should be a superuser; another one
 # needs CREATEDB and membership in the roles that own things. CREATE_ROLES=1 creates the roles that
 # are missing, without passwords.
@@ -31,10 +32,24 @@ for program in psql pg_restore zstd sha256sum base64 mktemp; do
 done
 [ -f "$manifest" ] || fail "$manifest is missing: without it this is no backup"
 # The checksum is of the bytes behind the first 117 and before the last 2.
-size=$(wc -c <"$manifest")
-sum=$(head -c 200 "$manifest" | sed -n '1s/^{"upkeep":"backup","format":1,"sha256":"\([0-9a-f]\{64\}\)","manifest":{.*/\1/p')
-[ -n "$sum" ] || fail "$manifest is damaged: it is no manifest of format 1"
-[ "$(tail -c +118 "$manifest" | head -c "$((size - 119))" | sha256sum | cut -d' ' -f1)" = "$sum" ] || fail "$manifest is damaged: its checksum is wrong"
+check() { # check FORMAT: sets size, and ends the script unless the manifest is one of that format and whole
+	size=$(wc -c <"$manifest")
+	sum=$(head -c 200 "$manifest" | sed -n '1s/^{"upkeep":"backup","format":'"$1"',"sha256":"\([0-9a-f]\{64\}\)","manifest":{.*/\1/p')
+	[ -n "$sum" ] || fail "$manifest is damaged: it is no manifest of format 1 or 2"
+	[ "$(inside | sha256sum | cut -d' ' -f1)" = "$sum" ] || fail "$manifest is damaged: its checksum is wrong"
+}
+inside() { tail -c +118 "$manifest" | head -c "$((size - 119))"; }
+key= # the repository key, unwrapped, of an encrypted backup
+case $(head -c 40 "$manifest") in
+'{"upkeep":"backup","format":2,'*)
+	check 2
+	command -v age >/dev/null || fail "the backup is encrypted and the program age is not there; install it"
+	[ -n "${AGE_IDENTITY:-}" ] || fail "the backup is encrypted; name the file with your identity of age: AGE_IDENTITY=FILE sh restore.sh ..."
+	[ -f "$AGE_IDENTITY" ] || fail "there is no file $AGE_IDENTITY"
+	key=yes
+	;;
+*) check 1 ;;
+esac
 
 work=$(mktemp -d)
 tag=$(printf %s "${work##*.}" | tr A-Z a-z | tr -cd a-z0-9)
@@ -52,6 +67,25 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+if [ -n "$key" ]; then
+	fingerprint=$(head -c 4096 "$manifest" | tr ',' '\n' | sed -n 's/^"key":"\([0-9a-f]\{32\}\)"$/\1/p' | head -n 1)
+	[ -n "$fingerprint" ] || fail "$manifest names no repository key"
+	wrapped=${chunks%/chunks}/keys/$fingerprint.age
+	[ -f "$wrapped" ] || fail "$wrapped is missing: without it nobody can read the backup"
+	key=$work/key
+	age -d -i "$AGE_IDENTITY" -o "$key" "$wrapped" || fail "$AGE_IDENTITY does not open $wrapped"
+	# Sealed in it is a manifest like that of format 1.
+	inside | tr ',' '\n' | sed -n 's/^"sealed":"\([A-Za-z0-9+/=]*\)"}$/\1/p' | base64 -d >"$work/sealed"
+	age -d -i "$key" -o "$work/packed" "$work/sealed" || fail "what is sealed in $manifest cannot be opened"
+	zstd -dcq --memory=128MB "$work/packed" >"$work/manifest.json" || fail "what is sealed in $manifest cannot be unpacked"
+	manifest=$work/manifest.json
+	check 2
+	case $(head -c 400 "$manifest") in
+	*'"backup":"'"${here##*/}"'"'*) ;;
+	*) fail "what is sealed in the manifest is another backup's" ;;
+	esac
+fi
+
 # Whatever the role's own settings are, rows are read as they were written.
 session="client_encoding=UTF8 options='-c timezone=UTC -c datestyle=ISO,YMD -c intervalstyle=postgres -c lc_monetary=C -c xmloption=content -c array_nulls=on"
 session="$session -c search_path= -c standard_conforming_strings=on -c client_min_messages=warning -c check_function_bodies=off -c default_tablespace="
@@ -65,14 +99,21 @@ sql() {
 	psql -XqAt -v ON_ERROR_STOP=1 -d "dbname=$database $session" "$@"
 }
 
-# unpack SHA256 SIZE FILE: writes a chunk's plain bytes, and ends the script unless they are the right ones.
+# unpack SHA256 SIZE NAME FILE: writes a chunk's plain bytes, and ends the script unless they are the right
+# ones. NAME is the chunk's file.
 unpack() {
-	case $1 in *[!0-9a-f]* | '') fail "$manifest names the chunk '$1', which cannot be one" ;; esac
-	[ ${#1} -eq 64 ] || fail "$manifest names the chunk '$1', which cannot be one"
-	chunk=$chunks/$(printf %.2s "$1")/$1.zst
+	case ${3%.???} in *[!0-9a-f]* | '') fail "$manifest names the chunk '$3', which cannot be one" ;; esac
+	[ ${#3} -eq 68 ] || fail "$manifest names the chunk '$3', which cannot be one"
+	chunk=$chunks/$(printf %.2s "$3")/$3
 	[ -f "$chunk" ] || fail "$chunk is missing"
-	zstd -dcq --memory=128MB "$chunk" | head -c "$(($2 + 1))" >"$3" || fail "$chunk cannot be unpacked into $work"
-	[ "$(sha256sum <"$3" | cut -d' ' -f1)" = "$1" ] || fail "$chunk is damaged"
+	packed=$chunk
+	if [ -n "$key" ]; then
+		packed=$work/packed
+		rm -f "$packed"
+		age -d -i "$key" -o "$packed" "$chunk" || fail "$chunk cannot be decrypted into $work"
+	fi
+	zstd -dcq --memory=128MB "$packed" | head -c "$(($2 + 1))" >"$4" || fail "$chunk cannot be unpacked into $work"
+	[ "$(sha256sum <"$4" | cut -d' ' -f1)" = "$1" ] || fail "$chunk is damaged"
 }
 
 sql postgres -v new="$new" -f - >"$work/there" <<'SQL'
@@ -88,6 +129,10 @@ esac
 cat >"$work/say.sql" <<'SQL'
 CREATE FUNCTION pg_temp.items(list jsonb) RETURNS TABLE (item jsonb, n bigint) LANGUAGE sql
 	AS $$ SELECT * FROM jsonb_array_elements(CASE jsonb_typeof(list) WHEN 'array' THEN list ELSE '[]' END) WITH ORDINALITY $$;
+-- A chunk's checksum and its file: one word each, so that neither can begin a line of its own below.
+CREATE FUNCTION pg_temp.sum(chunk jsonb) RETURNS text LANGUAGE sql AS $$ SELECT regexp_replace(chunk->>'sha256', '[^0-9a-f]', '?', 'g') $$;
+CREATE FUNCTION pg_temp.file(chunk jsonb) RETURNS text LANGUAGE sql
+	AS $$ SELECT coalesce(regexp_replace(chunk->>'name', '[^0-9a-f.ge]', '?', 'g'), pg_temp.sum(chunk) || '.zst') $$;
 
 \o roles.sql
 WITH missing AS (SELECT item AS r, n FROM pg_temp.manifest, pg_temp.items(m->'roles') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = item->>'name'))
@@ -109,7 +154,7 @@ SELECT format('CREATE DATABASE %I TEMPLATE template0 ENCODING %L LC_COLLATE %L L
 FROM (SELECT m->'database' AS d FROM pg_temp.manifest) q;
 
 \o archive
-SELECT concat_ws(' ', m->'schema'->'archive'->>'sha256', (m->'schema'->'archive'->>'size')::bigint) FROM pg_temp.manifest;
+SELECT concat_ws(' ', pg_temp.sum(m->'schema'->'archive'), (m->'schema'->'archive'->>'size')::bigint, pg_temp.file(m->'schema'->'archive')) FROM pg_temp.manifest;
 
 \o counts
 SELECT concat_ws(' ', (m->'census'->'objects'->>'schemas')::bigint, (m->'census'->'objects'->>'extensions')::bigint) FROM pg_temp.manifest
@@ -124,12 +169,12 @@ SELECT line FROM (
 		|| coalesce((SELECT ' (' || string_agg(quote_ident(item #>> '{}'), ', ' ORDER BY x.n) || ')' FROM pg_temp.items(t->'columns') x), '')
 		|| format(' FROM STDIN (FORMAT text, ENCODING %L)', m->'database'->>'encoding'), 'UTF8'), 'base64'), E'\n', '')) AS line
 	FROM t, pg_temp.manifest
-	UNION ALL SELECT t.n, r.n, c.n, concat_ws(' ', 'chunk', c.item->>'sha256', (c.item->>'size')::bigint, (c.item->>'rows')::bigint)
+	UNION ALL SELECT t.n, r.n, c.n, concat_ws(' ', 'chunk', pg_temp.sum(c.item), (c.item->>'size')::bigint, (c.item->>'rows')::bigint, pg_temp.file(c.item))
 	FROM t, pg_temp.items(t->'ranges') r, pg_temp.items(r.item->'chunks') c
 ) q ORDER BY n, r, c;
 
 \o objects
-SELECT concat_ws(' ', item->>'sha256', (item->>'size')::bigint, (item->>'rows')::bigint) FROM pg_temp.manifest, pg_temp.items(m->'largeObjects'->'chunks') ORDER BY n;
+SELECT concat_ws(' ', pg_temp.sum(item), (item->>'size')::bigint, (item->>'rows')::bigint, pg_temp.file(item)) FROM pg_temp.manifest, pg_temp.items(m->'largeObjects'->'chunks') ORDER BY n;
 
 \o sequences.sql
 SELECT format('SELECT setval(%L, %s, %L);', format('%I.%I', item->>'schema', item->>'name'), (item->>'last')::bigint, (item->>'called')::bool)
@@ -157,7 +202,7 @@ SQL
 made=$desk
 sql postgres -c "CREATE DATABASE $desk TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
 cd "$work"
-tail -c +118 "$manifest" | head -c "$((size - 119))" | sql "$desk" -v build="$build" -c 'CREATE TEMPORARY TABLE manifest (m jsonb)' \
+inside | sql "$desk" -v build="$build" -c 'CREATE TEMPORARY TABLE manifest (m jsonb)' \
 	-c "COPY pg_temp.manifest FROM STDIN (FORMAT csv, QUOTE E'\\001', DELIMITER E'\\002')" -f say.sql
 
 if [ -s roles.sql ] && [ "${CREATE_ROLES:-}" != 1 ]; then
@@ -173,8 +218,8 @@ sql postgres -c "REVOKE ALL ON DATABASE $build FROM PUBLIC" -c "DROP DATABASE $d
 made=$build
 
 say "tables, types, functions"
-read -r sum size <archive
-unpack "$sum" "$size" schema.dump
+read -r sum size file <archive
+unpack "$sum" "$size" "$file" schema.dump
 # The grants come after the rows: an owner may have taken rights from itself.
 pg_restore --list schema.dump >contents
 pg_restore --list --section=pre-data schema.dump >pre-data
@@ -182,21 +227,21 @@ grep -E '^[0-9]+; ' pre-data | grep -vE '^[0-9]+; [0-9]+ [0-9]+ (DEFAULT )?ACL '
 grep -E '^[0-9]+; ' contents | grep -vxFf before >after || true
 pg_restore --exit-on-error --use-list=before --dbname="dbname=$build $session" schema.dump
 
-while read -r kind a b c <&3; do
+while read -r kind a b c file <&3; do
 	if [ "$kind" = table ]; then
 		say "rows of table $a of $b"
 		copy=$(printf %s "$c" | base64 -d)
 		continue
 	fi
-	unpack "$a" "$b" plain
+	unpack "$a" "$b" "$file" plain
 	# The rows are the input of a COPY that came as an argument: no line of them can be a command.
 	psql -XAt -v ON_ERROR_STOP=1 -d "dbname=$build $session" -c "$copy" <plain >said
 	[ "$(cat said)" = "COPY $c" ] || fail "$chunk should hold $c rows, and the server says: $(cat said)"
 done 3<rows
 
 [ ! -s objects ] || say "large objects"
-while read -r a b c <&3; do
-	unpack "$a" "$b" plain
+while read -r a b c file <&3; do
+	unpack "$a" "$b" "$file" plain
 	psql -XAt -1 -v ON_ERROR_STOP=1 -d "dbname=$build $session" -c 'CREATE TEMPORARY TABLE piece (object oid, at bigint, data bytea)' \
 		-c 'COPY pg_temp.piece FROM STDIN' -c 'DO $$ BEGIN PERFORM lo_put(object, at, data) FROM pg_temp.piece; END $$' <plain >said
 	grep -qx "COPY $c" said || fail "$chunk should hold $c pieces of large objects, and the server says: $(cat said)"

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/catalog"
 	"github.com/upkeep-run/upkeep/internal/chunk"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/rowhash"
 )
@@ -36,6 +38,17 @@ func Backup(t testing.TB, store objstore.Store, id string, at time.Time, rows ..
 	return m
 }
 
+// Sealed writes an encrypted backup.
+func Sealed(t testing.TB, store objstore.Store, keys *keyring.Ring, id string, at time.Time, rows ...string) *format.Manifest {
+	t.Helper()
+	key, err := keys.Current(t.Context(), "")
+	require.NoError(t, err)
+	m := manifest(t, store, key, id, at, rows...)
+	_, err = catalog.Commit(t.Context(), store, m, keys, func() time.Time { return at })
+	require.NoError(t, err)
+	return m
+}
+
 // Commit writes the backup's manifest.
 func Commit(t testing.TB, store objstore.Store, m *format.Manifest) {
 	t.Helper()
@@ -47,14 +60,19 @@ func Commit(t testing.TB, store objstore.Store, m *format.Manifest) {
 // Manifest stores everything of a backup but the manifest, and returns that.
 func Manifest(t testing.TB, store objstore.Store, id string, at time.Time, rows ...string) *format.Manifest {
 	t.Helper()
+	return manifest(t, store, nil, id, at, rows...)
+}
+
+func manifest(t testing.TB, store objstore.Store, key *keyring.Key, id string, at time.Time, rows ...string) *format.Manifest {
+	t.Helper()
 	condemned, err := catalog.ReadCondemned(t.Context(), store, Target)
 	require.NoError(t, err)
-	w := &writer{t: t, pool: chunk.NewPool(store, Target, nil, condemned)}
+	w := &writer{t: t, pool: chunk.NewPool(store, Target, key, nil, condemned)}
 	text := "SELECT 'the schema of the sample';\n"
 	archive, _, err := w.pool.Write(t.Context(), []byte(text))
 	require.NoError(t, err)
 	m := &format.Manifest{
-		Format: format.Version, Backup: id, Target: Target, Engine: "test", StartedAt: at.Add(-time.Second), SnapshotAt: at, FinishedAt: at.Add(time.Minute),
+		Format: format.Plain, Backup: id, Target: Target, Engine: "test", StartedAt: at.Add(-time.Second), SnapshotAt: at, FinishedAt: at.Add(time.Minute),
 		Scope:  "a sample",
 		Server: format.Server{Version: "15.18", VersionNum: 150018, BlockSize: 8192},
 		Database: format.Database{
@@ -74,6 +92,9 @@ func Manifest(t testing.TB, store objstore.Store, id string, at time.Time, rows 
 		},
 		Sequences: []format.Sequence{{Schema: "public", Name: "customers_id_seq", Last: 3, Called: true}},
 		LeftOut:   []string{}, Elsewhere: []string{},
+	}
+	if key != nil {
+		m.Format, m.Key = format.Sealed, key.ID
 	}
 	m.LargeObjects = format.LargeObjects{Count: 2, Bytes: 5}
 	m.LargeObjects.Chunks, m.LargeObjects.Rows, m.LargeObjects.RowHash = w.chunks("16400\t0\t\\\\x68656c6c6f\n16401\t0\t\\\\x\n")
@@ -161,9 +182,9 @@ func Keys(m *format.Manifest) []string {
 	}
 	seen := make(map[string]bool)
 	for _, c := range m.Chunks() {
-		if !seen[c.SHA256] {
-			seen[c.SHA256] = true
-			keys = append(keys, format.ChunkKey(m.Target, c.SHA256))
+		if !seen[c.Object()] {
+			seen[c.Object()] = true
+			keys = append(keys, format.ChunkKey(m.Target, c.Object()))
 		}
 	}
 	return keys
@@ -184,4 +205,16 @@ func Change(t testing.TB, store objstore.Store, key string, change func([]byte) 
 	data, err := store.Read(t.Context(), key, format.MaxManifest)
 	require.NoError(t, err)
 	require.NoError(t, store.Replace(t.Context(), key, change(bytes.Clone(data))))
+}
+
+// Reseal writes the file of an encrypted backup as somebody could who has no key: any index, and something
+// sealed, with a right checksum.
+func Reseal(t testing.TB, index *format.Index, sealed []byte) []byte {
+	t.Helper()
+	raw, err := json.Marshal(struct {
+		*format.Index
+		Sealed []byte `json:"sealed"`
+	}{index, sealed})
+	require.NoError(t, err)
+	return fmt.Appendf(nil, `{"upkeep":"backup","format":2,"sha256":%q,"manifest":%s}`+"\n", hexOf(raw), raw)
 }
