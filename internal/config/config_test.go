@@ -11,6 +11,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/keyring/keyringtest"
 )
 
 const good = `version: 1
@@ -71,6 +72,36 @@ func TestParseNamesEveryMistakeWithItsLine(t *testing.T) {
 			}
 			require.NotContains(t, err.Error(), "hunter2")
 		})
+	}
+}
+
+const encrypted = good + `    encryption:
+      recipients:
+        - age1qyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqs3290gq
+      identityFrom: {file: /etc/upkeep/identity}
+      keys: [0123456789abcdef0123456789abcdef]
+`
+
+func TestEncryption(t *testing.T) {
+	recipient := keyringtest.NewPerson(t).Recipient
+	text := strings.Replace(encrypted, "age1qyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqs3290gq", recipient, 1)
+	c, err := Parse("upkeep.yaml", []byte(text))
+	require.NoError(t, err)
+	require.Equal(t, Encryption{Recipients: []string{recipient}, Identity: Secret{File: "/etc/upkeep/identity"}, Keys: []string{"0123456789abcdef0123456789abcdef"}}, c.Targets[1].Encryption)
+	require.NotNil(t, c.Targets[1].Encryption.Ring(nil, "other"))
+	require.Nil(t, c.Targets[0].Encryption.Ring(nil, "shop"))
+	for name, change := range map[string]struct{ from, to, want string }{
+		"a secret as recipient": {recipient, keyringtest.NewPerson(t).Secret, "must be public keys of age"},
+		"no recipients":         {"- " + recipient, "[]", "must be a list of 1 to 32 texts"},
+		"recipients left out":   {"recipients:\n        - " + recipient + "\n      ", "", `lacks the key "recipients"`},
+		"twice":                 {"- " + recipient, "- " + recipient + "\n        - " + recipient, "twice"},
+		"a short fingerprint":   {"[0123456789abcdef", "[0123", "must be fingerprints"},
+		"an identity in place":  {"{file: /etc/upkeep/identity}", "AGE-SECRET-KEY-1ABC", "must be a mapping"},
+	} {
+		require.Contains(t, text, change.from)
+		_, err := Parse("upkeep.yaml", []byte(strings.Replace(text, change.from, change.to, 1)))
+		require.ErrorContains(t, err, change.want, name)
+		require.NotContains(t, err.Error(), "AGE-SECRET-KEY", name)
 	}
 }
 

@@ -61,10 +61,10 @@ func New(store objstore.Store, target string, c Config) *Ring {
 // ParseRecipients reads the recipients of a configuration.
 func ParseRecipients(texts []string) ([]age.Recipient, error) {
 	var all []age.Recipient
-	for _, text := range texts {
+	for i, text := range texts {
 		r, err := age.ParseRecipients(strings.NewReader(text))
 		if err != nil || len(r) != 1 {
-			return nil, fmt.Errorf("%.80q is not a recipient of age, such as age1... that age-keygen prints", text)
+			return nil, fmt.Errorf("recipient %d is not one of age, such as age1... that age-keygen prints", i+1) // and may be a secret
 		}
 		all = append(all, r...)
 	}

@@ -120,6 +120,7 @@ type Proven struct {
 // run waits for a person. An encrypted backup that cannot be opened here stays unproven.
 func Prove(r *procedure.Run, b postgres.BackupSummary) (Proven, error) {
 	if b.Closed != "" {
+		r.Judge(run.NotProven)
 		return Proven{Proof: postgres.Proof{Verdict: run.NotProven, Checks: []run.Check{{Name: "restored", Verdict: run.NotProven, Detail: b.Closed}}}}, nil
 	}
 	backup := b.BackupID
