@@ -26,10 +26,8 @@ const (
 )
 
 var (
-	pointKeyBefore  = fault.NewPoint("key/create/before")
-	pointKeyAfter   = fault.NewPoint("key/create/after")
-	pointWrapBefore = fault.NewPoint("key/wrap/before")
-	pointWrapAfter  = fault.NewPoint("key/wrap/after")
+	pointKeyBefore = fault.NewPoint("key/create/before")
+	pointKeyAfter  = fault.NewPoint("key/create/after")
 )
 
 // Config says how a target's backups are encrypted.
@@ -256,11 +254,9 @@ func (r *Ring) Rewrap(ctx context.Context) ([]string, error) {
 		}
 	}
 	for _, id := range ids {
-		pointWrapBefore.Hit()
 		if err := r.store.Replace(ctx, format.WrappedKey(r.target, id), keys[id]); err != nil {
 			return nil, err
 		}
-		pointWrapAfter.Hit()
 	}
 	return ids, nil
 }

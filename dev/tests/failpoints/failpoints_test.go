@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring/keyringtest"
 	"github.com/upkeep-run/upkeep/internal/pgserver"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 
@@ -52,14 +54,39 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func stack(t *testing.T) (*harness.Stack, *pgserver.Server, string) {
+// sealed begins the names of cases whose backups are encrypted.
+const sealed = "sealed/"
+
+// cases are all points, and those of what an encrypted backup does in its own way once more.
+func cases() []string {
+	var all []string
+	for _, point := range fault.Points() {
+		if !strings.HasPrefix(point, "key/") {
+			all = append(all, point)
+		}
+		for _, prefix := range []string{"key/", "chunk/create", "backup/manifest", "catalog/", "restore/chunk", "prune/"} {
+			if strings.HasPrefix(point, prefix) {
+				all = append(all, sealed+point)
+			}
+		}
+	}
+	return all
+}
+
+func stack(t *testing.T, encrypted bool) (*harness.Stack, *pgserver.Server, string) {
 	t.Helper()
+	shop := "    retention: {last: 1}\n"
+	if encrypted {
+		ann := keyringtest.NewPerson(t)
+		t.Setenv("SHOP_IDENTITY", ann.Secret) // of the starter; the worker's is in its own environment
+		shop += "    encryption:\n      recipients: [" + ann.Recipient + "]\n      identityFrom: {env: SHOP_IDENTITY}\n"
+	}
 	server := pgservertest.Server(t, pgservertest.Default)
 	name, url := pgservertest.Database(t, server)
 	pgservertest.Exec(t, url, "DROP ROLE IF EXISTS clerk")
 	pgservertest.Exec(t, url, database)
 	t.Cleanup(func() { pgservertest.Exec(t, url, "DROP OWNED BY clerk; DROP ROLE clerk") })
-	return harness.New(t, harness.Target("shop", url, "    retention: {last: 1}\n")+
+	return harness.New(t, harness.Target("shop", url, shop)+
 		harness.Target("onserver", url, "      scratch: {server: \""+server.DSN("", "postgres")+"\"}\n")), server, name
 }
 
@@ -93,7 +120,7 @@ func choose(t *testing.T, all, sample []string) []string {
 // sample are the points of the sample: each engine's commit, and the ends of effects.
 var sample = []string{
 	"backup/manifest/before", "backup/manifest/after", "store/create/written", "restore/chunk/after", "restore/index/before", "restore/rename/after", "report/after",
-	"prune/backup/after", "prune/chunk/after", "swap/before",
+	"prune/backup/after", "prune/chunk/after", "swap/before", "sealed/key/create/after", "sealed/chunk/create/after", "sealed/catalog/renew/before",
 }
 
 // work is what is run so that a point is hit.
@@ -145,7 +172,7 @@ func prepare(t *testing.T, s *harness.Stack, point string) {
 	if !needsBackup {
 		return
 	}
-	w := s.Worker(t, "before")
+	w := s.Worker(t, "before", identity())
 	defer w.Stop()
 	doc := s.Run(t, "BackupDatabase", `{"target":"shop"}`)
 	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
@@ -213,20 +240,22 @@ func repairChunks(t *testing.T, s *harness.Stack) {
 
 func chunks(t *testing.T, s *harness.Stack) []string {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(s.Store, "shop", "chunks", "*", "*.zst"))
+	paths, err := filepath.Glob(filepath.Join(s.Store, "shop", "chunks", "*", "*"))
 	require.NoError(t, err)
+	paths = slices.DeleteFunc(paths, func(p string) bool { return filepath.Ext(p) == ".whole" })
 	require.NotEmpty(t, paths)
 	return paths
 }
 
 // TestKilled kills the worker at each point, once, and starts it again.
 func TestKilled(t *testing.T) {
-	for _, point := range choose(t, fault.Points(), sample) {
-		t.Run(point, func(t *testing.T) {
-			s, server, name := stack(t)
+	for _, c := range choose(t, cases(), sample) {
+		t.Run(c, func(t *testing.T) {
+			point, encrypted := strings.CutPrefix(c, sealed)
+			s, server, name := stack(t, encrypted)
 			prepare(t, s, point)
 			once := filepath.Join(s.Dir, "hit")
-			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":kill", "UPKEEP_FAULT_ONCE="+once)
+			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":kill", "UPKEEP_FAULT_ONCE="+once, identity())
 			id := s.Start(t, first2(work(point, name)), second2(work(point, name)))
 			go approve(t, s, id)
 			select {
@@ -235,7 +264,7 @@ func TestKilled(t *testing.T) {
 				t.Fatal("the point was never hit")
 			}
 			require.FileExists(t, once, "the worker died of something else")
-			s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":kill", "UPKEEP_FAULT_ONCE="+once)
+			s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":kill", "UPKEEP_FAULT_ONCE="+once, identity())
 			check(t, s, server, s.Await(t, id))
 		})
 	}
@@ -244,16 +273,17 @@ func TestKilled(t *testing.T) {
 // TestFrozen stops the worker at each point for longer than it may be silent, lets another take
 // over, and wakes it: the stale twin must do no harm.
 func TestFrozen(t *testing.T) {
-	for _, point := range choose(t, fault.Points(), []string{"backup/manifest/before", "restore/chunk/before"}) {
-		t.Run(point, func(t *testing.T) {
-			s, server, name := stack(t)
+	for _, c := range choose(t, cases(), []string{"backup/manifest/before", "restore/chunk/before", "sealed/backup/manifest/before", "sealed/key/create/before"}) {
+		t.Run(c, func(t *testing.T) {
+			point, encrypted := strings.CutPrefix(c, sealed)
+			s, server, name := stack(t, encrypted)
 			prepare(t, s, point)
 			once := filepath.Join(s.Dir, "hit")
-			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":stop", "UPKEEP_FAULT_ONCE="+once)
+			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":stop", "UPKEEP_FAULT_ONCE="+once, identity())
 			id := s.Start(t, first2(work(point, name)), second2(work(point, name)))
 			go approve(t, s, id)
 			require.Eventually(t, first.Frozen, harness.Patience, 20*time.Millisecond, "the point was never hit")
-			s.Worker(t, "other")
+			s.Worker(t, "other", identity())
 			// Longer than the heartbeat timeout, or until the other has done it all.
 			silent := time.Now().Add(13 * time.Second)
 			s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || time.Now().After(silent) })
@@ -262,6 +292,9 @@ func TestFrozen(t *testing.T) {
 		})
 	}
 }
+
+// identity hands the worker what stack has set.
+func identity() string { return "SHOP_IDENTITY=" + os.Getenv("SHOP_IDENTITY") }
 
 func first2(a, _ string) string  { return a }
 func second2(_, b string) string { return b }
@@ -335,7 +368,7 @@ func checkPruned(t *testing.T, s *harness.Stack, doc *run.Document) {
 func TestBroken(t *testing.T) {
 	for _, mutant := range choose(t, fault.Mutants(), []string{"backup-null-becomes-empty", "backup-skip-last-range", "restore-skip-grant", "restore-repeat-chunk"}) {
 		t.Run(mutant, func(t *testing.T) {
-			s, server, _ := stack(t)
+			s, server, _ := stack(t, false)
 			s.Worker(t, "w", "UPKEEP_FAULT=mutant="+mutant)
 			doc := s.Run(t, "DrillRecovery", `{"target":"shop"}`)
 			require.Equal(t, run.Failed, doc.Outcome, doc.Summary)
@@ -349,7 +382,7 @@ func TestBroken(t *testing.T) {
 
 // TestSound is the same without a fault: what the others are held against.
 func TestSound(t *testing.T) {
-	s, server, _ := stack(t)
+	s, server, _ := stack(t, false)
 	s.Worker(t, "w")
 	check(t, s, server, s.Run(t, "DrillRecovery", `{"target":"shop"}`))
 	check(t, s, server, s.Run(t, "DrillRecovery", `{"target":"onserver"}`))
