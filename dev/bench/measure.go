@@ -16,6 +16,7 @@ import (
 // The names of Upkeep's own measurements; a rival's is its command.
 const (
 	first         = "Upkeep, first backup"
+	firstSealed   = "Upkeep, the first backup, encrypted"
 	second        = "Upkeep, second backup, nothing changed"
 	restored      = "Upkeep, to the last constraint"
 	restoredWhole = "Upkeep, the whole run (with checks before and a comparison after)"
@@ -127,6 +128,13 @@ func (r *results) round(ctx context.Context, d *database, u *upkeep, o *onSet, s
 		return timed(ctx, d, o.of(name), func() (bytes int64, err error) { return u.backup(ctx, o.set) })
 	}
 	if err := own(first); err != nil {
+		return err
+	}
+	err := timed(ctx, d, o.of(firstSealed), func() (bytes int64, err error) { return u.backup(ctx, o.sealed()) })
+	if err != nil {
+		return err
+	}
+	if err := u.forgetTarget(o.sealed()); err != nil {
 		return err
 	}
 	for _, v := range d.rivals() {

@@ -77,6 +77,7 @@ func (r *results) goals() []goal {
 			goal{what: "second backup, new bytes against the first" + on, must: 0.01, less: true, got: ratio(again.bytes, own.bytes), unit: "×"},
 			goal{what: "second backup, time against the first" + on, must: 0.6, less: true, got: ratio(again.seconds, own.seconds), unit: "×"},
 			restore,
+			goal{what: "backup, encrypted, time against the same in clear" + on, must: 1.15, less: true, got: ratio(o.of(firstSealed).seconds, own.seconds), unit: "×"},
 		)
 	}
 	return append(all,

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"filippo.io/age"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
@@ -36,10 +37,16 @@ type upkeep struct {
 }
 
 func startUpkeep(ctx context.Context, o options, d *database, scratch string) (_ *upkeep, err error) {
+	reader, err := age.GenerateX25519Identity()
+	if err != nil {
+		return nil, fmt.Errorf("make an identity: %w", err)
+	}
 	u := &upkeep{store: filepath.Join(scratch, "store"), ended: make(chan error, 1)}
 	config := fmt.Sprintf("version: 1\nstore: file://%s\ntargets:\n", u.store)
 	for _, s := range sets {
 		config += fmt.Sprintf("  - name: %s\n    database: {url: %q}\n", s.name, d.server.DSN("", s.name))
+		config += fmt.Sprintf("  - name: %s\n    database: {url: %q}\n    encryption: {recipients: [%s], identityFrom: {env: BENCH_IDENTITY}}\n",
+			s.sealed().name, d.server.DSN("", s.name), reader.Recipient())
 	}
 	configPath := filepath.Join(scratch, "upkeep.yaml")
 	if err := os.WriteFile(configPath, []byte(config), 0o600); err != nil {
@@ -59,7 +66,7 @@ func startUpkeep(ctx context.Context, o options, d *database, scratch string) (_
 	}
 	u.starter = &starter.Starter{Client: u.client}
 	u.worker = exec.Command(o.worker, "--config", configPath, "--data", filepath.Join(scratch, "worker"), "--health-address", "", "--name", "bench")
-	u.worker.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+u.temporal.Address)
+	u.worker.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+u.temporal.Address, "BENCH_IDENTITY="+reader.String())
 	log, err := os.Create(filepath.Join(scratch, "worker.log"))
 	if err != nil {
 		return nil, err
@@ -124,6 +131,15 @@ func (u *upkeep) result(ctx context.Context, id string) (*run.Document, error) {
 
 // forget empties the store.
 func (u *upkeep) forget() error { return os.RemoveAll(u.store) }
+
+// forgetTarget removes what is a set's alone.
+func (u *upkeep) forgetTarget(s set) error { return os.RemoveAll(filepath.Join(u.store, s.name)) }
+
+// sealed is the set as a target whose backups are encrypted.
+func (s set) sealed() set {
+	s.name += "-sealed"
+	return s
+}
 
 // backup takes a backup and returns the bytes that it added to the store.
 func (u *upkeep) backup(ctx context.Context, s set) (added int64, err error) {

@@ -68,6 +68,9 @@ type Preview struct {
 
 // Plan looks at the source as a backup would and changes nothing. It refuses what Take would refuse.
 func Plan(ctx context.Context, o Options) (*Preview, error) {
+	if err := o.Keys.Ready(); err != nil {
+		return nil, err
+	}
 	k, err := openSnapshot(ctx, o)
 	if err != nil {
 		return nil, err

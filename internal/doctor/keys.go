@@ -42,6 +42,9 @@ func examineKeys(ctx context.Context, store objstore.Store, t config.Target) []F
 		}
 		switch {
 		case len(ids) == 0:
+			if err := keys.Try(ctx); err != nil {
+				return "", err
+			}
 			return "", &Doubt{Found: "there is no repository key yet; the first backup makes one", Remedy: "make it now: upkeep keys new --target " + t.Name, Optional: true}
 		case len(t.Encryption.Keys) == 0:
 			return "", &Doubt{

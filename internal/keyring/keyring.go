@@ -168,6 +168,25 @@ func unusable(format string, args ...any) error {
 	return failure.New(failure.KeyUnusable, format, args...).Do("bring that file back from a copy of the store, then resume the run")
 }
 
+// Ready says, without a look at the store, why no new backup could be encrypted though it should be.
+func (r *Ring) Ready() error {
+	if r != nil && len(r.config.Recipients) > 0 && r.config.Identity == nil {
+		return noIdentity("target %s cannot be encrypted", r.target)
+	}
+	return nil
+}
+
+// Try says whether the configured identity would open what is wrapped to the configured recipients. It
+// writes nothing.
+func (r *Ring) Try(ctx context.Context) error {
+	k, err := generate()
+	if err != nil {
+		return err
+	}
+	_, err = r.wrap(ctx, k)
+	return err
+}
+
 // Current is the key for a new backup, and nil where new backups are not encrypted: the first one that the
 // configuration trusts, else that of the newest encrypted backup, else the only one there is. Where there
 // is none, and the configuration names none, one is made.
@@ -176,7 +195,7 @@ func (r *Ring) Current(ctx context.Context, newest string) (*Key, error) {
 	case r == nil || len(r.config.Recipients) == 0:
 		return nil, nil
 	case r.config.Identity == nil:
-		return nil, noIdentity("target %s cannot be encrypted", r.target)
+		return nil, r.Ready()
 	case len(r.config.Keys) > 0:
 		return r.Key(ctx, r.config.Keys[0])
 	case newest != "":

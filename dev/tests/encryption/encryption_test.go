@@ -109,7 +109,7 @@ func TestATargetThatIsEncrypted(t *testing.T) {
 			require.Contains(t, doc.Summary, "no identity")
 		}
 		for procedure, input := range map[string]string{
-			"BackupDatabase": `{"target":"shop"}`, "RestoreDatabase": `{"target":"shop","database":"other"}`,
+			"BackupDatabase": `{"target":"shop"}`, "DrillRecovery": `{"target":"shop","dryRun":true}`, "RestoreDatabase": `{"target":"shop","database":"other"}`,
 		} {
 			doc := s.do(t, procedure, input)
 			require.Equal(t, run.Refused, doc.Outcome, "%s: %s", procedure, doc.Summary)
