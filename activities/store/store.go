@@ -37,6 +37,8 @@ type Record struct {
 	EndedAt  time.Time    `json:"endedAt"`
 	// Trail is the run's audit trail.
 	Trail []audit.Entry `json:"trail,omitempty"`
+	// Plans are the hashes of the plans that the run stored, which its checkpoint holds too.
+	Plans []string `json:"plans,omitempty"`
 }
 
 // Written says where it is.
@@ -103,7 +105,8 @@ func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 		}
 	}
 	if a.AuditKey != nil {
-		if err := audit.Add(ctx, store, a.AuditKey, doc.RunID, &audit.Chain{Entries: in.Trail}, in.EndedAt); err != nil {
+		ending := audit.Ending{Run: doc.RunID, Chain: &audit.Chain{Entries: in.Trail}, Document: data, Plans: in.Plans, At: in.EndedAt}
+		if err := audit.Add(ctx, store, a.AuditKey, ending); err != nil {
 			return Written{}, err
 		}
 	}
