@@ -152,6 +152,9 @@ func (s *Starter) endedRun(ctx context.Context, info *workflowpb.WorkflowExecuti
 	e.Report = doc.Report
 	if doc.Audit != nil {
 		e.Head = &audit.Head{Entries: doc.Audit.Entries, Head: doc.Audit.Head}
+		if c := doc.Audit.Checkpoint; c != nil {
+			e.Checkpoint = &audit.Anchor{Seq: c.Seq, Hash: c.Hash}
+		}
 	}
 	return e
 }

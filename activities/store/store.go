@@ -44,6 +44,8 @@ type Record struct {
 // Written says where it is.
 type Written struct {
 	Report string `json:"report"` // URL of the page
+	// Checkpoint is that of the audit trail, for the run's history to keep.
+	Checkpoint *run.Checkpoint `json:"checkpoint,omitempty"`
 }
 
 // Activities write runs.
@@ -104,11 +106,14 @@ func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 			return Written{}, err
 		}
 	}
+	written := Written{Report: doc.Report}
 	if a.AuditKey != nil {
 		ending := audit.Ending{Run: doc.RunID, Chain: &audit.Chain{Entries: in.Trail}, Document: data, Plans: in.Plans, At: in.EndedAt}
-		if err := audit.Add(ctx, store, a.AuditKey, ending); err != nil {
+		anchor, err := audit.Add(ctx, store, a.AuditKey, ending)
+		if err != nil {
 			return Written{}, err
 		}
+		written.Checkpoint = &run.Checkpoint{Seq: anchor.Seq, Hash: anchor.Hash}
 	}
-	return Written{Report: doc.Report}, nil
+	return written, nil
 }

@@ -62,6 +62,9 @@ func TestAChainSaysWhatWasDoneToIt(t *testing.T) {
 		"number":    bytes.Replace(data, []byte(`"seq":3`), []byte(`"seq":5`), 1),
 		"field":     bytes.Replace(data, []byte(`{"seq":2`), []byte(`{"more":1,"seq":2`), 1),
 		"no JSON":   append(slices.Clone(data), "x\n"...),
+		"CR":        bytes.ReplaceAll(data, []byte("\n"), []byte("\r\n")),
+		"one CR":    bytes.Replace(data, []byte("\n"), []byte("\r\n"), 1),
+		"no end":    data[:len(data)-1],
 	} {
 		_, err := audit.Decode(broken, "r")
 		require.ErrorIs(t, err, audit.ErrBroken, name)
@@ -98,7 +101,8 @@ func add(ctx context.Context, s objstore.Store, k ed25519.PrivateKey, e audit.En
 	if err := s.Replace(ctx, format.RunKey(e.Run, "run.json"), e.Document); err != nil {
 		return err
 	}
-	return audit.Add(ctx, s, k, e)
+	_, err := audit.Add(ctx, s, k, e)
+	return err
 }
 
 func ending(run string, entries int) audit.Ending {
@@ -309,6 +313,49 @@ func TestATrailStaysWhenItsIDIsUsedAgain(t *testing.T) {
 	require.Contains(t, verify(t, store, nil).Findings[0].What, "run.json, is not the one", "the document of the run before is not the newest")
 }
 
+// TestAFrozenWorkerWakesUp lets one that writes an older run of an id down wake up before, between and
+// after the writes of the newer run's.
+func TestAFrozenWorkerWakesUp(t *testing.T) {
+	first, second := ending("r", 3), ending("r", 5)
+	second.Document = []byte("{}\n")
+	key, store := key(t), folder(t)
+	document := func(e audit.Ending) {
+		require.NoError(t, store.Replace(t.Context(), format.RunKey("r", "run.json"), e.Document))
+	}
+	checkpoint := func(e audit.Ending) audit.Anchor {
+		a, err := audit.Add(t.Context(), store, key, e)
+		require.NoError(t, err)
+		return a
+	}
+	for name, c := range map[string]struct {
+		do      func()
+		newest  audit.Ending
+		covered int64
+	}{
+		"its checkpoint is the later": {func() { document(first); document(second); checkpoint(second); checkpoint(first) }, first, 2},
+		"it writes its document": {func() {
+			document(first)
+			checkpoint(first)
+			document(second)
+			checkpoint(second)
+			document(first)
+			checkpoint(first)
+		}, second, 2},
+		"it does all twice": {func() { document(first); checkpoint(first); document(first); checkpoint(first) }, first, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store = folder(t)
+			c.do()
+			r := verify(t, store, nil)
+			require.Empty(t, r.Findings)
+			require.Equal(t, c.covered, r.Checkpoints)
+			data, err := store.Read(t.Context(), format.RunKey("r", "run.json"), 1<<20)
+			require.NoError(t, err)
+			require.Equal(t, string(c.newest.Document), string(data))
+		})
+	}
+}
+
 // early writes a trail and a checkpoint as the first versions did.
 func early(t *testing.T, store objstore.Store, k ed25519.PrivateKey, seq int64, prev string, c *audit.Chain) (sha string) {
 	t.Helper()
@@ -365,6 +412,7 @@ func TestTheTrailIsHeldAgainstHistories(t *testing.T) {
 	r := hold(audit.Histories{Ended: []audit.Ended{ended("r", 3)}})
 	require.Empty(t, r.Findings)
 	require.Equal(t, []string{"the histories of 1 runs in Temporal, whose trails are intact however they ended (1 ended Refused)"}, r.Against)
+	whole := r.Anchor
 	require.Len(t, r.NotProven, 1, "the newest checkpoint is that of the newest run: nothing was cut off")
 
 	r = hold(audit.Histories{Ended: []audit.Ended{ended("gone", 3)}})
@@ -378,6 +426,15 @@ func TestTheTrailIsHeldAgainstHistories(t *testing.T) {
 	require.Equal(t, "removed", r.Findings[1].Run)
 	require.Empty(t, r.Against)
 	require.Contains(t, r.NotProven[0], "that ended before the newest 2")
+
+	sealed := ended("r", 3)
+	sealed.Checkpoint = &whole
+	r = hold(audit.Histories{Ended: []audit.Ended{sealed}})
+	require.Empty(t, r.Findings)
+	sealed.Checkpoint = &audit.Anchor{Seq: whole.Seq, Hash: sum(nil)} // everything has been signed anew, by another key
+	r = hold(audit.Histories{Ended: []audit.Ended{sealed}})
+	require.Contains(t, r.Findings[0].What, "its history names is another one")
+	require.Contains(t, r.NotProven[0], "for want of a newer anchor")
 
 	away := ended("away", 3)
 	away.Report = "s3://another/runs/away/report.html"

@@ -138,15 +138,16 @@ type Ending struct {
 
 // Add writes a run's trail, a copy of its document under the name of its content, and a checkpoint of
 // both. Done twice, it finds it done. The checkpoints are numbered, and each number is taken once, by the
-// store's own create: so there is one order of all, whoever adds beside whom.
-func Add(ctx context.Context, store objstore.Store, key ed25519.PrivateKey, e Ending) error {
+// store's own create: so there is one order of all, whoever adds beside whom. It returns the
+// checkpoint as an anchor, for whoever can keep it outside the store.
+func Add(ctx context.Context, store objstore.Store, key ed25519.PrivateKey, e Ending) (Anchor, error) {
 	trail, err := e.Chain.Encode()
 	if err != nil {
-		return err
+		return Anchor{}, err
 	}
 	// A checkpoint is not added to what Verify would not read.
 	if len(trail) > maxTrail || len(e.Document) > maxDocument || len(e.Plans) > maxPlans {
-		return failure.New(failure.BadInput, "what run %.200q leaves is too large for the audit trail: %d bytes of trail, %d of document, %d plans", e.Run, len(trail), len(e.Document), len(e.Plans)).
+		return Anchor{}, failure.New(failure.BadInput, "what run %.200q leaves is too large for the audit trail: %d bytes of trail, %d of document, %d plans", e.Run, len(trail), len(e.Document), len(e.Plans)).
 			Do("split the work into smaller runs")
 	}
 	left := Checkpoint{
@@ -157,20 +158,23 @@ func Add(ctx context.Context, store objstore.Store, key ed25519.PrivateKey, e En
 		// What is there has this content, or somebody has altered it: then Verify says so, and says it of
 		// this run only if the checkpoint is there.
 		if err := store.Create(ctx, name, data); err != nil && !errors.Is(err, objstore.ErrExist) {
-			return err
+			return Anchor{}, err
 		}
 	}
 	for range recent {
-		last, prev, known, err := newest(ctx, store, left)
-		if err != nil || known {
-			return err
+		p, err := newest(ctx, store, left)
+		if err != nil {
+			return Anchor{}, err
+		}
+		if p.own.Seq > 0 {
+			return p.own, settle(ctx, store, e.Run, p.document, p.last)
 		}
 		next := left
-		next.Seq, next.Prev = last+1, prev
+		next.Seq, next.Prev = p.last+1, p.sum
 		next.Signature = hex.EncodeToString(ed25519.Sign(key, next.unsigned()))
 		file, err := json.Marshal(next)
 		if err != nil {
-			return fmt.Errorf("encode a checkpoint: %w", err)
+			return Anchor{}, fmt.Errorf("encode a checkpoint: %w", err)
 		}
 		pointBefore.Hit()
 		err = store.Create(ctx, format.CheckpointKey(next.Seq), file)
@@ -178,40 +182,98 @@ func Add(ctx context.Context, store objstore.Store, key ed25519.PrivateKey, e En
 			continue // another run ended at the same moment
 		}
 		if err != nil {
-			return err
+			return Anchor{}, err
 		}
 		pointAfter.Hit()
-		return store.Replace(ctx, format.CheckpointHint, fmt.Appendf(nil, "%d\n", next.Seq)) // only where to begin to look
+		if err := store.Replace(ctx, format.CheckpointHint, fmt.Appendf(nil, "%d\n", next.Seq)); err != nil { // only where to begin to look
+			return Anchor{}, err
+		}
+		return Anchor{next.Seq, hashOf(file)}, settle(ctx, store, e.Run, next.Document, next.Seq)
 	}
-	return failure.New(failure.StoreUnreachable, "the checkpoint of run %.200q finds no place: %d others came before it", e.Run, recent)
+	return Anchor{}, failure.New(failure.StoreUnreachable, "the checkpoint of run %.200q finds no place: %d others came before it", e.Run, recent)
 }
 
-// newest finds the last checkpoint: from where the hint says, forward. Known says that one of the
-// recent ones says the same of the same run.
-func newest(ctx context.Context, store objstore.Store, left Checkpoint) (last int64, sum string, known bool, err error) {
-	last, err = hinted(ctx, store)
+// settle makes the run's document that of the newest checkpoint of its id. A worker that was frozen while
+// it wrote an older one may have put that in its place. The checkpoints up to a number were looked at, and
+// the newest of them names the document.
+func settle(ctx context.Context, store objstore.Store, run, document string, upTo int64) error {
+	key := format.RunKey(run, documentName)
+	for document != "" {
+		data, err := store.Read(ctx, key, maxDocument)
+		if err != nil && !altered(err) {
+			return err
+		}
+		if err != nil || hashOf(data) != document {
+			data, err = store.Read(ctx, documentKey(run, document), maxDocument)
+			if altered(err) || err == nil && hashOf(data) != document {
+				return nil // Verify says so
+			}
+			if err != nil {
+				return err
+			}
+			if err := store.Replace(ctx, key, data); err != nil {
+				return err
+			}
+		}
+		document = "" // unless another came meanwhile
+		for {
+			data, err := store.Read(ctx, format.CheckpointKey(upTo+1), maxCheckpoint)
+			if errors.Is(err, objstore.ErrNotExist) {
+				break
+			}
+			if err != nil && !altered(err) {
+				return err
+			}
+			if c, ok := parse(data); ok && c.Run == run {
+				document = c.Document
+			}
+			upTo++
+		}
+	}
+	return nil
+}
+
+// altered reports whether an error of reading says that somebody has been at the file.
+func altered(err error) bool {
+	return errors.Is(err, objstore.ErrNotExist) || failure.Is(err, failure.UnsafeArchive)
+}
+
+// place is where the next checkpoint goes.
+type place struct {
+	last     int64
+	sum      string // of the last checkpoint's file; empty: it cannot be read
+	own      Anchor // the one of the recent ones that says the same of the same run
+	document string // of the newest of the recent ones of the same run
+}
+
+// newest finds the last checkpoint: from where the hint says, forward.
+func newest(ctx context.Context, store objstore.Store, left Checkpoint) (p place, err error) {
+	last, err := hinted(ctx, store)
 	if err != nil {
-		return 0, "", false, err
+		return place{}, err
 	}
 	for at := max(1, last-recent); ; at++ {
 		data, err := store.Read(ctx, format.CheckpointKey(at), maxCheckpoint)
-		if errors.Is(err, objstore.ErrNotExist) {
+		switch {
+		case errors.Is(err, objstore.ErrNotExist):
 			if at <= last { // it was removed: Verify says so
 				continue
 			}
-			return at - 1, sum, known, nil
-		}
-		if failure.Is(err, failure.UnsafeArchive) { // somebody has made it so: Verify says so, and runs go on
-			sum = ""
+			p.last = at - 1
+			return p, nil
+		case altered(err): // Verify says so, and runs go on
+			p.sum = ""
 			continue
+		case err != nil:
+			return place{}, err
 		}
-		if err != nil {
-			return 0, "", false, err
+		p.sum = hashOf(data)
+		if c, ok := parse(data); ok && c.Run == left.Run {
+			p.document = c.Document
+			if c.Head == left.Head && c.Document == left.Document {
+				p.own = Anchor{at, p.sum}
+			}
 		}
-		if c, ok := parse(data); ok && c.Run == left.Run && c.Head == left.Head && c.Document == left.Document {
-			known = true
-		}
-		sum = hashOf(data)
 	}
 }
 

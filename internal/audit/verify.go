@@ -38,11 +38,12 @@ type Head struct {
 
 // Ended is a run that has ended, as its history says.
 type Ended struct {
-	Run     string
-	Outcome string
-	Head    *Head  // nil: the history has none
-	Report  string // URL of the report, which is written before the trail; empty: the run wrote nothing down
-	Why     string // in words, where it wrote nothing: how it ended
+	Run        string
+	Outcome    string
+	Head       *Head   // nil: the history has none
+	Checkpoint *Anchor // over its trail; nil: it ended under a version that did not keep it
+	Report     string  // URL of the report, which is written before the trail; empty: the run wrote nothing down
+	Why        string  // in words, where it wrote nothing: how it ended
 }
 
 // Histories are the runs that have ended and whose histories are still there.
@@ -107,7 +108,7 @@ func Verify(ctx context.Context, store objstore.Store, outside Outside) (*Report
 		return nil, err
 	}
 	r.anchors(outside.Anchors, sums)
-	confirmed := r.histories(store, outside.Histories, last)
+	confirmed := r.histories(store, outside.Histories, sums, last)
 	hint, err := store.Read(ctx, format.CheckpointHint, 64)
 	if err != nil && !errors.Is(err, objstore.ErrNotExist) && !failure.Is(err, failure.UnsafeArchive) {
 		return nil, err
@@ -354,7 +355,7 @@ func (r *Report) anchors(kept []Anchor, sums map[int64]string) {
 // histories demands a checkpoint of every run that says it wrote one. It reports whether the runs show
 // that nothing was cut off after the last checkpoint: its own run is among them, and so are all that
 // ended later.
-func (r *Report) histories(store objstore.Store, h *Histories, last Checkpoint) (confirmed bool) {
+func (r *Report) histories(store objstore.Store, h *Histories, sums map[int64]string, last Checkpoint) (confirmed bool) {
 	if h == nil {
 		return false
 	}
@@ -363,13 +364,17 @@ func (r *Report) histories(store objstore.Store, h *Histories, last Checkpoint) 
 	for _, e := range h.Ended {
 		switch {
 		case e.Head != nil && slices.ContainsFunc(r.known[e.Run], func(c Checkpoint) bool { return Head{c.Entries, c.Head} == *e.Head }):
+			if a := e.Checkpoint; a != nil && sums[a.Seq] != a.Hash {
+				r.find(a.Seq, e.Run, "the checkpoint that its history names is another one: it was written anew")
+				continue
+			}
 			held++
 			outcomes[e.Outcome]++
 			confirmed = confirmed || e.Run == last.Run && e.Head.Head == last.Head
 		case e.Report != "" && e.Report != store.URL(format.RunKey(e.Run, "report.html")):
 			elsewhere++
 		case e.Report != "" && e.Head != nil:
-			r.find(0, e.Run, "its history says that it ended %s with a trail of %d entries, up to %.12s, and no checkpoint says so: it was removed or replaced", e.Outcome, e.Head.Entries, e.Head.Head)
+			r.find(0, e.Run, "its history says that it ended %s with a trail of %d entries, up to %.12s, and no checkpoint that is as it was written says so: it was removed or replaced", e.Outcome, e.Head.Entries, e.Head.Head)
 		default:
 			if open++; open <= maxSaid {
 				r.open("what run %s did: it ended %s and left no trail (%s)", e.Run, e.Outcome, e.Why)

@@ -40,10 +40,11 @@ type Run struct {
 	undo    []cleanup
 	always  []cleanup
 	verdict run.Verdict
-	ending  bool          // the summary is final
-	abandon *run.Decision // who gave the run up
-	trail   audit.Chain   // of what it meant to do and did
-	plans   []string      // hashes of those that it stored
+	ending  bool            // the summary is final
+	abandon *run.Decision   // who gave the run up
+	trail   audit.Chain     // of what it meant to do and did
+	plans   []string        // hashes of those that it stored
+	covered *run.Checkpoint // over the trail, once it is written
 }
 
 // decision is what a person said of a parked run.
@@ -317,7 +318,7 @@ func (r *Run) note(e audit.Entry) {
 
 // audited is how the trail stands.
 func (r *Run) audited() *run.Audit {
-	return &run.Audit{Entries: len(r.trail.Entries), Head: r.trail.Head()}
+	return &run.Audit{Entries: len(r.trail.Entries), Head: r.trail.Head(), Checkpoint: r.covered}
 }
 
 // leave writes the report and the document into the store, and returns the outcome that stands then:
@@ -340,6 +341,6 @@ func (r *Run) leave(outcome run.Outcome) run.Outcome {
 			outcome = run.PartiallySucceeded
 		}
 	}
-	r.doc.Report = written.Report
+	r.doc.Report, r.covered = written.Report, written.Checkpoint
 	return outcome
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/internal/audit"
+	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 	"github.com/upkeep-run/upkeep/starter"
 )
@@ -111,24 +112,57 @@ func TestAuditTrail(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, bytes.Replace(data, []byte(old), []byte(with), 1), 0o600))
 		}
 	}
+	// anew makes a refusal a success, and all checkpoints again with a key of its own.
+	anew := func(t *testing.T) {
+		edit(runs("refused", "run.json"), `"Refused"`, `"Succeeded"`)(t)
+		store, err := objstore.Open(t.Context(), "file://"+s.Store)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, store.Close()) }()
+		var all []audit.Checkpoint
+		for seq := range 5 {
+			var c audit.Checkpoint
+			require.NoError(t, json.Unmarshal([]byte(checkpoint(t, s, seq+1)), &c))
+			all = append(all, c)
+		}
+		require.NoError(t, os.RemoveAll(filepath.Join(s.Store, "audit")))
+		own, err := audit.LoadKey(t.TempDir())
+		require.NoError(t, err)
+		for _, c := range all {
+			trail, err := os.ReadFile(runs(c.Run, "audit-"+c.Head+".jsonl"))
+			require.NoError(t, err)
+			chain, err := audit.Decode(trail, c.Run)
+			require.NoError(t, err)
+			document, err := os.ReadFile(runs(c.Run, "run-"+c.Document+".json"))
+			require.NoError(t, err)
+			if c.Run == "refused" {
+				require.NoError(t, os.Remove(runs(c.Run, "run-"+c.Document+".json")))
+				document, err = os.ReadFile(runs(c.Run, "run.json"))
+				require.NoError(t, err)
+			}
+			_, err = audit.Add(t.Context(), store, own, audit.Ending{Run: c.Run, Chain: chain, Document: document, At: c.At})
+			require.NoError(t, err)
+		}
+	}
 	for _, c := range []struct {
 		name string
 		do   func(t *testing.T)
 		says string
-		args []string // without them it is unseen
+		args []string
 	}{
 		{"the trail of a run before a reset is altered", edit(older, "Back up", "Pack up"), "was altered", []string{"--offline"}},
 		{"a refusal is made a success", edit(runs("refused", "run.json"), "Refused", "Succeeded"), "its document, run.json, is not the one", []string{"--offline"}},
 		{"a decision is somebody else's", edit(trails("given-up")[0], "not today", "not to-day"), "was altered", []string{"--offline"}},
 		{"something follows the newest checkpoint", edit(filepath.Join(s.Store, "audit", "checkpoints", "000000000005.json"), `"}`, `"} `), "something was added to it", []string{"--offline"}},
 		{"the newest run is gone without a trace", cut, "run newest: its history says that it ended Succeeded with a trail of", nil},
-		{"and an anchor shows it too", cut, "checkpoint 5: the checkpoint that was kept as anchor is gone", []string{"--offline", "--anchors", kept}},
+		{"all is signed anew", anew, "run refused: the checkpoint that its history names is another one", nil},
+		{"and a known key shows it", anew, "which is not trusted", []string{"--offline", "--key", key}},
+		{"an anchor shows what is gone too", cut, "checkpoint 5: the checkpoint that was kept as anchor is gone", []string{"--offline", "--anchors", kept}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			saved := filepath.Join(t.TempDir(), "saved")
 			require.NoError(t, os.CopyFS(saved, os.DirFS(s.Store)))
 			c.do(t)
-			got := s.call(t, append([]string{"audit", "verify", "--key", key}, c.args...)...)
+			got := s.call(t, append([]string{"audit", "verify"}, c.args...)...)
 			require.Equal(t, starter.ExitFailed, got.Code, got.Out+got.Err)
 			require.Contains(t, got.Out, c.says)
 			require.NoError(t, os.RemoveAll(s.Store))
@@ -138,8 +172,13 @@ func TestAuditTrail(t *testing.T) {
 	t.Run("what only the outside shows is said to be open without it", func(t *testing.T) {
 		saved := filepath.Join(t.TempDir(), "saved")
 		require.NoError(t, os.CopyFS(saved, os.DirFS(s.Store)))
+		anew(t)
+		r := s.verified(t, starter.ExitPartially, "--offline")
+		require.Equal(t, "whose the keys are that signed: give those that you trust", r.NotProven[1])
+		require.NoError(t, os.RemoveAll(s.Store))
+		require.NoError(t, os.CopyFS(s.Store, os.DirFS(saved)))
 		cut(t)
-		r := s.verified(t, starter.ExitPartially, "--offline", "--key", key)
+		r = s.verified(t, starter.ExitPartially, "--offline", "--key", key)
 		require.Equal(t, []string{"whether checkpoints after 4 were cut off, for want of a newer anchor: keep the one below and give it the next time"}, r.NotProven)
 		require.NoError(t, os.RemoveAll(s.Store))
 		require.NoError(t, os.CopyFS(s.Store, os.DirFS(saved)))
