@@ -18,6 +18,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 )
 
@@ -118,7 +119,8 @@ func (s *Starter) ended(ctx context.Context) (*audit.Histories, error) {
 			Query: query + " AND ExecutionStatus != 'Running'", PageSize: 200, NextPageToken: page,
 		})
 		if err != nil {
-			return nil, unreachable(err)
+			return nil, failure.New(failure.StillFailing, "Temporal, whose histories the trail is held against, cannot be reached or refused the call").Because(err).
+				Do("start it, or set TEMPORAL_ADDRESS; --offline checks the store alone")
 		}
 		for _, info := range r.GetExecutions() {
 			if len(h.Ended) == maxListed {

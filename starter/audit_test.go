@@ -8,8 +8,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/mock"
 	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/mocks"
 
+	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/audit"
 )
 
@@ -74,4 +82,29 @@ func TestBadArgumentsOfAnAuditAreUsage(t *testing.T) {
 		require.NotContains(t, errOut.String(), good[:62])
 		require.Empty(t, out.String())
 	}
+}
+
+// TestEndedRunsAreBounded asks a server that knows more runs than are looked at.
+func TestEndedRunsAreBounded(t *testing.T) {
+	document := func(d run.Document) *commonpb.Memo {
+		p, err := converter.GetDefaultDataConverter().ToPayload(d)
+		require.NoError(t, err)
+		return &commonpb.Memo{Fields: map[string]*commonpb.Payload{run.MemoDocument: p}}
+	}
+	d := run.Document{Outcome: run.Refused, Summary: "no", Report: "file:///s/r", Audit: &run.Audit{Entries: 3, Head: "ab", Checkpoint: &run.Checkpoint{Seq: 7, Hash: "cd"}}}
+	page := make([]*workflowpb.WorkflowExecutionInfo, 200)
+	for i := range page {
+		page[i] = &workflowpb.WorkflowExecutionInfo{
+			Execution: &commonpb.WorkflowExecution{WorkflowId: "r"}, Status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, Memo: document(d),
+		}
+	}
+	c := &mocks.Client{}
+	c.On("ListWorkflow", mock.Anything, mock.Anything).Return(&workflowservice.ListWorkflowExecutionsResponse{Executions: page, NextPageToken: []byte("more")}, nil)
+	h, err := (&Starter{Client: c}).ended(t.Context())
+	require.NoError(t, err)
+	require.True(t, h.More)
+	require.Len(t, h.Ended, maxListed)
+	require.Equal(t, audit.Ended{
+		Run: "r", Outcome: "Refused", Why: "no", Report: "file:///s/r", Head: &audit.Head{Entries: 3, Head: "ab"}, Checkpoint: &audit.Anchor{Seq: 7, Hash: "cd"},
+	}, h.Ended[0])
 }
