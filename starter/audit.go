@@ -3,11 +3,18 @@ package starter
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"regexp"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	enumspb "go.temporal.io/api/enums/v1"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/config"
@@ -15,8 +22,12 @@ import (
 	"github.com/upkeep-run/upkeep/internal/objstore"
 )
 
-// maxAnchors bounds a file of anchors, in bytes.
-const maxAnchors = 1 << 20
+const (
+	// maxAnchors bounds a file of anchors, in bytes.
+	maxAnchors = 1 << 20
+	// auditEndsWithin bounds a check of the whole trail: a bucket of many runs is read for long.
+	auditEndsWithin = time.Hour
+)
 
 func (c *cli) audit() *cobra.Command {
 	cmd := &cobra.Command{
@@ -33,28 +44,35 @@ func (c *cli) verifyAudit() *cobra.Command {
 	offline := false
 	cmd := &cobra.Command{
 		Use: "verify", Short: "Check that nothing of the audit trail was altered, removed, reordered or cut off",
-		Long: `Checks the trail of every run and the signed checkpoints over all of them, in the store that the
-configuration names, and holds them against the runs' histories in Temporal where those are still
-there. Nothing in a store can show that its newest part was cut off: keep the anchor that this prints
-somewhere else, and give it the next time.
+		Long: `Checks the trail, the document and the stored plans of every run, and the signed checkpoints over all
+of them, in the store that the configuration names. Then it holds them against the histories of runs
+that have ended and that Temporal still has: each must have its trail, and one that could not write any
+is named. Nothing in a store can show that its newest part was cut off: the histories show it, or an
+anchor that was kept elsewhere. So keep the anchor that this prints, and give it the next time. What it
+was held against is said; "held against nothing" means that a whole newest part could be gone unseen.
 
-Exit codes: 0 all is as it was written, 1 something is not, 3 nothing is wrong, and for something
-there was nothing to hold it against.`,
+Exit codes: 0 all is as it was written, 1 something is not, 2 bad usage, 3 nothing is wrong, and for
+something there was nothing to hold it against.`,
 		Example: "  upkeep audit verify\n  upkeep audit verify --anchors kept.json --key 3b6a27bc...",
 		Args:    args(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			known, err := readAnchors(anchors)
-			if err != nil {
+			var outside audit.Outside
+			var err error
+			if outside.Anchors, err = readAnchors(anchors); err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(cmd.Context(), storeAnswersWithin)
+			if outside.Keys, err = readKeys(keys); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), auditEndsWithin)
 			defer cancel()
 			return c.connected(func(s *Starter) error {
-				ended := s.auditHead
-				if offline {
-					ended = nil
+				if !offline { // before the store: see audit.Verify
+					if outside.Histories, err = s.ended(ctx); err != nil {
+						return err
+					}
 				}
-				r, err := c.verifyStore(ctx, known, keys, ended)
+				r, err := c.verifyStore(ctx, outside)
 				if err != nil {
 					return err
 				}
@@ -69,13 +87,13 @@ there was nothing to hold it against.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&anchors, "anchors", "", "a file with anchors that were printed before: JSON objects, one a line")
+	cmd.Flags().StringVar(&anchors, "anchors", "", "a file with anchors that were printed before: the lines, the objects in them, or the documents of -o json")
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "a public key whose checkpoints are trusted; may be given again")
 	cmd.Flags().BoolVar(&offline, "offline", false, "ask Temporal nothing")
 	return cmd
 }
 
-func (c *cli) verifyStore(ctx context.Context, known []audit.Anchor, keys []string, ended func(context.Context, string) (*audit.Head, error)) (*audit.Report, error) {
+func (c *cli) verifyStore(ctx context.Context, outside audit.Outside) (*audit.Report, error) {
 	configured, err := config.Load(c.configPath)
 	if err != nil {
 		return nil, err
@@ -85,51 +103,135 @@ func (c *cli) verifyStore(ctx context.Context, known []audit.Anchor, keys []stri
 		return nil, err
 	}
 	defer func() { _ = store.Close() }() // it was only read
-	return audit.Verify(ctx, store, known, keys, ended)
+	return audit.Verify(ctx, store, outside)
 }
 
-// auditHead is how a run's trail ended by its own history; nil where that is gone, or the run goes on.
-func (s *Starter) auditHead(ctx context.Context, id string) (*audit.Head, error) {
-	doc, _, err := s.fromTemporal(ctx, id)
-	switch {
-	case failure.Is(err, failure.UnknownRun):
-		return nil, nil
-	case err != nil:
+// ended lists the runs that have ended and whose histories are still there, the newest first.
+func (s *Starter) ended(ctx context.Context) (*audit.Histories, error) {
+	query, err := typesQuery("")
+	if err != nil {
 		return nil, err
-	case !doc.Outcome.Ended() || doc.Audit == nil:
-		return nil, nil
 	}
-	return &audit.Head{Entries: doc.Audit.Entries, Head: doc.Audit.Head}, nil
+	h := &audit.Histories{}
+	var page []byte
+	for {
+		r, err := s.Client.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+			Query: query + " AND ExecutionStatus != 'Running'", PageSize: 200, NextPageToken: page,
+		})
+		if err != nil {
+			return nil, failure.New(failure.StillFailing, "Temporal, whose histories the trail is held against, cannot be reached or refused the call").Because(err).
+				Do("start it, or set TEMPORAL_ADDRESS; --offline checks the store alone")
+		}
+		for _, info := range r.GetExecutions() {
+			if len(h.Ended) == maxListed {
+				h.More = true
+				return h, nil
+			}
+			h.Ended = append(h.Ended, s.endedRun(ctx, info))
+		}
+		if page = r.GetNextPageToken(); len(page) == 0 {
+			return h, nil
+		}
+	}
 }
 
-// readAnchors reads what was kept: the lines that begin an object.
+// endedRun is what a run's own history says of its end. Its last document is in its memo, which needs no
+// further look; one that was ended from outside has shown none that is final.
+func (s *Starter) endedRun(ctx context.Context, info *workflowpb.WorkflowExecutionInfo) audit.Ended {
+	doc := fromInfo(info)
+	final := doc.Outcome.Ended()
+	if !final {
+		s.close(ctx, info, doc)
+	}
+	e := audit.Ended{Run: info.GetExecution().GetWorkflowId(), Outcome: string(doc.Outcome), Why: short(doc.Summary, maxLine)}
+	if status := info.GetStatus(); status == enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED || status == enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT {
+		if final { // it was about to end by itself, and had written down all
+			e.Why = "ended from outside in its last moment"
+		} else {
+			return e // what its memo says of a trail is how that stood before
+		}
+	}
+	e.Report = doc.Report
+	if doc.Audit != nil {
+		e.Head = &audit.Head{Entries: doc.Audit.Entries, Head: doc.Audit.Head}
+		if c := doc.Audit.Checkpoint; c != nil {
+			e.Checkpoint = &audit.Anchor{Seq: c.Seq, Hash: c.Hash}
+		}
+	}
+	return e
+}
+
+// anchored is an anchor as it is printed, alone or in the document of -o json.
+type anchored struct {
+	audit.Anchor
+	Document *audit.Anchor `json:"anchor"`
+}
+
+// anchorPrefix is what the printed line begins with.
+const anchorPrefix = "anchor:"
+
+// readAnchors reads what was kept, in any form that it was printed in.
 func readAnchors(path string) ([]audit.Anchor, error) {
 	if path == "" {
 		return nil, nil
 	}
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, usage{fmt.Errorf("--anchors: %w", err)}
 	}
-	if info.Size() > maxAnchors {
+	defer func() { _ = f.Close() }() // it was only read
+	data, err := io.ReadAll(io.LimitReader(f, maxAnchors+1))
+	if err != nil {
+		return nil, usage{fmt.Errorf("--anchors: %w", err)}
+	}
+	if len(data) > maxAnchors {
 		return nil, usage{fmt.Errorf("--anchors: %s has more than %d bytes", path, maxAnchors)}
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, usage{fmt.Errorf("--anchors: %w", err)}
+	lines := strings.Split(string(data), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimPrefix(strings.TrimSpace(line), anchorPrefix)
 	}
+	text := strings.Join(lines, "\n")
 	var all []audit.Anchor
-	for n, line := range strings.Split(string(data), "\n") {
-		if strings.TrimSpace(line) == "" {
-			continue
+	for d := json.NewDecoder(strings.NewReader(text)); ; {
+		rest := text[d.InputOffset():]
+		var a anchored
+		err := d.Decode(&a)
+		if errors.Is(err, io.EOF) {
+			break
 		}
-		var a audit.Anchor
-		if err := json.Unmarshal([]byte(line), &a); err != nil || a.Seq < 1 || a.Hash == "" {
-			return nil, usage{fmt.Errorf(`--anchors: line %d of %s is no anchor such as {"seq":7,"hash":"..."}`, n+1, path)}
+		if a.Document != nil {
+			a.Anchor = *a.Document
 		}
-		all = append(all, a)
+		if err != nil || a.Seq < 1 || !hex64.MatchString(a.Hash) {
+			line := len(lines) - strings.Count(strings.TrimLeft(rest, " \r\n\t"), "\n")
+			return nil, usage{fmt.Errorf(`--anchors: at line %d of %s there is no anchor such as {"seq":7,"hash":"<64 hex digits>"}, which "upkeep audit verify" prints`, line, path)}
+		}
+		all = append(all, a.Anchor)
+	}
+	if len(all) == 0 {
+		return nil, usage{fmt.Errorf("--anchors: %s holds no anchor", path)}
 	}
 	return all, nil
+}
+
+var hex64 = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// readKeys checks what was given as public keys. They are not repeated: a private one looks the same.
+func readKeys(given []string) ([]string, error) {
+	var keys []string
+	for i, k := range given {
+		k = strings.ToLower(strings.TrimSpace(k))
+		if !hex64.MatchString(k) {
+			why := "it has other characters than hex digits"
+			if len(k) != 64 {
+				why = fmt.Sprintf("it has %d characters", len(k))
+			}
+			return nil, usage{fmt.Errorf(`--key: number %d is no public key of 64 hex digits, as "upkeep audit verify" prints them: %s`, i+1, why)}
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
 }
 
 func (c *cli) tellAudit(r *audit.Report) {
@@ -148,19 +250,22 @@ func (c *cli) tellAudit(r *audit.Report) {
 		fmt.Fprintln(c.out, short("FAIL "+where+f.What, maxLine))
 	}
 	if len(r.Findings) == 0 {
-		fmt.Fprintf(c.out, "PASS %d runs and %d checkpoints are as they were written\n", r.Runs, r.Checkpoints)
+		fmt.Fprintf(c.out, "PASS the trails of %d runs and the %d checkpoints over them are as they were written\n", r.Runs, r.Checkpoints)
 	}
 	for _, against := range r.Against {
-		fmt.Fprintln(c.out, "held against:", against)
+		fmt.Fprintln(c.out, "held against", against)
+	}
+	if len(r.Against) == 0 {
+		fmt.Fprintln(c.out, "held against nothing from outside the store")
 	}
 	for _, open := range r.NotProven {
-		fmt.Fprintln(c.out, "NOT_PROVEN", open)
+		fmt.Fprintln(c.out, short("NOT_PROVEN "+open, maxLine))
 	}
 	for _, key := range r.Keys {
 		fmt.Fprintln(c.out, "signed by the key:", key)
 	}
 	if r.Anchor.Seq > 0 {
 		anchor, _ := json.Marshal(r.Anchor) // plain data always encodes
-		fmt.Fprintf(c.out, "anchor: %s\n", anchor)
+		fmt.Fprintf(c.out, "%s %s\n", anchorPrefix, anchor)
 	}
 }

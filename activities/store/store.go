@@ -37,11 +37,15 @@ type Record struct {
 	EndedAt  time.Time    `json:"endedAt"`
 	// Trail is the run's audit trail.
 	Trail []audit.Entry `json:"trail,omitempty"`
+	// Plans are the hashes of the plans that the run stored, which its checkpoint holds too.
+	Plans []string `json:"plans,omitempty"`
 }
 
 // Written says where it is.
 type Written struct {
 	Report string `json:"report"` // URL of the page
+	// Checkpoint is that of the audit trail, for the run's history to keep.
+	Checkpoint *run.Checkpoint `json:"checkpoint,omitempty"`
 }
 
 // Activities write runs.
@@ -102,10 +106,14 @@ func (a Activities) WriteRun(ctx context.Context, in Record) (Written, error) {
 			return Written{}, err
 		}
 	}
+	written := Written{Report: doc.Report}
 	if a.AuditKey != nil {
-		if err := audit.Add(ctx, store, a.AuditKey, doc.RunID, &audit.Chain{Entries: in.Trail}, in.EndedAt); err != nil {
+		ending := audit.Ending{Run: doc.RunID, Chain: &audit.Chain{Entries: in.Trail}, Document: data, Plans: in.Plans, At: in.EndedAt}
+		anchor, err := audit.Add(ctx, store, a.AuditKey, ending)
+		if err != nil {
 			return Written{}, err
 		}
+		written.Checkpoint = &run.Checkpoint{Seq: anchor.Seq, Hash: anchor.Hash}
 	}
-	return Written{Report: doc.Report}, nil
+	return written, nil
 }

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -12,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/audit"
+	"github.com/upkeep-run/upkeep/internal/objstore"
 )
 
 func record(dir, id string) Record {
@@ -132,4 +136,53 @@ func TestARunIsToldOfOnce(t *testing.T) {
 	_, err := a.WriteRun(t.Context(), r)
 	require.NoError(t, err)
 	require.Equal(t, []string{"drill-1 PASS", "drill-1 PASS once more"}, told)
+}
+
+// TestWhatARunLeavesIsUnderItsCheckpoint writes a run with a plan, twice, then another with its id.
+func TestWhatARunLeavesIsUnderItsCheckpoint(t *testing.T) {
+	dir := t.TempDir()
+	key, err := audit.LoadKey(t.TempDir())
+	require.NoError(t, err)
+	a := Activities{AuditKey: key}
+	verify := func() *audit.Report {
+		t.Helper()
+		s, err := objstore.Open(t.Context(), "file://"+dir)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, s.Close()) }()
+		r, err := audit.Verify(t.Context(), s, audit.Outside{})
+		require.NoError(t, err)
+		return r
+	}
+	plan := json.RawMessage(`{"replace":"shop"}`)
+	sum := sha256.Sum256(plan)
+	hash := hex.EncodeToString(sum[:])
+	r := record(dir, "drill/1")
+	_, err = a.WritePlan(t.Context(), PlanRecord{Store: r.Store, RunID: "drill/1", Hash: hash, Plan: plan})
+	require.NoError(t, err)
+	require.Empty(t, verify().Findings, "its run goes on")
+	var c audit.Chain
+	c.Add(audit.Entry{Run: "drill/1", At: r.EndedAt, Kind: audit.Intent, What: "Back up the database"})
+	r.Trail, r.Plans = c.Entries, []string{hash}
+	for range 2 {
+		_, err := a.WriteRun(t.Context(), r)
+		require.NoError(t, err)
+	}
+	c.Add(audit.Entry{Run: "drill/1", At: r.EndedAt, Kind: audit.Done, What: "Back up the database"})
+	r.Trail, r.Plans, r.Document.Summary = c.Entries, nil, "PASS once more"
+	_, err = a.WriteRun(t.Context(), r)
+	require.NoError(t, err)
+	whole := verify()
+	require.Empty(t, whole.Findings)
+	require.Equal(t, int64(2), whole.Checkpoints)
+
+	for name, data := range files(t, dir) {
+		under := strings.HasPrefix(name, "audit/checkpoints/")
+		for _, part := range []string{"/run.json", "/run-", "/audit-", "/plan-"} {
+			under = under || strings.Contains(name, part)
+		}
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(data+" "), 0o600))
+		require.Equal(t, under, len(verify().Findings) > 0, name)
+		require.NoError(t, os.WriteFile(path, []byte(data), 0o600))
+	}
 }

@@ -58,6 +58,14 @@ type Document struct {
 type Audit struct {
 	Entries int    `json:"entries"`
 	Head    string `json:"head"` // hash of the newest entry, hex
+	// Checkpoint is the one over the trail; it is in the run's history, and not in the document that it covers.
+	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
+}
+
+// Checkpoint names a checkpoint of the audit trail.
+type Checkpoint struct {
+	Seq  int64  `json:"seq"`
+	Hash string `json:"hash"` // of its file, hex
 }
 
 // AsksApproval reports whether the run waits until a person has decided on its plan.

@@ -127,5 +127,8 @@ func Decode(data []byte, run string) (*Chain, error) {
 	if err := lines.Err(); err != nil {
 		return nil, broken(len(c.Entries)+1, "cannot be read (%v)", err)
 	}
+	if again, err := c.Encode(); err != nil || !bytes.Equal(again, data) {
+		return nil, broken(len(c.Entries), "or one before it ends otherwise than it was written")
+	}
 	return c, nil
 }

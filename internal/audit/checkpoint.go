@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +26,8 @@ import (
 const (
 	maxCheckpoint = 64 << 10 // bounds a checkpoint's file, in bytes
 	maxTrail      = 16 << 20 // bounds a run's trail, in bytes
+	maxDocument   = 16 << 20 // bounds a run's document or plan, in bytes
+	maxPlans      = 200      // bounds how many plans one checkpoint names, so that its file stays readable
 	// recent is how many checkpoints are looked at for the run's own, and how many tries there are to add
 	// one beside others.
 	recent = 64
@@ -37,15 +38,28 @@ var (
 	pointAfter  = fault.NewPoint("audit/checkpoint/after")
 )
 
-// Checkpoint says how a run's chain ended, and how all checkpoints before it stand.
+// Names of what runs leave in their folders that a checkpoint speaks of. What is named by its content is
+// never replaced, so the trail of a run stays when another run has its id, or when it is reset.
+const (
+	documentName = "run.json"    // the newest document of the id
+	legacyTrail  = "audit.jsonl" // of the checkpoints that name no document
+)
+
+func trailKey(run, head string) string    { return format.RunKey(run, "audit-"+head+".jsonl") }
+func documentKey(run, hash string) string { return format.RunKey(run, "run-"+hash+".json") }
+func planKey(run, hash string) string     { return format.RunKey(run, "plan-"+hash+".json") }
+
+// Checkpoint says how a run's chain ended and what it left, and how all checkpoints before it stand.
 type Checkpoint struct {
-	Seq     int64     `json:"seq"` // from 1
-	At      time.Time `json:"at"`
-	Run     string    `json:"run"`
-	Entries int       `json:"entries"` // of the run's chain
-	Head    string    `json:"head"`    // of the run's chain
-	Prev    string    `json:"prev"`    // SHA-256 of the checkpoint's file before, hex; empty for the first
-	Key     string    `json:"key"`     // the public key that signs, hex
+	Seq      int64     `json:"seq"` // from 1
+	At       time.Time `json:"at"`
+	Run      string    `json:"run"`
+	Entries  int       `json:"entries"`            // of the run's chain
+	Head     string    `json:"head"`               // of the run's chain
+	Document string    `json:"document,omitempty"` // SHA-256 of the run's document, hex; the first checkpoints have none
+	Plans    []string  `json:"plans,omitempty"`    // SHA-256 of the plans that the run stored, hex
+	Prev     string    `json:"prev"`               // SHA-256 of the checkpoint's file before, hex; empty for the first
+	Key      string    `json:"key"`                // the public key that signs, hex
 	// Signature is ed25519 over the JSON of the checkpoint without it, hex.
 	Signature string `json:"signature"`
 }
@@ -60,6 +74,16 @@ func (c Checkpoint) valid() bool {
 	key, err := hex.DecodeString(c.Key)
 	signature, failed := hex.DecodeString(c.Signature)
 	return err == nil && failed == nil && len(key) == ed25519.PublicKeySize && ed25519.Verify(key, c.unsigned(), signature)
+}
+
+// parse reads a checkpoint's file: those bytes and no others, since whatever else they say nobody signed.
+func parse(data []byte) (Checkpoint, bool) {
+	var c Checkpoint
+	if json.Unmarshal(data, &c) != nil {
+		return c, false
+	}
+	again, _ := json.Marshal(c) // plain data always encodes
+	return c, bytes.Equal(again, data)
 }
 
 // LoadKey reads the key that signs checkpoints from a folder, and makes it if there is none.
@@ -103,29 +127,54 @@ func writeKey(dir, path string) error {
 	return errors.Join(err, os.Remove(f.Name()))
 }
 
-// Add writes a run's trail and a checkpoint of its head. Done twice, it finds it done. The checkpoints
-// are numbered, and each number is taken once, by the store's own create: so there is one order of all,
-// whoever adds beside whom.
-func Add(ctx context.Context, store objstore.Store, key ed25519.PrivateKey, run string, c *Chain, at time.Time) error {
-	data, err := c.Encode()
+// Ending is what a run leaves under a checkpoint.
+type Ending struct {
+	Run      string
+	Chain    *Chain
+	Document []byte   // as it is in the run's document file
+	Plans    []string // SHA-256 of the plans that the run stored, hex
+	At       time.Time
+}
+
+// Add writes a run's trail, a copy of its document under the name of its content, and a checkpoint of
+// both. Done twice, it finds it done. The checkpoints are numbered, and each number is taken once, by the
+// store's own create: so there is one order of all, whoever adds beside whom. It returns the
+// checkpoint as an anchor, for whoever can keep it outside the store.
+func Add(ctx context.Context, store objstore.Store, key ed25519.PrivateKey, e Ending) (Anchor, error) {
+	trail, err := e.Chain.Encode()
 	if err != nil {
-		return err
+		return Anchor{}, err
 	}
-	if err := store.Replace(ctx, format.RunKey(run, "audit.jsonl"), data); err != nil {
-		return err
+	// A checkpoint is not added to what Verify would not read.
+	if len(trail) > maxTrail || len(e.Document) > maxDocument || len(e.Plans) > maxPlans {
+		return Anchor{}, failure.New(failure.BadInput, "what run %.200q leaves is too large for the audit trail: %d bytes of trail, %d of document, %d plans", e.Run, len(trail), len(e.Document), len(e.Plans)).
+			Do("split the work into smaller runs")
+	}
+	left := Checkpoint{
+		Run: e.Run, At: e.At.UTC(), Entries: len(e.Chain.Entries), Head: e.Chain.Head(), Document: hashOf(e.Document), Plans: e.Plans,
+		Key: hex.EncodeToString(key.Public().(ed25519.PublicKey)),
+	}
+	for name, data := range map[string][]byte{trailKey(e.Run, left.Head): trail, documentKey(e.Run, left.Document): e.Document} {
+		// What is there has this content, or somebody has altered it: then Verify says so, and says it of
+		// this run only if the checkpoint is there.
+		if err := store.Create(ctx, name, data); err != nil && !errors.Is(err, objstore.ErrExist) {
+			return Anchor{}, err
+		}
 	}
 	for range recent {
-		last, prev, known, err := newest(ctx, store, run, c.Head())
-		if err != nil || known {
-			return err
+		p, err := newest(ctx, store, left)
+		if err != nil {
+			return Anchor{}, err
 		}
-		next := Checkpoint{
-			Seq: last + 1, At: at.UTC(), Run: run, Entries: len(c.Entries), Head: c.Head(), Prev: prev, Key: hex.EncodeToString(key.Public().(ed25519.PublicKey)),
+		if p.own.Seq > 0 {
+			return p.own, settle(ctx, store, e.Run, p.document, p.last)
 		}
+		next := left
+		next.Seq, next.Prev = p.last+1, p.sum
 		next.Signature = hex.EncodeToString(ed25519.Sign(key, next.unsigned()))
 		file, err := json.Marshal(next)
 		if err != nil {
-			return fmt.Errorf("encode a checkpoint: %w", err)
+			return Anchor{}, fmt.Errorf("encode a checkpoint: %w", err)
 		}
 		pointBefore.Hit()
 		err = store.Create(ctx, format.CheckpointKey(next.Seq), file)
@@ -133,37 +182,98 @@ func Add(ctx context.Context, store objstore.Store, key ed25519.PrivateKey, run 
 			continue // another run ended at the same moment
 		}
 		if err != nil {
-			return err
+			return Anchor{}, err
 		}
 		pointAfter.Hit()
-		return store.Replace(ctx, format.CheckpointHint, fmt.Appendf(nil, "%d\n", next.Seq)) // only where to begin to look
+		if err := store.Replace(ctx, format.CheckpointHint, fmt.Appendf(nil, "%d\n", next.Seq)); err != nil { // only where to begin to look
+			return Anchor{}, err
+		}
+		return Anchor{next.Seq, hashOf(file)}, settle(ctx, store, e.Run, next.Document, next.Seq)
 	}
-	return failure.New(failure.StoreUnreachable, "the checkpoint of run %.200q finds no place: %d others came before it", run, recent)
+	return Anchor{}, failure.New(failure.StoreUnreachable, "the checkpoint of run %.200q finds no place: %d others came before it", e.Run, recent)
 }
 
-// newest finds the last checkpoint: from where the hint says, forward. Known says that one of the
-// recent ones is of this run and head.
-func newest(ctx context.Context, store objstore.Store, run, head string) (last int64, sum string, known bool, err error) {
-	last, err = hinted(ctx, store)
+// settle makes the run's document that of the newest checkpoint of its id. A worker that was frozen while
+// it wrote an older one may have put that in its place. The checkpoints up to a number were looked at, and
+// the newest of them names the document.
+func settle(ctx context.Context, store objstore.Store, run, document string, upTo int64) error {
+	key := format.RunKey(run, documentName)
+	for document != "" {
+		data, err := store.Read(ctx, key, maxDocument)
+		if err != nil && !altered(err) {
+			return err
+		}
+		if err != nil || hashOf(data) != document {
+			data, err = store.Read(ctx, documentKey(run, document), maxDocument)
+			if altered(err) || err == nil && hashOf(data) != document {
+				return nil // Verify says so
+			}
+			if err != nil {
+				return err
+			}
+			if err := store.Replace(ctx, key, data); err != nil {
+				return err
+			}
+		}
+		document = "" // unless another came meanwhile
+		for {
+			data, err := store.Read(ctx, format.CheckpointKey(upTo+1), maxCheckpoint)
+			if errors.Is(err, objstore.ErrNotExist) {
+				break
+			}
+			if err != nil && !altered(err) {
+				return err
+			}
+			if c, ok := parse(data); ok && c.Run == run {
+				document = c.Document
+			}
+			upTo++
+		}
+	}
+	return nil
+}
+
+// altered reports whether an error of reading says that somebody has been at the file.
+func altered(err error) bool {
+	return errors.Is(err, objstore.ErrNotExist) || failure.Is(err, failure.UnsafeArchive)
+}
+
+// place is where the next checkpoint goes.
+type place struct {
+	last     int64
+	sum      string // of the last checkpoint's file; empty: it cannot be read
+	own      Anchor // the one of the recent ones that says the same of the same run
+	document string // of the newest of the recent ones of the same run
+}
+
+// newest finds the last checkpoint: from where the hint says, forward.
+func newest(ctx context.Context, store objstore.Store, left Checkpoint) (p place, err error) {
+	last, err := hinted(ctx, store)
 	if err != nil {
-		return 0, "", false, err
+		return place{}, err
 	}
 	for at := max(1, last-recent); ; at++ {
 		data, err := store.Read(ctx, format.CheckpointKey(at), maxCheckpoint)
-		if errors.Is(err, objstore.ErrNotExist) {
+		switch {
+		case errors.Is(err, objstore.ErrNotExist):
 			if at <= last { // it was removed: Verify says so
 				continue
 			}
-			return at - 1, sum, known, nil
+			p.last = at - 1
+			return p, nil
+		case altered(err): // Verify says so, and runs go on
+			p.sum = ""
+			continue
+		case err != nil:
+			return place{}, err
 		}
-		if err != nil {
-			return 0, "", false, err
+		p.sum = hashOf(data)
+		if c, ok := parse(data); ok && c.Run == left.Run {
+			p.document = c.Document
+			if c.Head == left.Head && c.Document == left.Document {
+				p.own = Anchor{at, p.sum}
+			}
 		}
-		var c Checkpoint
-		if json.Unmarshal(data, &c) == nil && c.Run == run && c.Head == head {
-			known = true
-		}
-		sum = hashOf(data)
 	}
 }
 
@@ -194,187 +304,4 @@ func hinted(ctx context.Context, store objstore.Store) (last int64, err error) {
 func hashOf(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
-}
-
-// Anchor is a checkpoint that somebody remembers from elsewhere.
-type Anchor struct {
-	Seq  int64  `json:"seq"`
-	Hash string `json:"hash"` // of its file
-}
-
-// Head is how a run's chain ended, as the run's own history says.
-type Head struct {
-	Entries int    `json:"entries"`
-	Head    string `json:"head"`
-}
-
-// Finding is something that is not as it was written.
-type Finding struct {
-	Checkpoint int64  `json:"checkpoint,omitempty"`
-	Run        string `json:"run,omitempty"`
-	What       string `json:"what"`
-}
-
-// Report is what Verify found.
-type Report struct {
-	Checkpoints int64     `json:"checkpoints"`
-	Runs        int       `json:"runs"`
-	Anchor      Anchor    `json:"anchor"`    // the newest checkpoint: keep it elsewhere for the next time
-	Against     []string  `json:"against"`   // what the trail was held against
-	Keys        []string  `json:"keys"`      // public keys that have signed
-	Findings    []Finding `json:"findings"`  // empty: all is as it was written
-	NotProven   []string  `json:"notProven"` // what there was nothing to hold against
-	known       map[string][]Head
-}
-
-// Verify checks every checkpoint and every run's trail. Known are anchors that somebody has kept; ended
-// asks how a run's chain ended by its own history, and returns nil where that is gone.
-func Verify(ctx context.Context, store objstore.Store, known []Anchor, trusted []string, ended func(ctx context.Context, run string) (*Head, error)) (*Report, error) {
-	r := &Report{Against: []string{}, Keys: []string{}, Findings: []Finding{}, NotProven: []string{}, known: make(map[string][]Head)}
-	find := func(at int64, run, format string, args ...any) {
-		r.Findings = append(r.Findings, Finding{at, run, fmt.Sprintf(format, args...)})
-	}
-	// Before the checkpoints: a run that ends meanwhile has its trail first.
-	trails, err := trailsOf(ctx, store)
-	if err != nil {
-		return nil, err
-	}
-	files := make(map[int64]string) // hash by number
-	prev, expect := "", int64(1)
-	err = store.List(ctx, format.CheckpointsPrefix, func(i objstore.Info) error {
-		seq, ok := format.SeqOfCheckpoint(i.Key)
-		if !ok {
-			return nil
-		}
-		data, err := store.Read(ctx, i.Key, maxCheckpoint)
-		if err != nil {
-			return err
-		}
-		if expect < seq {
-			find(expect, "", "the checkpoint is missing, and all up to %d", seq-1)
-			prev = ""
-		}
-		expect = seq + 1
-		var c Checkpoint
-		d := json.NewDecoder(bytes.NewReader(data))
-		d.DisallowUnknownFields()
-		switch err := d.Decode(&c); {
-		case err != nil || c.Seq != seq:
-			find(seq, c.Run, "the checkpoint cannot be read, or has another's place")
-		case !c.valid():
-			find(seq, c.Run, "the checkpoint was altered: its signature is wrong")
-		case prev != "" && c.Prev != prev || seq == 1 && c.Prev != "":
-			find(seq, c.Run, "the checkpoint does not follow the one before: that was altered or replaced")
-		case len(trusted) > 0 && !slices.Contains(trusted, c.Key):
-			find(seq, c.Run, "the checkpoint is signed by the key %s, which is not trusted", c.Key)
-		default:
-			r.known[c.Run] = append(r.known[c.Run], Head{c.Entries, c.Head})
-			if !slices.Contains(r.Keys, c.Key) {
-				r.Keys = append(r.Keys, c.Key)
-			}
-		}
-		prev = hashOf(data)
-		files[seq] = prev
-		r.Checkpoints, r.Anchor = seq, Anchor{seq, prev}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range known {
-		r.Against = append(r.Against, fmt.Sprintf("the anchor %d", a.Seq))
-		if files[a.Seq] != a.Hash {
-			find(a.Seq, "", "the checkpoint that was kept as anchor is gone or another one: the trail was cut off or replaced")
-		}
-	}
-	hint, err := store.Read(ctx, format.CheckpointHint, 64)
-	if err != nil && !errors.Is(err, objstore.ErrNotExist) && !failure.Is(err, failure.UnsafeArchive) {
-		return nil, err
-	}
-	if at, _ := strconv.ParseInt(strings.TrimSpace(string(hint)), 10, 64); at > r.Checkpoints {
-		find(at, "", "the checkpoint was there, and is not now: the trail was cut off after %d", r.Checkpoints)
-	}
-	if !slices.ContainsFunc(known, func(a Anchor) bool { return a.Seq >= r.Checkpoints }) {
-		r.NotProven = append(r.NotProven, fmt.Sprintf("whether checkpoints after %d were cut off, for want of a newer anchor: keep the one below and give it the next time", r.Checkpoints))
-	}
-	if len(trusted) == 0 {
-		r.NotProven = append(r.NotProven, "whose the keys are that signed: give those that you trust")
-	}
-	runs := make([]string, 0, len(r.known))
-	for run := range r.known {
-		runs = append(runs, run)
-	}
-	slices.Sort(runs)
-	for _, run := range runs {
-		if err := r.trail(ctx, store, run, find, ended); err != nil {
-			return nil, err
-		}
-	}
-	r.Runs = len(runs)
-	r.strays(trails, find)
-	return r, nil
-}
-
-// trail checks one run's trail against its newest checkpoint and its history.
-func (r *Report) trail(ctx context.Context, store objstore.Store, run string, find func(int64, string, string, ...any), ended func(context.Context, string) (*Head, error)) error {
-	heads := r.known[run]
-	newest := heads[len(heads)-1] // a run that was reset ends again
-	data, err := store.Read(ctx, format.RunKey(run, "audit.jsonl"), maxTrail)
-	switch {
-	case errors.Is(err, objstore.ErrNotExist):
-		find(0, run, "its trail is missing")
-	case failure.Is(err, failure.UnsafeArchive):
-		find(0, run, "its trail is larger than one can be")
-	case err != nil:
-		return err
-	default:
-		c, err := Decode(data, run)
-		switch {
-		case err != nil:
-			find(0, run, "%v", err)
-		case c.Head() != newest.Head || len(c.Entries) != newest.Entries:
-			find(0, run, "its trail has %d entries and ends with %.12s; its checkpoint says %d and %.12s: it was cut off or replaced", len(c.Entries), c.Head(), newest.Entries, newest.Head)
-		}
-	}
-	if ended == nil {
-		return nil
-	}
-	h, err := ended(ctx, run)
-	if err != nil {
-		return err
-	}
-	if h == nil {
-		return nil // the history is gone, as it goes after a while
-	}
-	if !slices.Contains(r.Against, "the histories of runs") {
-		r.Against = append(r.Against, "the histories of runs")
-	}
-	if *h != newest {
-		find(0, run, "its history says %d entries and %.12s, its checkpoint %d and %.12s", h.Entries, h.Head, newest.Entries, newest.Head)
-	}
-	return nil
-}
-
-// trailsOf lists the keys of all trails.
-func trailsOf(ctx context.Context, store objstore.Store) (keys []string, err error) {
-	err = store.List(ctx, format.RunsFolder+"/", func(i objstore.Info) error {
-		if strings.HasSuffix(i.Key, "/audit.jsonl") {
-			keys = append(keys, i.Key)
-		}
-		return nil
-	})
-	return keys, err
-}
-
-// strays finds trails without a checkpoint: it was cut off, or the run's worker died between the two.
-func (r *Report) strays(trails []string, find func(int64, string, string, ...any)) {
-	known := make(map[string]bool)
-	for run := range r.known {
-		known[format.RunKey(run, "audit.jsonl")] = true
-	}
-	for _, key := range trails {
-		if !known[key] {
-			find(0, "", "%s has no checkpoint: it was cut off, or the run was about to be noted", key)
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/workflow"
@@ -38,6 +39,9 @@ func (r *Run) Approve(words string, plan any) error {
 	err = r.Do(Step{Name: "Store the plan", Activity: store.WritePlan, Options: Quick}, store.PlanRecord{Store: r.target.Store, RunID: r.ID(), Hash: a.Hash, Plan: data}, &a.Stored)
 	if err != nil {
 		return err
+	}
+	if !slices.Contains(r.plans, a.Hash) { // asked for again, it may be the same
+		r.plans = append(r.plans, a.Hash)
 	}
 	at := r.begin(Step{Name: "Wait for an approval of the plan"})
 	a.AskedAt, a.ExpiresAt = r.Now(), r.Now().Add(askedFor)

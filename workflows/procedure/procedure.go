@@ -40,9 +40,11 @@ type Run struct {
 	undo    []cleanup
 	always  []cleanup
 	verdict run.Verdict
-	ending  bool          // the summary is final
-	abandon *run.Decision // who gave the run up
-	trail   audit.Chain   // of what it meant to do and did
+	ending  bool            // the summary is final
+	abandon *run.Decision   // who gave the run up
+	trail   audit.Chain     // of what it meant to do and did
+	plans   []string        // hashes of those that it stored
+	covered *run.Checkpoint // over the trail, once it is written
 }
 
 // decision is what a person said of a parked run.
@@ -136,7 +138,10 @@ func (r *Run) onDecision(name string, retry bool) error {
 		},
 		workflow.UpdateHandlerOptions{
 			Description: map[bool]string{true: "Try the step again that the run waits with.", false: "Give the waiting run up and undo what it did."}[retry],
-			Validator: func(run.Decision) error {
+			Validator: func(d run.Decision) error {
+				if len(d.By) > maxDecision || len(d.Reason) > maxDecision { // an entry of the trail must stay readable
+					return fmt.Errorf("who (by) and why (reason) have at most %d bytes each", maxDecision)
+				}
 				if r.asks && retry {
 					return errors.New("the run waits for a decision on its plan: approve or reject it")
 				}
@@ -313,7 +318,7 @@ func (r *Run) note(e audit.Entry) {
 
 // audited is how the trail stands.
 func (r *Run) audited() *run.Audit {
-	return &run.Audit{Entries: len(r.trail.Entries), Head: r.trail.Head()}
+	return &run.Audit{Entries: len(r.trail.Entries), Head: r.trail.Head(), Checkpoint: r.covered}
 }
 
 // leave writes the report and the document into the store, and returns the outcome that stands then:
@@ -329,13 +334,13 @@ func (r *Run) leave(outcome run.Outcome) run.Outcome {
 	final := r.doc
 	final.Outcome = outcome
 	var written store.Written
-	err := r.once(Step{Name: "Write the report", Activity: store.WriteRun, Options: Quick}, store.Record{Store: r.target.Store, Document: final, Trail: r.trail.Entries, EndedAt: workflow.Now(r.ctx)}, &written)
+	err := r.once(Step{Name: "Write the report", Activity: store.WriteRun, Options: Quick}, store.Record{Store: r.target.Store, Document: final, Trail: r.trail.Entries, Plans: r.plans, EndedAt: workflow.Now(r.ctx)}, &written)
 	if err != nil {
 		r.doc.Left = append(r.doc.Left, "the report could not be written: "+describe(err).What)
 		if outcome == run.Succeeded {
 			outcome = run.PartiallySucceeded
 		}
 	}
-	r.doc.Report = written.Report
+	r.doc.Report, r.covered = written.Report, written.Checkpoint
 	return outcome
 }

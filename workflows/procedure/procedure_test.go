@@ -16,7 +16,9 @@ import (
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
@@ -170,6 +172,38 @@ func TestParkedRunIsGivenUp(t *testing.T) {
 	require.Equal(t, run.Cancelled, doc.Outcome)
 	require.Equal(t, "given up by ann (not today)", doc.Summary)
 	require.Equal(t, run.Cancelled, w.Records()[0].Document.Outcome)
+}
+
+// TestADecisionStaysShort keeps an entry of the audit trail readable.
+func TestADecisionStaysShort(t *testing.T) {
+	w := &proceduretest.World{}
+	w.Fail(postgres.TakeBackup, failure.New(failure.DiskFull, "no space left"))
+	r := proceduretest.New(t, w)
+	var long, longer *proceduretest.Answer
+	r.WhenWaiting(func(run.Document) {
+		long = r.Decide(run.RetryUpdate, run.Decision{Reason: strings.Repeat("x", 1001)})
+		longer = r.Decide(run.AbandonUpdate, run.Decision{By: strings.Repeat("x", 100_000)})
+		r.Decide(run.RetryUpdate, run.Decision{By: "ann", Reason: strings.Repeat("\x01", 1000)})
+	})
+	require.Equal(t, run.Succeeded, r.Do(backup, `{}`).Outcome)
+	require.ErrorContains(t, long.Refused, "at most 1000 bytes")
+	require.ErrorContains(t, longer.Refused, "at most 1000 bytes")
+	data, err := (&audit.Chain{Entries: w.Records()[0].Trail}).Encode()
+	require.NoError(t, err)
+	_, err = audit.Decode(data, proceduretest.WorkflowID)
+	require.NoError(t, err)
+}
+
+// TestStoredPlansAreNamedAtTheEnd looks at what the run's checkpoint will hold.
+func TestStoredPlansAreNamedAtTheEnd(t *testing.T) {
+	w := &proceduretest.World{}
+	r := proceduretest.New(t, w)
+	r.WhenWaiting(func(doc run.Document) {
+		r.DecideOnPlan(run.RejectUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "not today"})
+	})
+	doc := r.Do(restoredatabase.WorkflowType, `{"mode":"replace","confirm":"shop"}`)
+	require.Equal(t, run.Refused, doc.Outcome)
+	require.Equal(t, []string{doc.Approval.Hash}, w.Records()[0].Plans)
 }
 
 func TestParkedRunIsCancelled(t *testing.T) {

@@ -20,9 +20,11 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
+	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/keyring/keyringtest"
+	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/pgserver"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 
@@ -305,6 +307,7 @@ func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Doc
 	require.Equal(t, run.Succeeded, doc.Outcome, "%s; left %v", doc.Summary, doc.Left)
 	if doc.Procedure == "PruneBackups" {
 		checkPruned(t, s, doc)
+		intact(t, s)
 		s.NothingLeft(t, server)
 		return
 	}
@@ -324,7 +327,8 @@ func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Doc
 	require.NoError(t, err)
 	plans, err := filepath.Glob(filepath.Join(s.Store, "runs", doc.RunID, "plan-*.json"))
 	require.NoError(t, err)
-	require.Len(t, reports, 4+len(plans))
+	require.Len(t, reports, 5+len(plans), "%v", reports)
+	intact(t, s)
 	if doc.Procedure == "DrillRecovery" {
 		points, err := filepath.Glob(filepath.Join(s.Store, doc.Target, "trend", doc.Procedure, "*.json"))
 		require.NoError(t, err)
@@ -340,6 +344,18 @@ func check(t *testing.T, s *harness.Stack, server *pgserver.Server, doc *run.Doc
 		pgservertest.Exec(t, server.DSN("", "postgres"), "DROP DATABASE "+pgx.Identifier{gone}.Sanitize())
 	}
 	s.NothingLeft(t, server)
+}
+
+// intact checks that the audit trail is whole: whoever was hit while it was written.
+func intact(t *testing.T, s *harness.Stack) {
+	t.Helper()
+	store, err := objstore.Open(t.Context(), "file://"+s.Store)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, store.Close()) }()
+	r, err := audit.Verify(t.Context(), store, audit.Outside{})
+	require.NoError(t, err)
+	require.Empty(t, r.Findings)
+	require.NotZero(t, r.Checkpoints)
 }
 
 // checkPruned holds a prune that was hit against one that was not: of two backups the older is gone, and
