@@ -18,6 +18,7 @@ import (
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/internal/catalog"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring/keyringtest"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/pgserver"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
@@ -29,7 +30,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-const plan = `    retention: {last: 3, replacedDays: 1}
+// plan is the target's: encrypted, and everything that a week is made of.
+const plan = `    encryption: {recipients: [%s], identityFrom: {env: SHOP_IDENTITY}}
+    retention: {last: 3, replacedDays: 1}
     schedules:
       - {name: nightly-backup, procedure: BackupDatabase, cron: "0 2 * * *"}
       - {name: nightly-prune, procedure: PruneBackups, cron: "0 3 * * *"}
@@ -113,8 +116,9 @@ func TestAWeek(t *testing.T) {
 	server := pgservertest.Server(t, pgservertest.Default)
 	name, url := pgservertest.Database(t, server)
 	pgservertest.Exec(t, url, "CREATE TABLE orders (id bigserial PRIMARY KEY, day int, note text); INSERT INTO orders (day, note) SELECT 0, repeat('x', 200) || g FROM generate_series(1, 20000) g")
-	s := &site{Stack: harness.New(t, harness.Target("shop", url, plan)), server: server, name: name, url: url, seen: make(map[string]int)}
-	s.Worker(t, "w")
+	ann := keyringtest.NewPerson(t)
+	s := &site{Stack: harness.New(t, harness.Target("shop", url, fmt.Sprintf(plan, ann.Recipient))), server: server, name: name, url: url, seen: make(map[string]int)}
+	s.Worker(t, "w", "SHOP_IDENTITY="+ann.Secret)
 	require.Zero(t, s.Upkeep(t, "schedules", "apply").Code)
 	require.Contains(t, s.Upkeep(t, "schedules", "apply").Out, "unchanged")
 
