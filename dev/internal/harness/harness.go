@@ -19,6 +19,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
 	"github.com/upkeep-run/upkeep/api/run"
@@ -244,6 +247,26 @@ func (s *Stack) Until(t testing.TB, id string, wanted func(*run.Document) bool) 
 func (s *Stack) Run(t testing.TB, procedure, input string) *run.Document {
 	t.Helper()
 	return s.Await(t, s.Start(t, procedure, input))
+}
+
+// Reset begins a run again from its first decision.
+func (s *Stack) Reset(t testing.TB, id string) {
+	t.Helper()
+	d, err := s.Client.DescribeWorkflowExecution(t.Context(), id, "")
+	require.NoError(t, err)
+	first := int64(0)
+	for events := s.Client.GetWorkflowHistory(t.Context(), id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); first == 0 && events.HasNext(); {
+		e, err := events.Next()
+		require.NoError(t, err)
+		if e.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED {
+			first = e.GetEventId()
+		}
+	}
+	_, err = s.Client.ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
+		Namespace: "default", WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: d.GetWorkflowExecutionInfo().GetExecution().GetRunId()},
+		Reason: "the test", WorkflowTaskFinishEventId: first, RequestId: t.Name(),
+	})
+	require.NoError(t, err)
 }
 
 // NothingLeft checks that ended runs left nothing: no scratch server's process or folder, no half

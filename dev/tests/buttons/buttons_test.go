@@ -14,9 +14,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	commonpb "go.temporal.io/api/common/v1"
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/api/workflowservice/v1"
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
@@ -70,26 +67,6 @@ func (s *site) takeBackup(t *testing.T) {
 	w := s.Worker(t, "before")
 	defer w.Stop()
 	require.Equal(t, run.Succeeded, s.Run(t, "BackupDatabase", `{"target":"shop"}`).Outcome)
-}
-
-// reset begins a run again from its first decision.
-func (s *site) reset(t *testing.T, id string) {
-	t.Helper()
-	d, err := s.Client.DescribeWorkflowExecution(t.Context(), id, "")
-	require.NoError(t, err)
-	first := int64(0)
-	for events := s.Client.GetWorkflowHistory(t.Context(), id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); first == 0 && events.HasNext(); {
-		e, err := events.Next()
-		require.NoError(t, err)
-		if e.GetEventType() == enumspb.EVENT_TYPE_WORKFLOW_TASK_COMPLETED {
-			first = e.GetEventId()
-		}
-	}
-	_, err = s.Client.ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
-		Namespace: "default", WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: d.GetWorkflowExecutionInfo().GetExecution().GetRunId()},
-		Reason: "the test", WorkflowTaskFinishEventId: first, RequestId: t.Name(),
-	})
-	require.NoError(t, err)
 }
 
 // backups lists the backups in the store.
@@ -146,7 +123,7 @@ func TestTerminatedDrillLeavesNothing(t *testing.T) {
 func TestResetInTheMiddleDoublesNothing(t *testing.T) {
 	s := newSite(t)
 	w, id := s.held(t, "DrillRecovery", `{"target":"shop"}`, inTheMiddle)
-	s.reset(t, id)
+	s.Reset(t, id)
 	w.Continue()
 	proven(t, s.Await(t, id))
 	require.Len(t, s.backups(t), 1)
@@ -158,7 +135,7 @@ func TestResetAfterTheEndDoublesNothing(t *testing.T) {
 	s.Worker(t, "w")
 	doc := s.Run(t, "BackupDatabase", `{"target":"shop"}`)
 	require.Equal(t, run.Succeeded, doc.Outcome)
-	s.reset(t, doc.RunID)
+	s.Reset(t, doc.RunID)
 	again := s.Await(t, doc.RunID)
 	require.Equal(t, run.Succeeded, again.Outcome, again.Summary)
 	require.JSONEq(t, string(doc.Result), string(again.Result), "it is the same backup")
@@ -246,7 +223,7 @@ func TestPruneIsPressed(t *testing.T) {
 		"Terminate": func(t *testing.T, s *site, id string) {
 			require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
 		},
-		"Reset": func(t *testing.T, s *site, id string) { s.reset(t, id) },
+		"Reset": func(t *testing.T, s *site, id string) { s.Reset(t, id) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSiteWith(t, "    retention: {last: 1}\n")
@@ -284,7 +261,7 @@ func TestReplaceIsPressed(t *testing.T) {
 	proven(t, doc)
 	var result struct{ Kept string }
 	require.NoError(t, json.Unmarshal(doc.Result, &result))
-	s.reset(t, id)
+	s.Reset(t, id)
 	doc = s.Until(t, id, asks)
 	require.True(t, doc.AsksApproval(), doc.Summary)
 	require.NoError(t, s.Starter.DecideOnPlan(t.Context(), id, false, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "it is done"}))

@@ -21,6 +21,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/internal/audit"
+	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/keyring/keyringtest"
@@ -297,6 +298,84 @@ func TestFrozen(t *testing.T) {
 
 // identity hands the worker what stack has set.
 func identity() string { return "SHOP_IDENTITY=" + os.Getenv("SHOP_IDENTITY") }
+
+// TestPressed holds the worker at each point, terminates or resets the run there, and wakes the worker: a
+// stale twin of a run that nobody waits for any more. What begins anew ends well, and does nothing twice.
+func TestPressed(t *testing.T) {
+	const terminate, reset = "terminate/", "reset/"
+	var all []string
+	for _, c := range cases() {
+		all = append(all, terminate+c, reset+c)
+	}
+	for _, c := range choose(t, all, []string{
+		"terminate/backup/manifest/after", "reset/restore/chunk/after", "terminate/prune/backup/before", "reset/swap/after", "terminate/sealed/key/create/after",
+	}) {
+		t.Run(c, func(t *testing.T) {
+			how, point, _ := strings.Cut(c, "/")
+			point, encrypted := strings.CutPrefix(point, sealed)
+			s, server, name := stack(t, encrypted)
+			prepare(t, s, point)
+			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":stop", "UPKEEP_FAULT_ONCE="+filepath.Join(s.Dir, "hit"), identity())
+			procedure, input := work(point, name)
+			id := s.Start(t, procedure, input)
+			go approve(t, s, id)
+			require.Eventually(t, first.Frozen, harness.Patience, 20*time.Millisecond, "the point was never hit")
+			if how+"/" == terminate {
+				require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
+				id = s.Start(t, procedure, input)
+				go approve(t, s, id)
+			} else {
+				s.Reset(t, id)
+			}
+			s.Worker(t, "other", identity())
+			first.Continue()
+			checkPressed(t, s, server, name, s.Await(t, id))
+		})
+	}
+}
+
+// checkPressed holds what a run left that began anew against what people would find.
+func checkPressed(t *testing.T, s *harness.Stack, server *pgserver.Server, live string, doc *run.Document) {
+	t.Helper()
+	if doc.Procedure == "RestoreDatabase" && doc.Outcome == run.Refused { // it was there already
+		require.Equal(t, string(failure.DatabaseExists), doc.Error.Code, doc.Summary)
+	} else {
+		require.Equal(t, run.Succeeded, doc.Outcome, "%s; left %v", doc.Summary, doc.Left)
+	}
+	if doc.Procedure == "PruneBackups" {
+		require.Equal(t, run.Succeeded, s.Run(t, "PruneBackups", `{"target":"shop"}`).Outcome)
+		require.Eventually(t, func() bool { // the late twin tidies up too
+			files, err := filepath.Glob(filepath.Join(s.Store, "shop", "backups", "*", "*"))
+			return err == nil && len(files) == 3
+		}, 30*time.Second, 50*time.Millisecond)
+	}
+	manifests, err := filepath.Glob(filepath.Join(s.Store, doc.Target, "backups", "*", "manifest.json"))
+	require.NoError(t, err)
+	require.NotEmpty(t, manifests)
+	require.LessOrEqual(t, len(manifests), 3, "one of each run, and one from before where the case needs it")
+	for _, m := range manifests { // a late twin must not have hurt the backup of another
+		backup := filepath.Base(filepath.Dir(m))
+		verified := s.Run(t, "VerifyBackup", `{"target":"`+doc.Target+`","grade":"decoded","backup":"`+backup+`"}`)
+		require.Equal(t, run.Succeeded, verified.Outcome, verified.Summary)
+	}
+	if doc.Procedure == "RestoreDatabase" {
+		var result struct{ Database string }
+		require.NoError(t, json.Unmarshal(doc.Result, &result))
+		if result.Database == "" {
+			result.Database = "brought_back"
+		}
+		require.Equal(t, []string{"60000"}, harness.Ask(t, server.DSN("", result.Database), "SELECT count(*)::text FROM log"))
+	}
+	require.Equal(t, []string{"60000"}, harness.Ask(t, server.DSN("", live), "SELECT count(*)::text FROM log"))
+	// What the terminated run was building on somebody's server is dropped half an hour later, by its note.
+	for _, left := range harness.Ask(t, server.DSN("", "postgres"), `SELECT datname::text FROM pg_database WHERE datname ~ '^upkeep_' OR datname = 'brought_back' OR starts_with(datname, '`+live+`_replaced_')`) {
+		if strings.HasPrefix(left, "upkeep_") {
+			require.FileExists(t, filepath.Join(s.Store, doc.Target, "copies", left+".json"))
+		}
+		pgservertest.Exec(t, server.DSN("", "postgres"), "DROP DATABASE "+pgx.Identifier{left}.Sanitize()+" WITH (FORCE)")
+	}
+	s.NothingLeft(t, server)
+}
 
 func first2(a, _ string) string  { return a }
 func second2(_, b string) string { return b }
