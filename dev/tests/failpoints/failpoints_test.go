@@ -316,6 +316,7 @@ func TestPressed(t *testing.T) {
 			s, server, name := stack(t, encrypted)
 			prepare(t, s, point)
 			first := s.Worker(t, "w", "UPKEEP_FAULT=point="+point+":stop", "UPKEEP_FAULT_ONCE="+filepath.Join(s.Dir, "hit"), identity())
+			before := manifests(t, s, "shop")
 			procedure, input := work(point, name)
 			id := s.Start(t, procedure, input)
 			go approve(t, s, id)
@@ -329,13 +330,26 @@ func TestPressed(t *testing.T) {
 			}
 			s.Worker(t, "other", identity())
 			first.Continue()
-			checkPressed(t, s, server, name, s.Await(t, id))
+			doc := s.Await(t, id)
+			if how+"/" == terminate { // a worker clears away what ended runs left: every few minutes, and when it starts
+				first.Stop()
+				s.Worker(t, "w", identity())
+			}
+			checkPressed(t, s, server, name, before, doc)
 		})
 	}
 }
 
+// manifests are the paths of the manifests of a target's backups.
+func manifests(t *testing.T, s *harness.Stack, target string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(s.Store, target, "backups", "*", "manifest.json"))
+	require.NoError(t, err)
+	return found
+}
+
 // checkPressed holds what a run left that began anew against what people would find.
-func checkPressed(t *testing.T, s *harness.Stack, server *pgserver.Server, live string, doc *run.Document) {
+func checkPressed(t *testing.T, s *harness.Stack, server *pgserver.Server, live string, before []string, doc *run.Document) {
 	t.Helper()
 	if doc.Procedure == "RestoreDatabase" && doc.Outcome == run.Refused { // it was there already
 		require.Equal(t, string(failure.DatabaseExists), doc.Error.Code, doc.Summary)
@@ -349,11 +363,13 @@ func checkPressed(t *testing.T, s *harness.Stack, server *pgserver.Server, live 
 			return err == nil && len(files) == 3
 		}, 30*time.Second, 50*time.Millisecond)
 	}
-	manifests, err := filepath.Glob(filepath.Join(s.Store, doc.Target, "backups", "*", "manifest.json"))
-	require.NoError(t, err)
-	require.NotEmpty(t, manifests)
-	require.LessOrEqual(t, len(manifests), 3, "one of each run, and one from before where the case needs it")
-	for _, m := range manifests { // a late twin must not have hurt the backup of another
+	found := manifests(t, s, doc.Target)
+	require.NotEmpty(t, found)
+	require.LessOrEqual(t, len(found), 3, "one of each run, and one from before where the case needs it")
+	for _, m := range found { // a late twin must not have hurt the backup of another
+		if slices.Contains(before, m) && doc.Procedure == "DrillRecovery" {
+			continue // the case may have damaged it
+		}
 		backup := filepath.Base(filepath.Dir(m))
 		verified := s.Run(t, "VerifyBackup", `{"target":"`+doc.Target+`","grade":"decoded","backup":"`+backup+`"}`)
 		require.Equal(t, run.Succeeded, verified.Outcome, verified.Summary)
