@@ -31,7 +31,10 @@ func serve() error {
 	buckets, socket := os.Args[1], os.Args[2]
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	options := posix.PosixOpts{NewDirPerm: 0o750, Concurrency: 64}
+	options := posix.PosixOpts{NewDirPerm: 0o750, Concurrency: 64, VersioningDir: filepath.Join(filepath.Dir(socket), "versions")}
+	if err := os.Mkdir(options.VersioningDir, 0o750); err != nil { // of the buckets that are told to keep versions
+		return err
+	}
 	var attributes meta.MetadataStorer = meta.XattrMeta{}
 	if err := (meta.XattrMeta{}).Test(buckets); err != nil { // a file system without extended attributes
 		sidecar := filepath.Join(filepath.Dir(socket), "attributes")

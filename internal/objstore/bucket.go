@@ -7,8 +7,10 @@ import (
 	"io"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 	_ "gocloud.dev/blob/azureblob" // azblob://
 	_ "gocloud.dev/blob/gcsblob"   // gs://
@@ -31,13 +33,17 @@ func enough(bytes int64) time.Duration {
 	return patience + time.Duration(bytes)*time.Second/time.Duration(slowest)
 }
 
-// conflicts is how often a create that met another one is tried again.
-const conflicts = 3
+const contentType = "application/octet-stream"
 
 // bucket is a store in a bucket of gocloud. Requests are tried again by the cloud's own library.
 type bucket struct {
 	name string // the URL without its query
 	b    *blob.Bucket
+
+	url            string     // whole
+	bucket, prefix string     // the store's place, as the cloud knows it
+	client         *s3.Client // of S3; else nil
+	proving        sync.Mutex // held by who sees whether the store knows conditional writes
 }
 
 // checksums is the parameter for whether S3's own checksums are compared with what is read. They are
@@ -65,7 +71,11 @@ func openBucket(ctx context.Context, u *url.URL) (Store, error) {
 	if prefix != "" {
 		name += "/" + prefix
 	}
-	return &bucket{name: name, b: b}, nil
+	s := &bucket{name: name, b: b, url: asked.String(), bucket: u.Host, prefix: query.Get("prefix")}
+	if !b.As(&s.client) {
+		s.client = nil
+	}
+	return s, nil
 }
 
 func (s *bucket) Close() error { return s.b.Close() }
@@ -73,13 +83,22 @@ func (s *bucket) Close() error { return s.b.Close() }
 func (s *bucket) URL(key string) string { return s.name + "/" + key }
 
 func (s *bucket) Create(ctx context.Context, key string, data []byte) error {
-	err := s.put(ctx, key, data, pointsCreate, &blob.WriterOptions{IfNotExist: true})
-	for try := 1; try < conflicts && conflicting(err); try++ {
-		err = s.put(ctx, key, data, pointsCreate, &blob.WriterOptions{IfNotExist: true})
+	if err := checkKey(key); err != nil {
+		return err
 	}
-	switch gcerrors.Code(err) {
-	case gcerrors.AlreadyExists, gcerrors.FailedPrecondition:
+	if err := s.exclusive(ctx); err != nil {
+		return err
+	}
+	pointsCreate.before.Hit()
+	err := s.createOnce(ctx, key, data)
+	if isThere(err) {
+		err = s.createOverMark(ctx, key, data, err)
+	}
+	if isThere(err) {
 		return fmt.Errorf("%s: %w", s.URL(key), ErrExist)
+	}
+	if err == nil {
+		pointsCreate.after.Hit()
 	}
 	return s.classifyWrite(ctx, err, key)
 }
@@ -91,22 +110,23 @@ func conflicting(err error) bool {
 }
 
 func (s *bucket) Replace(ctx context.Context, key string, data []byte) error {
-	return s.classifyWrite(ctx, s.put(ctx, key, data, pointsReplace, &blob.WriterOptions{}), key)
-}
-
-func (s *bucket) put(ctx context.Context, key string, data []byte, points effect, o *blob.WriterOptions) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
+	pointsReplace.before.Hit()
+	err := s.upload(ctx, key, data, &blob.WriterOptions{})
+	if err == nil {
+		pointsReplace.after.Hit()
+	}
+	return s.classifyWrite(ctx, err, key)
+}
+
+// upload writes an object. Its errors are not classified.
+func (s *bucket) upload(ctx context.Context, key string, data []byte, o *blob.WriterOptions) error {
 	limited, cancel := context.WithTimeout(ctx, enough(int64(len(data))))
 	defer cancel()
-	o.ContentType = "application/octet-stream"
-	points.before.Hit()
-	if err := s.b.WriteAll(limited, key, data, o); err != nil {
-		return err
-	}
-	points.after.Hit()
-	return nil
+	o.ContentType = contentType
+	return s.b.WriteAll(limited, key, data, o)
 }
 
 func (s *bucket) Read(ctx context.Context, key string, limit int64) ([]byte, error) {
@@ -186,13 +206,17 @@ func (s *bucket) Stat(ctx context.Context, key string) (Info, error) {
 	if err := checkKey(key); err != nil {
 		return Info{}, err
 	}
-	limited, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	a, err := s.b.Attributes(limited, key)
+	a, err := s.attributes(ctx, key)
 	if err != nil {
 		return Info{}, s.classify(ctx, err, key)
 	}
 	return Info{Key: key, Size: a.Size, ModTime: a.ModTime}, nil
+}
+
+func (s *bucket) attributes(ctx context.Context, key string) (*blob.Attributes, error) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return s.b.Attributes(limited, key)
 }
 
 func (s *bucket) List(ctx context.Context, prefix string, each func(Info) error) error {
@@ -205,7 +229,7 @@ func (s *bucket) List(ctx context.Context, prefix string, each func(Info) error)
 		if err != nil {
 			return s.classifyWrite(ctx, err, prefix) // as with a write, what is not found is the bucket
 		}
-		if o.IsDir {
+		if o.IsDir || o.Key == onceKey {
 			continue
 		}
 		if err := each(Info{Key: o.Key, Size: o.Size, ModTime: o.ModTime}); err != nil {

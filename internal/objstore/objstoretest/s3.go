@@ -13,7 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/s3blob" // s3://
 )
 
 // The account of the test's S3 server.
@@ -26,6 +30,7 @@ const (
 type S3 struct {
 	*Proxy
 	Folder string // holds a folder for each bucket, as the server keeps it
+	Hidden string // holds what buckets with versions have hidden
 	dial   func(context.Context) (net.Conn, error)
 }
 
@@ -74,7 +79,7 @@ func StartS3(t *testing.T) *S3 {
 	dir, err := os.MkdirTemp("", "upkeep-s3-") // a socket's path is short
 	require.NoError(t, err)
 	socket := filepath.Join(dir, "s3.sock")
-	s := &S3{Folder: filepath.Join(dir, "buckets"), dial: func(ctx context.Context) (net.Conn, error) {
+	s := &S3{Folder: filepath.Join(dir, "buckets"), Hidden: filepath.Join(dir, "versions"), dial: func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
 	require.NoError(t, os.Mkdir(s.Folder, 0o750))
@@ -105,7 +110,7 @@ func StartS3(t *testing.T) *S3 {
 // Way is another way to the same server, with faults of its own.
 func (s *S3) Way(t testing.TB) *S3 {
 	t.Helper()
-	return &S3{Proxy: StartProxy(t, s.dial), Folder: s.Folder, dial: s.dial}
+	return &S3{Proxy: StartProxy(t, s.dial), Folder: s.Folder, Hidden: s.Hidden, dial: s.dial}
 }
 
 // S3Env is the account, as variables of the environment.
@@ -126,4 +131,41 @@ func (s *S3) Bucket(t testing.TB, name string) string {
 	t.Helper()
 	require.NoError(t, os.Mkdir(filepath.Join(s.Folder, name), 0o750))
 	return s.URL(name)
+}
+
+// Versioned makes an empty bucket that keeps what is removed or replaced as hidden versions.
+func (s *S3) Versioned(t testing.TB, name string) string {
+	t.Helper()
+	url := s.Bucket(t, name)
+	_, err := s.Client(t, url).PutBucketVersioning(Context(t), &s3.PutBucketVersioningInput{
+		Bucket: &name, VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled},
+	})
+	require.NoError(t, err)
+	return url
+}
+
+// Locked makes an empty bucket with versions that lets none be removed for so many days.
+func (s *S3) Locked(t testing.TB, name string, mode types.ObjectLockRetentionMode, days int32) string {
+	t.Helper()
+	url, ctx := s.URL(name), Context(t)
+	client, lock := s.Client(t, url), true
+	_, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &name, ObjectLockEnabledForBucket: &lock})
+	require.NoError(t, err)
+	_, err = client.PutObjectLockConfiguration(ctx, &s3.PutObjectLockConfigurationInput{Bucket: &name, ObjectLockConfiguration: &types.ObjectLockConfiguration{
+		ObjectLockEnabled: types.ObjectLockEnabledEnabled,
+		Rule:              &types.ObjectLockRule{DefaultRetention: &types.DefaultRetention{Mode: mode, Days: &days}},
+	}})
+	require.NoError(t, err)
+	return url
+}
+
+// Client is S3's own client for a store's URL.
+func (s *S3) Client(t testing.TB, url string) *s3.Client {
+	t.Helper()
+	b, err := blob.OpenBucket(Context(t), url)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	var client *s3.Client
+	require.True(t, b.As(&client))
+	return client
 }
