@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -260,7 +261,7 @@ func (s *bucket) Delete(ctx context.Context, key string) error {
 
 // classifyWrite is classify where only the bucket itself can be missing.
 func (s *bucket) classifyWrite(ctx context.Context, err error, key string) error {
-	if gcerrors.Code(err) == gcerrors.NotFound {
+	if gcerrors.Code(err) == gcerrors.NotFound || err != nil && strings.Contains(err.Error(), "NoSuchBucket") {
 		return failure.New(failure.StoreUnwritable, "there is no bucket %s", s.name).
 			Do("create it, or correct the store's url in the configuration, then resume the run")
 	}
@@ -272,6 +273,16 @@ func (s *bucket) classifyWrite(ctx context.Context, err error, key string) error
 var refusals = []string{
 	"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "StatusCode: 403", "AuthenticationFailed",
 	"get credentials", "refresh cached credentials", "could not find default credentials",
+}
+
+// locks are parts of the messages by which the clouds say that an object is kept from being changed for a
+// time, whoever asks.
+var locks = []string{"object lock", "ObjectLocked", "WORM", "legal hold", "retention policy", "RetentionPolicyNotMet", "BlobImmutable"}
+
+// locked reports whether a change was refused because the store keeps the object.
+func locked(err error) bool {
+	text := strings.ToLower(err.Error())
+	return slices.ContainsFunc(locks, func(part string) bool { return strings.Contains(text, strings.ToLower(part)) })
 }
 
 // classify turns an error of the bucket into one of the catalogue.
@@ -292,6 +303,10 @@ func (s *bucket) classify(ctx context.Context, err error, key string) error {
 	}
 	for _, part := range refusals {
 		refused = refused || strings.Contains(err.Error(), part)
+	}
+	if locked(err) {
+		return failure.New(failure.StoreLocked, "the store does not let %s be removed or replaced yet", what).Because(plain(err)).
+			Do("wait until its retention or legal hold ends, or have who set it take it away, then resume the run; a bucket with object lock must also keep versions")
 	}
 	if refused {
 		return failure.New(failure.StoreUnwritable, "the store refused %s", what).Because(plain(err)).

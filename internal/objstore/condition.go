@@ -89,9 +89,10 @@ func (s *bucket) createOnce(ctx context.Context, key string, data []byte) error 
 	return err
 }
 
-// isThere reports whether a create failed because there is an object.
+// isThere reports whether a create failed because there is an object. Some servers say first that it is
+// locked.
 func isThere(err error) bool {
-	return gcerrors.Code(err) == gcerrors.AlreadyExists || gcerrors.Code(err) == gcerrors.FailedPrecondition
+	return err != nil && locked(err) || gcerrors.Code(err) == gcerrors.AlreadyExists || gcerrors.Code(err) == gcerrors.FailedPrecondition
 }
 
 // createOverMark creates an object after the store has said that there is one. In a bucket with versions

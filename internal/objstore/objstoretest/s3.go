@@ -72,6 +72,18 @@ func RemoveS3() {
 // StartS3 starts a server, and gives its account to the test's environment.
 func StartS3(t *testing.T) *S3 {
 	t.Helper()
+	return start(t, true)
+}
+
+// StartS3WithoutVersions starts a server that keeps no versions: what a lock keeps there, nobody can remove
+// or replace.
+func StartS3WithoutVersions(t *testing.T) *S3 {
+	t.Helper()
+	return start(t, false)
+}
+
+func start(t *testing.T, versions bool) *S3 {
+	t.Helper()
 	for _, e := range S3Env() {
 		name, value, _ := strings.Cut(e, "=")
 		t.Setenv(name, value)
@@ -84,7 +96,12 @@ func StartS3(t *testing.T) *S3 {
 	}}
 	require.NoError(t, os.Mkdir(s.Folder, 0o750))
 	var log bytes.Buffer
-	cmd := exec.Command(buildS3(t), s.Folder, socket)
+	args := []string{s.Folder, socket}
+	if versions {
+		require.NoError(t, os.Mkdir(s.Hidden, 0o750))
+		args = append(args, s.Hidden)
+	}
+	cmd := exec.Command(buildS3(t), args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, S3Env()...)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
