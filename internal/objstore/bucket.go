@@ -34,6 +34,9 @@ func enough(bytes int64) time.Duration {
 	return patience + time.Duration(bytes)*time.Second/time.Duration(slowest)
 }
 
+// resumes is how often the reading of one object goes on after its connection broke.
+const resumes = 3
+
 const contentType = "application/octet-stream"
 
 // bucket is a store in a bucket of gocloud. Requests are tried again by the cloud's own library.
@@ -152,7 +155,7 @@ func (s *bucket) Open(ctx context.Context, key string) (io.ReadCloser, error) {
 		cancel(nil)
 		return nil, err
 	}
-	return &download{bucket: s, ctx: ctx, reading: reading, key: key, r: r, silence: silence, cancel: cancel}, nil
+	return &download{bucket: s, ctx: ctx, reading: reading, key: key, r: r, size: r.Size(), silence: silence, cancel: cancel}, nil
 }
 
 var (
@@ -177,24 +180,66 @@ type download struct {
 	r       *blob.Reader
 	silence *time.Timer
 	cancel  context.CancelCauseFunc
+	size    int64
 	read    int64
+	resumed int           // times
 	spent   time.Duration // in waiting for the store
 }
 
 func (d *download) Read(p []byte) (int, error) {
+	for {
+		n, err := d.once(p)
+		if err == nil || errors.Is(err, io.EOF) {
+			return n, err
+		}
+		if !d.resume() {
+			return n, d.bucket.classify(d.ctx, slow(d.reading, err), d.key)
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// once reads from the connection that there is.
+func (d *download) once(p []byte) (int, error) {
 	began := time.Now()
 	d.silence.Reset(min(patience, enough(d.read)-d.spent))
 	n, err := d.r.Read(p)
 	d.silence.Stop()
 	d.spent += time.Since(began)
 	d.read += int64(n)
-	if errors.Is(err, io.EOF) && d.read != d.r.Size() {
+	if errors.Is(err, io.EOF) && d.read != d.size {
 		err = errCut // an answer that does not say how long it is
 	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		return n, d.bucket.classify(d.ctx, slow(d.reading, err), d.key)
-	}
 	return n, err
+}
+
+// resume asks for the rest of an object whose connection broke in the middle, as uploads are asked again
+// by S3's library: on a line that breaks now and then, a check of much data would never come to its end.
+// It reports whether there is an answer. It must be the same object still: its ETag is the condition, so
+// only S3 is asked, and the reader of an object that was replaced meanwhile hears of the broken connection.
+func (d *download) resume() bool {
+	var met s3.GetObjectOutput
+	if d.resumed == resumes || d.reading.Err() != nil || d.read == 0 || !d.r.As(&met) || met.ETag == nil {
+		return false
+	}
+	d.resumed++
+	d.silence.Reset(patience)
+	defer d.silence.Stop()
+	r, err := d.bucket.b.NewRangeReader(d.reading, d.key, d.read, -1, &blob.ReaderOptions{BeforeRead: func(as func(any) bool) error {
+		var ask *s3.GetObjectInput
+		if as(&ask) {
+			ask.IfMatch = met.ETag
+		}
+		return nil
+	}})
+	if err != nil {
+		return false
+	}
+	_ = d.r.Close() // it is broken
+	d.r = r
+	return true
 }
 
 func (d *download) Close() error {

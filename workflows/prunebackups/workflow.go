@@ -79,6 +79,9 @@ func body(r *procedure.Run, _ api.Input) error {
 	if done.Condemned > 0 {
 		later = fmt.Sprintf("; %s more go with the first prune after a day, unless a backup uses them again", report.Bytes(done.CondemnedBytes))
 	}
+	if len(done.Locked) > 0 {
+		later += "; the store does not let these go yet: " + strings.Join(done.Locked, ", ")
+	}
 	if len(result.Dropped) > 0 {
 		later += "; databases dropped that were replaced: " + strings.Join(result.Dropped, ", ")
 	}
