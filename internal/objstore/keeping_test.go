@@ -107,12 +107,40 @@ func TestS3ThatLocks(t *testing.T) {
 		require.Equal(t, "kept", string(data))
 		require.ErrorIs(t, s.Create(ctx, key, nil), objstore.ErrExist)
 	}
-	for mode := range map[types.ObjectLockRetentionMode]bool{types.ObjectLockRetentionModeCompliance: true, types.ObjectLockRetentionModeGovernance: true} {
-		t.Run(string(mode), func(t *testing.T) {
-			bucket := "lock-" + map[types.ObjectLockRetentionMode]string{types.ObjectLockRetentionModeCompliance: "c"}[mode]
-			s := open(t, server.Locked(t, bucket+"x", mode, 1))
+	for bucket, mode := range map[string]types.ObjectLockRetentionMode{
+		"compliance": types.ObjectLockRetentionModeCompliance, "governance": types.ObjectLockRetentionModeGovernance,
+	} {
+		t.Run(bucket, func(t *testing.T) {
+			s := open(t, server.Locked(t, bucket, mode, 1))
 			require.NoError(t, s.Create(ctx, "a/x", []byte("kept")))
 			refused(t, s, "a/x")
 		})
 	}
+	t.Run("a legal hold", func(t *testing.T) {
+		bucket, key := "hold", "a/x"
+		url := server.Locked(t, bucket, "", 0)
+		s := open(t, url)
+		require.NoError(t, s.Create(ctx, key, []byte("kept")))
+		hold := func(status types.ObjectLockLegalHoldStatus) {
+			_, err := server.Client(t, url).PutObjectLegalHold(ctx, &s3.PutObjectLegalHoldInput{Bucket: &bucket, Key: &key, LegalHold: &types.ObjectLockLegalHold{Status: status}})
+			require.NoError(t, err)
+		}
+		hold(types.ObjectLockLegalHoldStatusOn)
+		refused(t, s, key)
+		hold(types.ObjectLockLegalHoldStatusOff)
+		require.NoError(t, s.Delete(ctx, key))
+		require.Empty(t, objstoretest.Keys(t, s, ""))
+	})
+	t.Run("a right that is missing is not taken for a lock", func(t *testing.T) {
+		way := server.Behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodDelete {
+				w.WriteHeader(http.StatusForbidden)
+			}
+			return r.Method == http.MethodDelete
+		})
+		s := open(t, way.Bucket(t, "rights"))
+		require.NoError(t, s.Create(ctx, "a/x", nil))
+		err := s.Delete(ctx, "a/x")
+		require.True(t, failure.Is(err, failure.StoreUnwritable), "%v", err)
+	})
 }
