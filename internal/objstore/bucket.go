@@ -320,14 +320,22 @@ var refusals = []string{
 	"get credentials", "refresh cached credentials", "could not find default credentials",
 }
 
-// locks are parts of the messages by which the clouds say that an object is kept from being changed for a
-// time, whoever asks.
-var locks = []string{"object lock", "ObjectLocked", "WORM", "legal hold", "retention policy", "RetentionPolicyNotMet", "BlobImmutable"}
+// locks are parts of what the clouds say when an object is kept from being changed for a time, whoever asks.
+var locks = []string{"object lock", "objectlocked", "worm protected", "legal hold", "retention policy", "blobimmutable"}
 
-// locked reports whether a change was refused because the store keeps the object.
+// locked reports whether a change was refused because the store keeps the object. Of S3 only the server's
+// own words count: the rest of an error's text has names in it.
 func locked(err error) bool {
-	text := strings.ToLower(err.Error())
-	return slices.ContainsFunc(locks, func(part string) bool { return strings.Contains(text, strings.ToLower(part)) })
+	text := err.Error()
+	var said interface {
+		ErrorCode() string
+		ErrorMessage() string
+	}
+	if errors.As(err, &said) {
+		text = said.ErrorCode() + ": " + said.ErrorMessage()
+	}
+	text = strings.ToLower(text)
+	return slices.ContainsFunc(locks, func(part string) bool { return strings.Contains(text, part) })
 }
 
 // classify turns an error of the bucket into one of the catalogue.

@@ -139,8 +139,8 @@ func TestS3ThatLocks(t *testing.T) {
 			return r.Method == http.MethodDelete
 		})
 		s := open(t, way.Bucket(t, "rights"))
-		require.NoError(t, s.Create(ctx, "a/x", nil))
-		err := s.Delete(ctx, "a/x")
+		require.NoError(t, s.Create(ctx, "a/object lock", nil))
+		err := s.Delete(ctx, "a/object lock")
 		require.True(t, failure.Is(err, failure.StoreUnwritable), "%v", err)
 	})
 }
