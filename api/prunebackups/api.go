@@ -25,6 +25,11 @@ type Result struct {
 	Keep      []Backup `json:"keep"`      // as planned, the newest first
 	// FreesBytes is about how many stored bytes only the backups to remove need.
 	FreesBytes int64 `json:"freesBytes"`
+	// HidesBytes is that instead of FreesBytes, where the store keeps versions of what is removed.
+	HidesBytes int64 `json:"hidesBytes,omitempty"`
+	// Space is what becomes of the space of what is removed: freed; hidden, until the bucket's own rule lets
+	// old versions go; or unknown, where the store may not be asked.
+	Space string `json:"space,omitempty"`
 
 	Removed        []string `json:"removed"`        // ids of backups
 	Spared         []string `json:"spared"`         // planned, and to stay by then: held, or proven, since
@@ -32,7 +37,9 @@ type Result struct {
 	CondemnedBytes int64    `json:"condemnedBytes"` // of them, as stored
 	Chunks         int      `json:"chunks"`         // removed
 	FreedBytes     int64    `json:"freedBytes"`
-	Hurt           []string `json:"hurt"` // backups found to need a removed chunk; they are marked as damaged
+	HiddenBytes    int64    `json:"hiddenBytes,omitempty"` // of the removed chunks, where they are hidden and not freed
+	Locked         []string `json:"locked,omitempty"`      // backups that the store does not let be removed yet
+	Hurt           []string `json:"hurt"`                  // backups found to need a removed chunk; they are marked as damaged
 	// Dropped are databases that a backup had replaced long enough ago; in a dry run, those that would be.
 	Dropped []string `json:"dropped"`
 }

@@ -22,16 +22,19 @@ func main() {
 	}
 }
 
-// serve takes a folder of buckets and a socket, and the account from the environment. It ends with
+// serve takes a folder of buckets, a socket, and maybe a folder for hidden versions, and the account from the environment. It ends with
 // whoever started it, so that a killed test leaves no server.
 func serve() error {
-	if len(os.Args) != 3 {
-		return fmt.Errorf("usage: s3server FOLDER SOCKET, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+	if len(os.Args) != 3 && len(os.Args) != 4 {
+		return fmt.Errorf("usage: s3server FOLDER SOCKET [FOLDER FOR VERSIONS], with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 	}
 	buckets, socket := os.Args[1], os.Args[2]
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	options := posix.PosixOpts{NewDirPerm: 0o750, Concurrency: 64}
+	if len(os.Args) == 4 {
+		options.VersioningDir = os.Args[3] // of the buckets that are told to keep versions; without it, none can be
+	}
 	var attributes meta.MetadataStorer = meta.XattrMeta{}
 	if err := (meta.XattrMeta{}).Test(buckets); err != nil { // a file system without extended attributes
 		sidecar := filepath.Join(filepath.Dir(socket), "attributes")

@@ -1,6 +1,7 @@
 // Package doctor looks at everything that a configuration names, as the worker would, and says what is
 // missing and how to get it. It changes nothing but one object of its own in the store, which it
-// removes again, so it is safe to run at any time.
+// removes again, so it is safe to run at any time. (In a bucket that was never written to, the store's own
+// object stays by which it is known to overwrite nothing.)
 package doctor
 
 import (

@@ -26,6 +26,7 @@ import (
 const (
 	checkOpens = "opens"
 	checkKeeps = "keeps what is written"
+	checkFrees = "what is removed"
 	checkSpace = "free space"
 )
 
@@ -71,6 +72,9 @@ func examineStore(ctx context.Context, o Options, patients []*patient) []Finding
 		for _, p := range patients {
 			encrypted = append(encrypted, examineKeys(ctx, store, p.target)...)
 		}
+	}
+	if folder == "" && opened {
+		l.Look(ctx, checkFrees, func(ctx context.Context) (string, error) { return frees(ctx, store) })
 	}
 	if folder != "" {
 		l.Look(ctx, checkSpace, func(ctx context.Context) (string, error) { return room(ctx, folder, store, patients) })
@@ -198,6 +202,34 @@ func probeOnce(ctx context.Context, store objstore.Store, key string) (err error
 		return errCrossed
 	}
 	return nil
+}
+
+// frees says what becomes of the space of what a prune removes.
+func frees(ctx context.Context, store objstore.Store) (string, error) {
+	k, err := objstore.KeepingOf(ctx, store)
+	if err != nil {
+		return "", err
+	}
+	locked := ""
+	if k.Lock != "" {
+		locked = "; for " + k.Lock + " after it was written, no version can be removed for good by anybody or any rule"
+	}
+	switch {
+	case k.Unknown != "":
+		return "", &Doubt{
+			Found: "it is not known whether the bucket keeps versions of what is removed: " + k.Unknown, Optional: true,
+			Remedy: "give the worker the rights s3:GetBucketVersioning, s3:GetBucketObjectLockConfiguration and s3:GetLifecycleConfiguration, or look yourself: " +
+				"a bucket that keeps versions frees what is pruned only by a lifecycle rule",
+		}
+	case !k.Versions:
+		return "it is gone at once, and its space is free", nil
+	case k.Expires == 0:
+		return "", &Doubt{
+			Found: "the bucket keeps versions: what is pruned is freed by a lifecycle rule for noncurrent versions, and none is known" + locked, Optional: true,
+			Remedy: "add this rule to those of the bucket's lifecycle: " + k.Rule(),
+		}
+	}
+	return fmt.Sprintf("the bucket keeps versions: what is pruned is hidden, and freed %d days later by the bucket's own rule%s", k.Expires, locked), nil
 }
 
 // room compares the free space of the store's disk with what another whole backup of every target takes:

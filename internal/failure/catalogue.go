@@ -35,6 +35,7 @@ const (
 	MissingDatabase    Code = "MissingDatabase"    // the server has no such database
 	DiskFull           Code = "DiskFull"           // no space left where we write
 	StoreUnwritable    Code = "StoreUnwritable"    // the store refuses to be written to
+	StoreLocked        Code = "StoreLocked"        // the store keeps an object from being removed or replaced for a time
 	LockHeld           Code = "LockHeld"           // somebody holds a lock for longer than we wait
 	RestoreBusy        Code = "RestoreBusy"        // another run works on the same copy
 	SchemaKeepsMoving  Code = "SchemaKeepsMoving"  // DDL kept changing what is read, in every try
@@ -63,7 +64,7 @@ var catalogue = map[Code]Class{
 	NoIdentity: Precondition, NoRetention: Precondition, NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, KeyUnusable: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
-	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson,
+	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson, StoreLocked: NeedsPerson,
 	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson,
 	BackupDamaged: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"sync"
 	"testing"
@@ -207,10 +208,12 @@ func TestS3ThatStumbles(t *testing.T) {
 		"a conflict":           {Answer: conflict, Times: 2}, // of two that create at once; S3 wants to be asked again
 		"a broken connection":  {Refuse: true, Times: 1},
 		"a reset in an upload": {CutSent: 100_000, Times: 1},
+		"resets in downloads":  {CutAnswer: 1_000_000, Times: 3},
 		"latency":              {Latency: 30 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, ctx := open(t, server.Bucket(t, fmt.Sprintf("b%d", time.Now().UnixNano()))), objstoretest.Context(t)
+			require.NoError(t, s.Create(ctx, "before", nil)) // now it is known to be a store that overwrites nothing
 			server.Set(f)
 			defer server.Set(objstoretest.Fault{})
 			require.NoError(t, s.Create(ctx, "x", bytesOf("x")))
@@ -226,6 +229,7 @@ func TestS3ThatStumbles(t *testing.T) {
 	}
 	t.Run("a create whose answer is lost has happened once", func(t *testing.T) {
 		s, ctx := open(t, server.Bucket(t, "lost")), objstoretest.Context(t)
+		require.NoError(t, s.Create(ctx, "before", nil))
 		server.Set(objstoretest.Fault{CutAnswer: 1, Times: 1})
 		require.ErrorIs(t, s.Create(ctx, "x", []byte("mine")), objstore.ErrExist, "the second try met the first")
 		data, err := s.Read(ctx, "x", 10)
@@ -256,4 +260,30 @@ func TestS3IsLeftWithoutATrace(t *testing.T) {
 	}
 	server.Set(objstoretest.Fault{})
 	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before }, 10*time.Second, 50*time.Millisecond, "%d were, %d are", before, runtime.NumGoroutine())
+}
+
+// TestS3GoesOnWithTheSameObjectOnly replaces an object while its reader's connection breaks.
+func TestS3GoesOnWithTheSameObjectOnly(t *testing.T) {
+	server, ctx := objstoretest.StartS3(t), objstoretest.Context(t)
+	url := server.Bucket(t, "bucket")
+	s, other := open(t, url), open(t, server.Way(t).URL("bucket"))
+	for name, after := range map[string][]byte{"the same bytes": bytesOf("x"), "other bytes": bytesOf("other")} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, other.Replace(ctx, "x", bytesOf("x")))
+			server.Set(objstoretest.Fault{CutAnswer: 1_000_000, Times: 1})
+			r, err := s.Open(ctx, "x")
+			require.NoError(t, err)
+			first := make([]byte, 1000)
+			_, err = io.ReadFull(r, first)
+			require.NoError(t, err)
+			require.NoError(t, other.Replace(ctx, "x", after))
+			rest, err := objstoretest.ReadAll(r)
+			if bytes.Equal(after, bytesOf("x")) {
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(bytesOf("x"), append(first, rest...)))
+				return
+			}
+			require.True(t, failure.Is(err, failure.StoreUnreachable), "%v", err)
+		})
+	}
 }

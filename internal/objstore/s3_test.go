@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -30,6 +31,12 @@ func TestS3(t *testing.T) {
 	t.Run("a bucket", func(t *testing.T) {
 		objstoretest.Conform(t, open(t, server.Bucket(t, "whole")), "s3://whole/")
 	})
+	t.Run("a bucket that keeps versions", func(t *testing.T) {
+		objstoretest.Conform(t, open(t, server.Versioned(t, "versioned")), "s3://versioned/")
+	})
+	t.Run("a bucket that is locked", func(t *testing.T) {
+		objstoretest.Conform(t, open(t, server.Locked(t, "locked", types.ObjectLockRetentionModeCompliance, 30)), "s3://locked/")
+	})
 	t.Run("a part of a bucket", func(t *testing.T) {
 		objstoretest.Conform(t, open(t, server.Bucket(t, "shared")+"&prefix=a/b/"), "s3://shared/a/b/")
 	})
@@ -38,6 +45,9 @@ func TestS3(t *testing.T) {
 		for _, prefix := range []string{"team/db", "team/db/", "/team/db"} {
 			s := open(t, url+"&prefix="+prefix)
 			require.NoError(t, s.Replace(ctx, "x/y", []byte(prefix)))
+			require.NoError(t, s.Delete(ctx, "x/z"))
+			require.NoError(t, s.Create(ctx, "x/z", []byte(prefix)))
+			require.NoError(t, s.Delete(ctx, "x/z"))
 			require.Equal(t, "s3://prefixed/team/db/x/y", s.URL("x/y"))
 			stored, err := os.ReadFile(filepath.Join(server.Folder, "prefixed", "team", "db", "x", "y"))
 			require.NoError(t, err)
@@ -45,7 +55,7 @@ func TestS3(t *testing.T) {
 		}
 		require.NoError(t, open(t, url+"&prefix=team/db2").Create(ctx, "z", nil))
 		require.Equal(t, []string{"x/y"}, objstoretest.Keys(t, open(t, url+"&prefix=team/db"), ""), "its namesake's objects are not its own")
-		require.Equal(t, []string{"team/db/x/y", "team/db2/z"}, objstoretest.Keys(t, open(t, url+"&prefix=/"), ""))
+		require.Equal(t, []string{"team/db/_created-once", "team/db/x/y", "team/db2/_created-once", "team/db2/z"}, objstoretest.Keys(t, open(t, url+"&prefix=/"), ""))
 	})
 	t.Run("more keys than a page", func(t *testing.T) {
 		s := open(t, server.Bucket(t, "pages"))

@@ -57,12 +57,39 @@ func (o Options) now() time.Time {
 	return time.Now().UTC()
 }
 
+// Space is what becomes of the space of what is removed.
+type Space string
+
+// What becomes of it.
+const (
+	SpaceFreed   Space = "freed"
+	SpaceHidden  Space = "hidden"  // the store keeps it as hidden versions, until its own rule lets them go
+	SpaceUnknown Space = "unknown" // the store may do the one or the other
+)
+
+func spaceOf(ctx context.Context, store objstore.Store) (Space, error) {
+	k, err := objstore.KeepingOf(ctx, store)
+	switch {
+	case err != nil:
+		return "", err
+	case k.Unknown != "":
+		return SpaceUnknown, nil
+	case !k.Frees():
+		return SpaceHidden, nil
+	}
+	return SpaceFreed, nil
+}
+
 // Plan is what a prune would remove.
 type Plan struct {
 	Remove []Backup `json:"remove"`
 	Keep   []Backup `json:"keep"` // the newest first
-	// Frees is about how many stored bytes the removed backups alone need.
+	// Frees is about how many stored bytes the removed backups alone need; Hides is what it would be, where
+	// the store keeps versions of what is removed.
 	Frees int64 `json:"freesBytes"`
+	Hides int64 `json:"hidesBytes,omitempty"`
+	// Space says what becomes of the space; "" stands for SpaceFreed.
+	Space Space `json:"space,omitempty"`
 	// Unreadable are backups that cannot be read. While there are any, no chunk is removed.
 	Unreadable []string `json:"unreadable"`
 }
@@ -79,6 +106,9 @@ func Make(ctx context.Context, o Options) (*Plan, error) {
 	p := &Plan{Remove: []Backup{}, Keep: []Backup{}, Unreadable: []string{}}
 	entries, err := catalog.List(ctx, o.Store, o.Target, nil, nil)
 	if err != nil {
+		return nil, err
+	}
+	if p.Space, err = spaceOf(ctx, o.Store); err != nil {
 		return nil, err
 	}
 	decisions, err := decide(o, entries)
@@ -106,6 +136,9 @@ func Make(ctx context.Context, o Options) (*Plan, error) {
 		return p, nil
 	}
 	p.Frees, err = frees(ctx, o, goes)
+	if p.Space == SpaceHidden {
+		p.Frees, p.Hides = 0, p.Frees
+	}
 	return p, err
 }
 
@@ -156,20 +189,33 @@ type Result struct {
 	CondemnedBytes int64 `json:"condemnedBytes"`
 	Chunks         int   `json:"chunks"` // removed by this attempt
 	FreedBytes     int64 `json:"freedBytes"`
+	// HiddenBytes are what FreedBytes would be, where the store keeps versions of what is removed.
+	HiddenBytes int64 `json:"hiddenBytes,omitempty"`
+	Space       Space `json:"space,omitempty"`
+	// Locked are backups that the store does not let be removed yet. They are whole, and the next prune
+	// tries again.
+	Locked []string `json:"locked,omitempty"`
+	// LockedFiles are other objects, of backups that are gone and chunks, of which the same is true.
+	LockedFiles int `json:"lockedFiles,omitempty"`
 	// Spared are backups that the plan wanted removed and that are to stay by now.
 	Spared []string `json:"spared"`
 	// Hurt are backups that turned out to need a chunk that was removed; they are marked as damaged.
 	Hurt []string `json:"hurt"`
 	// Remarks are what a person should know.
 	Remarks []string `json:"remarks"`
+
+	kept map[string]bool // the keys of LockedFiles
 }
 
 // Apply removes what the plan names and the policy still does not keep. It may be repeated, and run
 // beside a stale twin of itself: the end is the same.
 func Apply(ctx context.Context, o Options, planned []string) (*Result, error) {
-	r := &Result{Removed: []string{}, Spared: []string{}, Hurt: []string{}, Remarks: []string{}}
+	r := &Result{Removed: []string{}, Spared: []string{}, Hurt: []string{}, Remarks: []string{}, kept: make(map[string]bool)}
 	entries, err := catalog.List(ctx, o.Store, o.Target, nil, nil)
 	if err != nil {
+		return nil, err
+	}
+	if r.Space, err = spaceOf(ctx, o.Store); err != nil {
 		return nil, err
 	}
 	decisions, err := decide(o, entries)
@@ -186,7 +232,11 @@ func Apply(ctx context.Context, o Options, planned []string) (*Result, error) {
 			r.Spared = append(r.Spared, id)
 			continue
 		}
-		gone, err := remove(ctx, o, id, there[id])
+		gone, err := remove(ctx, o, r, id, there[id])
+		if failure.Is(err, failure.StoreLocked) {
+			r.Locked = append(r.Locked, id)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -205,13 +255,32 @@ func Apply(ctx context.Context, o Options, planned []string) (*Result, error) {
 	if err := sweepChunks(ctx, o, r); err != nil {
 		return nil, err
 	}
-	return r, sweepFolders(ctx, o)
+	if err := sweepFolders(ctx, o, r); err != nil {
+		return nil, err
+	}
+	if r.Space == SpaceHidden {
+		r.FreedBytes, r.HiddenBytes = 0, r.FreedBytes
+	}
+	r.remarkLocks()
+	return r, nil
+}
+
+// remarkLocks says what the store kept.
+func (r *Result) remarkLocks() {
+	const why = "the store does not let them be removed yet (object lock or legal hold), and the next prune tries again"
+	if len(r.Locked) > 0 {
+		r.Remarks = append(r.Remarks, fmt.Sprintf("these backups stay, whole: %s; %s", strings.Join(r.Locked, ", "), why))
+	}
+	if r.LockedFiles > 0 {
+		r.Remarks = append(r.Remarks, fmt.Sprintf("%d objects that no backup needs stay: %s", r.LockedFiles, why))
+	}
 }
 
 // remove removes one backup: noted first, its manifest next, then the rest. The note comes before the
 // look for a hold, and whoever holds a backup looks for the note afterwards: one of the two sees the
-// other. It reports whether the backup is gone.
-func remove(ctx context.Context, o Options, id string, there bool) (gone bool, err error) {
+// other. It reports whether the backup is gone. StoreLocked says that the store keeps the manifest: then
+// nothing of the backup is removed, and the note is taken back, as far as the store lets it.
+func remove(ctx context.Context, o Options, r *Result, id string, there bool) (gone bool, err error) {
 	if !format.ValidID(id) {
 		return false, failure.New(failure.BadInput, "%.120q is not the id of a backup", id).Do("make the plan anew")
 	}
@@ -220,7 +289,7 @@ func remove(ctx context.Context, o Options, id string, there bool) (gone bool, e
 		if err != nil || noted == nil {
 			return false, err // it was not ours to remove
 		}
-		return true, tidy(ctx, o, id)
+		return true, tidy(ctx, o, r, id)
 	}
 	if err := catalog.BeginRemoval(ctx, o.Store, o.Target, catalog.Removal{Backup: id, At: o.now(), RunID: o.RunID, Why: "retention: " + o.Policy.String()}); err != nil {
 		return false, err
@@ -234,15 +303,23 @@ func remove(ctx context.Context, o Options, id string, there bool) (gone bool, e
 		return false, catalog.CancelRemoval(ctx, o.Store, o.Target, id)
 	}
 	pointBackupBefore.Hit()
-	if err := o.Store.Delete(ctx, format.ManifestKey(o.Target, id)); err != nil {
+	err = o.Store.Delete(ctx, format.ManifestKey(o.Target, id))
+	if failure.Is(err, failure.StoreLocked) {
+		if back := catalog.CancelRemoval(ctx, o.Store, o.Target, id); back != nil && !failure.Is(back, failure.StoreLocked) {
+			return false, back
+		}
+		return false, err
+	}
+	if err != nil {
 		return false, err
 	}
 	pointBackupAfter.Hit()
-	return true, tidy(ctx, o, id)
+	return true, tidy(ctx, o, r, id)
 }
 
-// tidy removes what a backup without a manifest has left.
-func tidy(ctx context.Context, o Options, id string) error {
+// tidy removes what a backup without a manifest has left. What the store keeps is counted, and is found
+// again by the next prune.
+func tidy(ctx context.Context, o Options, r *Result, id string) error {
 	var keys []string
 	err := o.Store.List(ctx, format.BackupKey(o.Target, id, ""), func(i objstore.Info) error {
 		keys = append(keys, i.Key)
@@ -252,11 +329,21 @@ func tidy(ctx context.Context, o Options, id string) error {
 		return err
 	}
 	for _, key := range keys {
-		if err := o.Store.Delete(ctx, key); err != nil {
+		if err := r.unlessLocked(key, o.Store.Delete(ctx, key)); err != nil {
 			return err
 		}
 	}
-	return catalog.RemoveNotes(ctx, o.Store, o.Target, id)
+	return r.unlessLocked("notes of "+id, catalog.RemoveNotes(ctx, o.Store, o.Target, id))
+}
+
+// unlessLocked counts what the store does not let go, once; other errors it hands on.
+func (r *Result) unlessLocked(key string, err error) error {
+	if !failure.Is(err, failure.StoreLocked) {
+		return err
+	}
+	r.kept[key] = true
+	r.LockedFiles = len(r.kept)
+	return nil
 }
 
 // sweepChunks condemns the chunks that no backup needs, and removes those that were condemned long ago.
@@ -296,7 +383,7 @@ func sweepChunks(ctx context.Context, o Options, r *Result) error {
 		return err
 	}
 	pointCondemned.Hit()
-	gone, err := removeChunks(ctx, o, list, due)
+	gone, err := removeChunks(ctx, o, r, list, due)
 	for name := range gone {
 		r.Chunks++
 		r.FreedBytes += sizes[name]
@@ -336,7 +423,7 @@ func needs(ctx context.Context, o Options) (needed map[string]bool, broken []str
 }
 
 // removeChunks removes the chunks that are due, each after one more look at its age.
-func removeChunks(ctx context.Context, o Options, list catalog.Condemned, due []string) (gone map[string]bool, err error) {
+func removeChunks(ctx context.Context, o Options, r *Result, list catalog.Condemned, due []string) (gone map[string]bool, err error) {
 	gone = make(map[string]bool)
 	for n, name := range due {
 		progress.Report(ctx, progress.Progress{Phase: "removing chunks", Done: int64(n), Total: int64(len(due)), Unit: "chunks"})
@@ -353,7 +440,12 @@ func removeChunks(ctx context.Context, o Options, list catalog.Condemned, due []
 			continue
 		}
 		pointChunkBefore.Hit()
-		if err := o.Store.Delete(ctx, key); err != nil {
+		err = o.Store.Delete(ctx, key)
+		if failure.Is(err, failure.StoreLocked) {
+			_ = r.unlessLocked(key, err)
+			continue
+		}
+		if err != nil {
 			return gone, err
 		}
 		pointChunkAfter.Hit()
@@ -394,7 +486,7 @@ func markHurt(ctx context.Context, o Options, gone map[string]bool, r *Result) e
 }
 
 // sweepFolders removes what backups without a manifest left long ago: their attempts were given up.
-func sweepFolders(ctx context.Context, o Options) error {
+func sweepFolders(ctx context.Context, o Options, r *Result) error {
 	youngest, whole := make(map[string]time.Time), make(map[string]bool)
 	prefix := format.BackupsPrefix(o.Target)
 	err := o.Store.List(ctx, prefix, func(i objstore.Info) error {
@@ -421,7 +513,7 @@ func sweepFolders(ctx context.Context, o Options) error {
 			}
 			continue // finished meanwhile
 		}
-		if err := tidy(ctx, o, id); err != nil {
+		if err := tidy(ctx, o, r, id); err != nil {
 			return err
 		}
 	}

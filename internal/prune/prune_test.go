@@ -35,6 +35,8 @@ type shelf struct {
 	at      time.Time
 	written map[string]time.Time
 	beside  func() // what others do right before the next change of the store
+	locked  string // what the store does not let be removed: every key that has this in it
+	keeping objstore.Keeping
 }
 
 func newShelf(t *testing.T) *shelf {
@@ -89,8 +91,13 @@ func (s *shelf) Replace(ctx context.Context, key string, data []byte) error {
 
 func (s *shelf) Delete(ctx context.Context, key string) error {
 	s.disturb()
+	if s.locked != "" && strings.Contains(key, s.locked) {
+		return failure.New(failure.StoreLocked, "%s is locked", key)
+	}
 	return s.Store.Delete(ctx, key)
 }
+
+func (s *shelf) Keeping(context.Context) (objstore.Keeping, error) { return s.keeping, nil }
 
 func (s *shelf) Stat(ctx context.Context, key string) (objstore.Info, error) {
 	i, err := s.Store.Stat(ctx, key)

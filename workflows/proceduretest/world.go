@@ -41,6 +41,9 @@ type World struct {
 	LeftOut []string
 	// Unreadable are backups that a prune cannot read, and Hurt those that it finds to lack something.
 	Unreadable, Hurt []string
+	// Space is what becomes of the space of what a prune removes, and Locked what the store does not let go.
+	Space  prune.Space
+	Locked []string
 	// ReplacedDays is how long the world's configuration keeps databases that were replaced.
 	ReplacedDays int
 
@@ -276,11 +279,11 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		runs.AskLease:         w.askLease,
 		runs.EndedRuns:        func([]string) ([]string, error) { return nil, nil },
 		store.PlanPrune: answer(w, store.PlanPrune, func(store.PruneRequest) prune.Plan {
-			return prune.Plan{Remove: []prune.Backup{{ID: OldBackupID, Why: []string{"no rule keeps it"}}}, Keep: []prune.Backup{{ID: BackupID, Why: []string{"last"}}}, Frees: 2048, Unreadable: w.Unreadable}
+			return prune.Plan{Remove: []prune.Backup{{ID: OldBackupID, Why: []string{"no rule keeps it"}}}, Keep: []prune.Backup{{ID: BackupID, Why: []string{"last"}}}, Frees: 2048, Unreadable: w.Unreadable, Space: w.Space}
 		}),
 		store.Prune: answer(w, store.Prune, func(in store.PruneRequest) prune.Result {
 			w.prunes = append(w.prunes, in)
-			return prune.Result{Removed: in.Remove, Kept: 1, Condemned: 3, CondemnedBytes: 2048, Hurt: w.Hurt}
+			return prune.Result{Removed: in.Remove, Kept: 1, Condemned: 3, CondemnedBytes: 2048, Hurt: w.Hurt, Space: w.Space, Locked: w.Locked}
 		}),
 		store.WriteRun: answer(w, store.WriteRun, func(in store.Record) store.Written {
 			w.records = append(w.records, in)

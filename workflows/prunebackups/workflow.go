@@ -36,6 +36,7 @@ func body(r *procedure.Run, _ api.Input) error {
 	}
 	result := api.Result{
 		Retention: request.Retention.String(), Remove: list(plan.Remove), Keep: list(plan.Keep), FreesBytes: plan.Frees,
+		HidesBytes: plan.Hides, Space: string(plan.Space),
 		Removed: []string{}, Spared: []string{}, Hurt: []string{}, Dropped: []string{},
 	}
 	r.SetResult(result)
@@ -47,7 +48,7 @@ func body(r *procedure.Run, _ api.Input) error {
 		if err := dropReplaced(r, &result); err != nil {
 			return err
 		}
-		r.Say("dry run: would remove %s of %s, about %s (%s)", backups(len(plan.Remove)), backups(len(plan.Remove)+len(plan.Keep)), report.Bytes(plan.Frees), result.Retention)
+		r.Say("dry run: would remove %s of %s, about %s (%s)%s", backups(len(plan.Remove)), backups(len(plan.Remove)+len(plan.Keep)), report.Bytes(plan.Frees+plan.Hides), result.Retention, caveat(plan.Space))
 		return nil
 	}
 	for _, b := range plan.Remove {
@@ -59,6 +60,7 @@ func body(r *procedure.Run, _ api.Input) error {
 	}
 	result.Removed, result.Spared, result.Hurt = done.Removed, done.Spared, done.Hurt
 	result.Condemned, result.CondemnedBytes, result.Chunks, result.FreedBytes = done.Condemned, done.CondemnedBytes, done.Chunks, done.FreedBytes
+	result.HiddenBytes, result.Space, result.Locked = done.HiddenBytes, string(done.Space), done.Locked
 	r.SetResult(result)
 	if len(done.Remarks) > 0 {
 		r.Detail(strings.Join(done.Remarks, "; "))
@@ -77,11 +79,36 @@ func body(r *procedure.Run, _ api.Input) error {
 	if done.Condemned > 0 {
 		later = fmt.Sprintf("; %s more go with the first prune after a day, unless a backup uses them again", report.Bytes(done.CondemnedBytes))
 	}
+	if len(done.Locked) > 0 {
+		later += "; the store does not let these go yet: " + strings.Join(done.Locked, ", ")
+	}
 	if len(result.Dropped) > 0 {
 		later += "; databases dropped that were replaced: " + strings.Join(result.Dropped, ", ")
 	}
-	r.Say("%s removed, %d kept (%s); %s freed%s", backups(len(done.Removed)), done.Kept, result.Retention, report.Bytes(done.FreedBytes), later)
+	r.Say("%s removed, %d kept (%s); %s %s%s%s", backups(len(done.Removed)), done.Kept, result.Retention, report.Bytes(done.FreedBytes+done.HiddenBytes), becomes(done.Space), later, caveat(done.Space))
 	return nil
+}
+
+// becomes is what was done to the space of removed chunks, in a word.
+func becomes(s prune.Space) string {
+	switch s {
+	case prune.SpaceHidden:
+		return "hidden"
+	case prune.SpaceUnknown:
+		return "removed"
+	}
+	return "freed"
+}
+
+// caveat says what a person must know who counts on the space.
+func caveat(s prune.Space) string {
+	switch s {
+	case prune.SpaceHidden:
+		return "; the bucket keeps versions: what is removed is freed when its lifecycle rule lets old versions go"
+	case prune.SpaceUnknown:
+		return "; it is not known whether the bucket keeps versions of it"
+	}
+	return ""
 }
 
 // dropReplaced ends the databases that were replaced as long ago as the retention says.

@@ -12,6 +12,7 @@ import (
 	api "github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/prune"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
 
@@ -46,6 +47,33 @@ func TestADryRunRemovesNothingAndWaitsForNobody(t *testing.T) {
 	require.Equal(t, proceduretest.OldBackupID, r.Remove[0].ID)
 	require.Empty(t, r.Removed)
 	require.Contains(t, doc.Summary, "dry run: would remove 1 backup of 2 backups")
+}
+
+func TestItSaysWhatBecomesOfTheSpace(t *testing.T) {
+	for space, says := range map[prune.Space][2]string{
+		"":                 {"", "freed"}, // of a plan that was made before it was asked
+		prune.SpaceFreed:   {"", "freed"},
+		prune.SpaceHidden:  {"the bucket keeps versions", "hidden"},
+		prune.SpaceUnknown: {"it is not known whether", "removed"},
+	} {
+		for _, input := range []string{`{}`, `{"dryRun":true}`} {
+			doc, r := do(t, &proceduretest.World{Space: space}, input)
+			require.Equal(t, string(space), r.Space)
+			require.Contains(t, doc.Summary, says[0])
+			if input == `{}` {
+				require.Contains(t, doc.Summary, " B "+says[1])
+			}
+			if says[0] == "" {
+				require.NotContains(t, doc.Summary, "versions")
+			}
+		}
+	}
+}
+
+func TestWhatTheStoreLocksIsSaid(t *testing.T) {
+	doc, r := do(t, &proceduretest.World{Locked: []string{proceduretest.OldBackupID}}, `{}`)
+	require.Equal(t, []string{proceduretest.OldBackupID}, r.Locked)
+	require.Contains(t, doc.Summary, "the store does not let these go yet: "+proceduretest.OldBackupID)
 }
 
 func TestWithoutARetentionItRefuses(t *testing.T) {

@@ -42,16 +42,24 @@ type site struct {
 	folder string // where the S3 server keeps the bucket
 	server *pgserver.Server
 	url    string // of the database
+	worker *harness.Worker
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{s3: objstoretest.StartS3(t), server: pgservertest.Server(t, pgservertest.Default)}
+	server := objstoretest.StartS3(t)
+	return newSiteIn(t, server, server.Bucket(t, "backups"), "")
+}
+
+// newSiteIn is newSite with a bucket named "backups" that is there, and more keys of the target.
+func newSiteIn(t *testing.T, server *objstoretest.S3, bucket, more string) *site {
+	t.Helper()
+	s := &site{s3: server, server: pgservertest.Server(t, pgservertest.Default)}
 	_, s.url = pgservertest.Database(t, s.server)
 	pgservertest.Exec(t, s.url, database)
-	s.Stack = harness.NewOn(t, s.s3.Bucket(t, "backups"), harness.Target("shop", s.url, ""))
+	s.Stack = harness.NewOn(t, bucket, harness.Target("shop", s.url, more))
 	s.folder = filepath.Join(s.s3.Folder, "backups")
-	s.Worker(t, "w", objstoretest.S3Env()...)
+	s.worker = s.Worker(t, "w", objstoretest.S3Env()...)
 	return s
 }
 
@@ -80,6 +88,23 @@ func files(t *testing.T, dir string) map[string]string {
 		}
 		data, err := os.ReadFile(path)
 		found[strings.TrimPrefix(path, dir+"/")] = string(data)
+		return err
+	}))
+	return found
+}
+
+// sizes are those of every file below a folder.
+func sizes(t *testing.T, dir string) map[string]int64 {
+	t.Helper()
+	found := make(map[string]int64)
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		st, err := d.Info()
+		if err == nil {
+			found[strings.TrimPrefix(path, dir+"/")] = st.Size()
+		}
 		return err
 	}))
 	return found

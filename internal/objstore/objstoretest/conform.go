@@ -99,6 +99,21 @@ func Conform(t *testing.T, s objstore.Store, url string) {
 	})
 	t.Run("one creator wins", func(t *testing.T) { race(t, s, 1) })
 	t.Run("one creator of a large object wins", func(t *testing.T) { race(t, s, 6<<20) })
+	t.Run("what was removed is created again", func(t *testing.T) { // in a bucket with versions, over a mark of the removal
+		ctx := Context(t)
+		for _, data := range []string{"first", "second"} {
+			require.NoError(t, s.Create(ctx, "again/x", []byte(data)))
+			require.ErrorIs(t, s.Create(ctx, "again/x", []byte("other")), objstore.ErrExist)
+			got, err := s.Read(ctx, "again/x", 100)
+			require.NoError(t, err)
+			require.Equal(t, data, string(got))
+			require.Equal(t, []string{"again/x"}, Keys(t, s, "again/"))
+			require.NoError(t, s.Delete(ctx, "again/x"))
+			_, err = s.Stat(ctx, "again/x")
+			require.ErrorIs(t, err, objstore.ErrNotExist)
+			require.Empty(t, Keys(t, s, "again/"))
+		}
+	})
 	t.Run("odd names", func(t *testing.T) { oddNames(t, s) })
 	t.Run("keys that are no names", func(t *testing.T) { badKeys(t, s) })
 	t.Run("cancelled", func(t *testing.T) {

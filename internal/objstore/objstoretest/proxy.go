@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,8 @@ type Proxy struct {
 	dial     func(context.Context) (net.Conn, error)
 	ctx      context.Context // ends with the proxy
 	working  sync.WaitGroup
+
+	sent, answered atomic.Int64 // bytes
 
 	mu    sync.Mutex
 	fault Fault
@@ -74,6 +77,9 @@ func (p *Proxy) Set(f Fault) {
 	}
 	p.fault, p.harm = f, 0
 }
+
+// Carried is how many bytes clients have sent, and how many of answers they were given, harmed or not.
+func (p *Proxy) Carried() (sent, answered int64) { return p.sent.Load(), p.answered.Load() }
 
 // Harmed is how many connections felt the fault.
 func (p *Proxy) Harmed() int {
@@ -147,7 +153,7 @@ func (p *Proxy) handle(c net.Conn, f Fault, until context.Context) {
 	defer func() { _ = server.Close() }()
 	var both sync.WaitGroup
 	both.Go(func() {
-		pass(until, server, c, f.Rate, f.CutSent, 0)
+		pass(until, server, c, f.Rate, f.CutSent, 0, &p.sent)
 		if f.CutSent > 0 {
 			reset(c)
 		}
@@ -157,7 +163,7 @@ func (p *Proxy) handle(c net.Conn, f Fault, until context.Context) {
 		if f.Mute {
 			_, _ = io.Copy(io.Discard, server)
 		} else {
-			pass(until, c, server, f.Rate, f.CutAnswer, f.Latency)
+			pass(until, c, server, f.Rate, f.CutAnswer, f.Latency, &p.answered)
 		}
 		if f.CutAnswer > 0 {
 			reset(c)
@@ -170,19 +176,20 @@ func (p *Proxy) handle(c net.Conn, f Fault, until context.Context) {
 }
 
 // pass copies until either side ends, or so many bytes have passed.
-func pass(until context.Context, to io.Writer, from io.Reader, rate, most int, latency time.Duration) {
+func pass(until context.Context, to io.Writer, from io.Reader, rate, most int, latency time.Duration, count *atomic.Int64) {
 	const beat = 20 * time.Millisecond
-	piece := make([]byte, 32<<10)
+	piece := make([]byte, 128<<10)
 	if rate > 0 {
-		piece = piece[:max(1, rate/int(time.Second/beat))]
+		piece = piece[:min(len(piece), max(1, rate/int(time.Second/beat)))]
 	}
 	for passed := 0; ; {
 		if most > 0 {
 			piece = piece[:min(len(piece), most-passed)]
 		}
 		n, err := from.Read(piece)
+		count.Add(int64(n))
 		if n > 0 {
-			if !wait(until, latency) || rate > 0 && !wait(until, beat) {
+			if !wait(until, latency) || rate > 0 && !wait(until, time.Duration(n)*time.Second/time.Duration(rate)) {
 				return
 			}
 			if _, err := to.Write(piece[:n]); err != nil {

@@ -13,7 +13,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/stretchr/testify/require"
+	"gocloud.dev/blob"
+	_ "gocloud.dev/blob/s3blob" // s3://
 )
 
 // The account of the test's S3 server.
@@ -26,6 +30,7 @@ const (
 type S3 struct {
 	*Proxy
 	Folder string // holds a folder for each bucket, as the server keeps it
+	Hidden string // holds what buckets with versions have hidden
 	dial   func(context.Context) (net.Conn, error)
 }
 
@@ -67,6 +72,18 @@ func RemoveS3() {
 // StartS3 starts a server, and gives its account to the test's environment.
 func StartS3(t *testing.T) *S3 {
 	t.Helper()
+	return start(t, true)
+}
+
+// StartS3WithoutVersions starts a server that keeps no versions: what a lock keeps there, nobody can remove
+// or replace.
+func StartS3WithoutVersions(t *testing.T) *S3 {
+	t.Helper()
+	return start(t, false)
+}
+
+func start(t *testing.T, versions bool) *S3 {
+	t.Helper()
 	for _, e := range S3Env() {
 		name, value, _ := strings.Cut(e, "=")
 		t.Setenv(name, value)
@@ -74,12 +91,17 @@ func StartS3(t *testing.T) *S3 {
 	dir, err := os.MkdirTemp("", "upkeep-s3-") // a socket's path is short
 	require.NoError(t, err)
 	socket := filepath.Join(dir, "s3.sock")
-	s := &S3{Folder: filepath.Join(dir, "buckets"), dial: func(ctx context.Context) (net.Conn, error) {
+	s := &S3{Folder: filepath.Join(dir, "buckets"), Hidden: filepath.Join(dir, "versions"), dial: func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}}
 	require.NoError(t, os.Mkdir(s.Folder, 0o750))
 	var log bytes.Buffer
-	cmd := exec.Command(buildS3(t), s.Folder, socket)
+	args := []string{s.Folder, socket}
+	if versions {
+		require.NoError(t, os.Mkdir(s.Hidden, 0o750))
+		args = append(args, s.Hidden)
+	}
+	cmd := exec.Command(buildS3(t), args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, S3Env()...)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -105,7 +127,7 @@ func StartS3(t *testing.T) *S3 {
 // Way is another way to the same server, with faults of its own.
 func (s *S3) Way(t testing.TB) *S3 {
 	t.Helper()
-	return &S3{Proxy: StartProxy(t, s.dial), Folder: s.Folder, dial: s.dial}
+	return &S3{Proxy: StartProxy(t, s.dial), Folder: s.Folder, Hidden: s.Hidden, dial: s.dial}
 }
 
 // S3Env is the account, as variables of the environment.
@@ -126,4 +148,45 @@ func (s *S3) Bucket(t testing.TB, name string) string {
 	t.Helper()
 	require.NoError(t, os.Mkdir(filepath.Join(s.Folder, name), 0o750))
 	return s.URL(name)
+}
+
+// Versioned makes an empty bucket that keeps what is removed or replaced as hidden versions.
+func (s *S3) Versioned(t testing.TB, name string) string {
+	t.Helper()
+	url := s.Bucket(t, name)
+	_, err := s.Client(t, url).PutBucketVersioning(Context(t), &s3.PutBucketVersioningInput{
+		Bucket: &name, VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled},
+	})
+	require.NoError(t, err)
+	return url
+}
+
+// Locked makes an empty bucket with versions that lets none be removed for so many days; for none, only
+// those that are locked one by one.
+func (s *S3) Locked(t testing.TB, name string, mode types.ObjectLockRetentionMode, days int32) string {
+	t.Helper()
+	url, ctx := s.URL(name), Context(t)
+	client, lock := s.Client(t, url), true
+	_, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &name, ObjectLockEnabledForBucket: &lock})
+	require.NoError(t, err)
+	if days == 0 {
+		return url
+	}
+	_, err = client.PutObjectLockConfiguration(ctx, &s3.PutObjectLockConfigurationInput{Bucket: &name, ObjectLockConfiguration: &types.ObjectLockConfiguration{
+		ObjectLockEnabled: types.ObjectLockEnabledEnabled,
+		Rule:              &types.ObjectLockRule{DefaultRetention: &types.DefaultRetention{Mode: mode, Days: &days}},
+	}})
+	require.NoError(t, err)
+	return url
+}
+
+// Client is S3's own client for a store's URL.
+func (s *S3) Client(t testing.TB, url string) *s3.Client {
+	t.Helper()
+	b, err := blob.OpenBucket(Context(t), url)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	var client *s3.Client
+	require.True(t, b.As(&client))
+	return client
 }
