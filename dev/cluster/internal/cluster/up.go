@@ -66,7 +66,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 	}
 	began := time.Now()
 	if err := c.begin(ctx); err != nil {
-		return fmt.Errorf("%w\n%s", err, nodeLog())
+		return fmt.Errorf("%w\n%s%s", err, nodeLog(), c.pods())
 	}
 	c.Say("the cluster is up after %.0f s", time.Since(began).Seconds())
 	return nil
@@ -401,6 +401,16 @@ func run(ctx context.Context, line string) error {
 		return fmt.Errorf("%s: %w: %s", line, err, strings.TrimSpace(string(output)))
 	}
 	return nil
+}
+
+// pods is how all pods stand, if the cluster is far enough to say.
+func (c *Cluster) pods() string {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if all, err := c.kubectl(ctx, "", "get", "pods", "--all-namespaces"); err == nil {
+		return "\nits pods:\n" + all
+	}
+	return ""
 }
 
 // nodeLog is the end of what the node says of its programs.
