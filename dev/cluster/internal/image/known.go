@@ -24,15 +24,15 @@ func Static(name, program string) (*Image, error) {
 
 // Busybox makes an image of small tools: a shell, nc, wget and the rest, all links to one program.
 func Busybox(ctx context.Context) (*Image, error) {
-	const busybox = "/bin/busybox"
 	i := New(Prefix+"busybox:dev", "/bin/sh")
-	if err := addBusybox(ctx, i, busybox); err != nil {
+	if err := addBusybox(ctx, i); err != nil {
 		return nil, err
 	}
-	return i, nil
+	return i, i.Libraries(ctx) // none of busybox-static's, but the machine may have another
 }
 
-func addBusybox(ctx context.Context, i *Image, busybox string) error {
+func addBusybox(ctx context.Context, i *Image) error {
+	const busybox = "/bin/busybox"
 	list, err := exec.CommandContext(ctx, busybox, "--list").Output()
 	if err != nil {
 		return fmt.Errorf("%s is missing; install busybox-static: %w", busybox, err)
@@ -52,7 +52,7 @@ func addBusybox(ctx context.Context, i *Image, busybox string) error {
 func Prometheus(ctx context.Context) (*Image, error) {
 	i := New(Prefix+"prometheus:dev", "/usr/bin/prometheus")
 	i.User = "65534:65534"
-	if err := addBusybox(ctx, i, "/bin/busybox"); err != nil { // du and ls, for a person who looks at its data
+	if err := addBusybox(ctx, i); err != nil { // du and ls, for a person who looks at its data
 		return nil, err
 	}
 	for _, program := range []string{"/usr/bin/prometheus", "/usr/bin/promtool"} {
@@ -91,7 +91,7 @@ func Postgres(ctx context.Context) (*Image, error) {
 	i := New(Prefix+"postgres:dev", "/usr/local/bin/start")
 	i.User, i.StopSignal = "999:999", "SIGINT" // a fast shutdown: the default waits for every client to leave
 	i.Env = []string{"PATH=/usr/local/bin:" + lib + "/bin:/usr/bin:/bin", "PGDATA=/data/pgdata", "PGPWFILE=/password/postgres-password", "LANG=C.UTF-8"}
-	if err := addBusybox(ctx, i, "/bin/busybox"); err != nil {
+	if err := addBusybox(ctx, i); err != nil {
 		return nil, err
 	}
 	skipped := func(name string) bool {

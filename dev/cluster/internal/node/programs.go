@@ -67,6 +67,7 @@ func programs(parts map[string]string) ([]program, error) {
 			"--use-service-account-credentials=true", "--service-account-private-key-file=" + pki("service-accounts.key"),
 			"--root-ca-file=" + pki("ca.crt"), "--cluster-signing-cert-file=" + pki("ca.crt"), "--cluster-signing-key-file=" + pki("ca.key"),
 			"--allocate-node-cidrs=true", "--cluster-cidr=" + layout.PodNet.String(), "--service-cluster-ip-range=" + layout.ServiceNet.String(),
+			"--flex-volume-plugin-dir=" + layout.In("volume-plugins"), // not a folder of the machine's
 			"--kube-api-qps=100", "--kube-api-burst=200",
 		}},
 		{name: "kube-scheduler", path: kubernetes, args: []string{"kube-scheduler",
