@@ -121,7 +121,7 @@ func TestOnlyFriendsReachTheService(t *testing.T) {
 
 func TestOnlyTheServiceReachesTheDatabase(t *testing.T) {
 	connects := func() error {
-		_, err := kubectl("exec", "stranger", "--", "nc", "-z", "-w", "2", release+"-postgresql", "5432")
+		_, err := kubectl("exec", "stranger", "--", "nc", "-w", "2", release+"-postgresql", "5432", "-e", "/bin/true")
 		return err
 	}
 	require.Error(t, connects())
