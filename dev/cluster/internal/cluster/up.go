@@ -66,9 +66,9 @@ func (c *Cluster) Up(ctx context.Context) error {
 	}
 	began := time.Now()
 	if err := c.begin(ctx); err != nil {
-		return fmt.Errorf("%w\n%s%s", err, nodeLog(), c.pods())
+		return fmt.Errorf("%w\n%s%s\n\"make cluster-down\" removes what is there; \"make cluster\" tries anew", err, nodeLog(), c.pods())
 	}
-	c.Say("the cluster is up after %.0f s", time.Since(began).Seconds())
+	c.Say("the cluster is up after %.0f s; kubectl and helm are in %s, and this is its kubeconfig:", time.Since(began).Seconds(), filepath.Join(c.Builder.Cache, "tools"))
 	return nil
 }
 
