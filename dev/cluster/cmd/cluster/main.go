@@ -103,6 +103,9 @@ func images(ctx context.Context, c *cluster.Cluster, args []string) error {
 	if *web == "" {
 		return errors.New("images: --web is missing: the program built of dev/stack/web")
 	}
+	if up, err := cluster.IsUp(); *to == "" && !up {
+		return errors.Join(errors.New("images: the cluster is not up; bring it up first, or say --to FOLDER"), err)
+	}
 	service, err := image.Static("web", *web)
 	if err != nil {
 		return err
