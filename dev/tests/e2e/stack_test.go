@@ -14,6 +14,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+func TestTheClusterHasWhatTheStackNeeds(t *testing.T) {
+	for what, args := range map[string][]string{
+		"a node that is ready":    {"get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"},
+		"the metrics API":         {"get", "apiservice", "v1beta1.metrics.k8s.io", "-o", "jsonpath={.status.conditions[?(@.type=='Available')].status}"},
+		"a default storage class": {"get", "storageclass", "-o", `jsonpath={.items[*].metadata.annotations.storageclass\.kubernetes\.io/is-default-class}`},
+	} {
+		status, err := kubectl(args...)
+		require.NoError(t, err, what)
+		require.Regexp(t, "(?i)true", status, what)
+	}
+	address, err := kubectl("exec", "stranger", "--", "nslookup", "-type=a", "kubernetes.default.svc.cluster.local")
+	require.NoError(t, err, "the cluster's DNS")
+	require.Contains(t, address, "Name:")
+}
+
 func TestEverythingOfTheStackIsReady(t *testing.T) {
 	for object, of := range map[string]string{
 		"deployment/lang-observatory-langfuse":    "{.status.readyReplicas}",
