@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// Dir is the cluster's folder. Everything it writes is in there, but for the folders of MountPoints.
+// Dir is the cluster's folder. Everything that it writes is in there.
 const Dir = "/var/lib/upkeep-cluster"
 
 // Kubeconfig is the administrator's.
