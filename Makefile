@@ -1,7 +1,7 @@
 # Upkeep. "make help" says what there is.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-MODULES := . dev dev/s3server
+MODULES := . dev dev/s3server dev/cluster
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/upkeep-run/upkeep/internal/version.stamped=$(VERSION)
 # One way to compile for all targets, so that what one has built the others find in the cache.
@@ -32,7 +32,20 @@ build: ## build bin/upkeep, bin/upkeep-worker and bin/upkeep-dev
 test: prerequisites ## run unit, workflow, replay and integration tests
 	$(GOTEST) ./...
 	cd dev && $(GOTEST) ./...
+	cd dev/cluster && $(GOTEST) ./...
 	$(GOTEST) -race $(CONCURRENT)
+
+.PHONY: cluster
+cluster: prerequisites-cluster ## bring up a real Kubernetes cluster on this machine (as root) and print its kubeconfig
+	@cd dev/cluster && go run ./cmd/cluster up
+
+.PHONY: cluster-down
+cluster-down: ## remove that cluster, after a crash too
+	@cd dev/cluster && go run ./cmd/cluster down
+
+.PHONY: e2e
+e2e: prerequisites-cluster ## run the end-to-end tests on a cluster: KUBECONFIG's, or this machine's for as long as they run (KEEP=1: it stays)
+	@dev/e2e.sh
 
 .PHONY: failpoints
 failpoints: prerequisites ## kill and freeze the worker at every point of every effect, and run every mutant
@@ -53,6 +66,7 @@ lint: ## check formatting, vet, determinism of workflows, and that the modules a
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }
 	@for m in $(MODULES); do (cd $$m && go vet ./... && go mod tidy -diff >/dev/null) || { echo "$$m: go vet or go mod tidy is not clean" >&2; exit 1; }; done
 	go vet -tags fault ./internal/fault ./internal/backup ./internal/restore
+	cd dev && go vet -tags e2e ./tests/e2e
 	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 -config workflows/workflowcheck.config.yaml ./workflows/...
 	@dev/agree.sh
 
@@ -63,6 +77,10 @@ prerequisites: ## check that the machine has what the tests and the demonstratio
 .PHONY: prerequisites-run
 prerequisites-run:
 	@dev/prerequisites.sh run
+
+.PHONY: prerequisites-cluster
+prerequisites-cluster:
+	@[ -n "$${KUBECONFIG:-}" ] || dev/prerequisites.sh cluster
 
 .PHONY: clean
 clean: ## remove what was built
