@@ -249,7 +249,13 @@ func (c *cli) tellAudit(r *audit.Report) {
 		}
 		fmt.Fprintln(c.out, short("FAIL "+where+f.What, maxLine))
 	}
-	if len(r.Findings) == 0 {
+	switch {
+	case len(r.Findings) > 0:
+	case r.Checkpoints == 0:
+		fmt.Fprintln(c.out, "NOT_PROVEN there is no audit trail here: no run has ended in this store, or somebody has removed it all")
+	case len(r.NotProven) > 0:
+		fmt.Fprintf(c.out, "NOT_PROVEN the trails of %d runs and the %d checkpoints over them are as they were written; what is open is below\n", r.Runs, r.Checkpoints)
+	default:
 		fmt.Fprintf(c.out, "PASS the trails of %d runs and the %d checkpoints over them are as they were written\n", r.Runs, r.Checkpoints)
 	}
 	for _, against := range r.Against {

@@ -44,8 +44,9 @@ type BackupListed struct {
 	ProvenBy string        `json:"provenBy,omitempty"` // the run
 	Damaged  []string      `json:"damaged,omitempty"`  // what is known to be wrong
 	LeftOut  []string      `json:"leftOut,omitempty"`
-	Key      string        `json:"key,omitempty"`    // fingerprint of the repository key that it is encrypted with
-	Sealed   string        `json:"sealed,omitempty"` // why what it holds is not known here
+	Key      string        `json:"key,omitempty"`     // fingerprint of the repository key that it is encrypted with
+	Sealed   string        `json:"sealed,omitempty"`  // why what it holds is not known here
+	Foreign  bool          `json:"foreign,omitempty"` // in clear, or with a key that is not trusted, though the target is encrypted
 	Hold     *catalog.Hold `json:"hold,omitempty"`
 }
 
@@ -78,7 +79,7 @@ func (b Backups) Show(ctx context.Context, id string) (BackupListed, *format.Man
 func listedBackup(e catalog.Entry) BackupListed {
 	l := BackupListed{
 		ID: e.ID, At: e.At, Database: e.Database, Tables: e.Totals.Tables, Rows: e.Totals.Rows, Bytes: e.Totals.BytesTotal,
-		Verdict: run.NotProven, LeftOut: e.LeftOut, Hold: e.Hold, Key: e.Key,
+		Verdict: run.NotProven, LeftOut: e.LeftOut, Hold: e.Hold, Key: e.Key, Foreign: e.Foreign,
 	}
 	if e.Sealed != nil {
 		l.Sealed = e.Sealed.Error()
@@ -92,8 +93,11 @@ func listedBackup(e catalog.Entry) BackupListed {
 	if e.Mark != nil {
 		l.Damaged = append(l.Damaged, e.Mark.What...)
 	}
-	if len(l.Damaged) > 0 {
+	switch {
+	case len(l.Damaged) > 0:
 		l.Verdict = run.Fail
+	case l.Foreign:
+		l.Verdict = run.NotProven
 	}
 	return l
 }
@@ -225,9 +229,13 @@ func (c *cli) backupTable(target string, all []BackupListed) {
 			remarks = append(remarks, fmt.Sprintf("%d things left out", len(b.LeftOut)))
 		}
 		rows := report.Count(b.Rows)
-		if b.Sealed != "" {
+		switch {
+		case b.Sealed != "":
 			rows = "sealed"
-		} else if b.Key != "" {
+			remarks = append(remarks, b.Sealed)
+		case b.Foreign:
+			remarks = append(remarks, "in clear, so it may be anybody's")
+		case b.Key != "":
 			remarks = append(remarks, "encrypted")
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", b.ID, b.At.Local().Format("2006-01-02 15:04:05"), rows, report.Bytes(b.Bytes), proven, held, short(strings.Join(remarks, "; "), 100))

@@ -283,5 +283,8 @@ func (d *direct) compare(ctx context.Context) ([]run.Check, error) {
 	if failure.Is(err, failure.MissingDatabase) {
 		return nil, failure.New(failure.CopyLost, "the copy %q is gone from its server", o.Database).Do("call the same again")
 	}
+	if !d.keys.Ours(o.Manifest.Key) {
+		checks = append(checks, verify.Foreign())
+	}
 	return checks, err
 }

@@ -3,6 +3,7 @@ package starter
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -98,13 +99,18 @@ func (c *cli) newKey(target *string) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				trust := append([]string{k.ID}, old...)
+				trust := append([]string{k.ID}, keys.Trusted()...)
+				others := slices.DeleteFunc(old, func(id string) bool { return slices.Contains(trust, id) })
 				if c.output == "json" {
-					c.json(map[string]any{"fingerprint": k.ID, "keys": trust})
+					c.json(map[string]any{"fingerprint": k.ID, "keys": trust, "others": others})
 					return nil
 				}
 				fmt.Fprintf(c.out, "made repository key %s\nwrite it into upkeep.yaml, for every worker; the first one is for new backups, and the next backup stores everything anew:\n    encryption:\n      keys: [%s]\n",
 					k.ID, strings.Join(trust, ", "))
+				if len(others) > 0 {
+					fmt.Fprintf(c.out, "there are others in the store, which the configuration does not name: %s\nwhoever can write to the store can have put one there: add, behind the new one, only what you know, as from the summary of a backup's run\n",
+						strings.Join(others, ", "))
+				}
 				return nil
 			})
 		},

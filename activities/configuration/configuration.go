@@ -49,8 +49,8 @@ func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, err
 		ScratchURL: t.Database.Scratch.URL, ScratchPass: postgres.Secret(t.Database.Scratch.Password),
 		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,
 	}}
-	if e := t.Encryption; len(e.Recipients) > 0 {
-		out.Encryption = &postgres.Encryption{Recipients: e.Recipients, Identity: postgres.Secret(e.Identity), Keys: e.Keys}
+	if len(t.Encryption.Recipients) > 0 {
+		out.Encryption = &t.Encryption
 	}
 	out.Attributes, out.AttributeWhy = a.Attributes()
 	return out, nil

@@ -48,11 +48,7 @@ func (t Target) options(store objstore.Store, backupID, version string) backup.O
 
 // keys are the target's repository keys.
 func (t Target) keys(store objstore.Store) *keyring.Ring {
-	if t.Encryption == nil {
-		return nil
-	}
-	e := config.Encryption{Recipients: t.Encryption.Recipients, Identity: config.Secret(t.Encryption.Identity), Keys: t.Encryption.Keys}
-	return e.Ring(store, t.Name)
+	return t.Encryption.Ring(store, t.Name)
 }
 
 // PlanBackup looks at the database as a backup would.
@@ -94,7 +90,7 @@ func (a *Activities) FindBackup(ctx context.Context, in FindRequest) (BackupSumm
 
 // closed is what can be said of an encrypted backup without its key.
 func closed(ctx context.Context, store objstore.Store, in FindRequest, why error) (BackupSummary, error) {
-	i, err := catalog.LoadIndex(ctx, store, in.Target.Name, in.Backup)
+	i, err := catalog.LoadIndex(ctx, store, in.Target.Name, in.Backup, in.Target.keys(store))
 	if err != nil {
 		return BackupSummary{}, err
 	}
@@ -229,6 +225,9 @@ func (a *Activities) Compare(ctx context.Context, in Copy) (Proof, error) {
 		})
 		if err == nil && proof.Verdict(checks) != run.Pass { // what a crash emptied is no fault of the backup
 			err = restore.Survived(ctx, o)
+		}
+		if !in.Target.keys(store).Ours(o.Manifest.Key) {
+			checks = append(checks, verify.Foreign())
 		}
 		found := Proof{Verdict: proof.Verdict(checks), Checks: checks}
 		if err != nil || found.Verdict == run.NotProven {

@@ -6,35 +6,29 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/config"
 )
 
 // Target is a target as the worker's configuration has it, resolved once per run and kept in
 // the run's history. It holds references to secrets, never a secret.
 type Target struct {
-	Name         string      `json:"name"`
-	DatabaseURL  string      `json:"databaseUrl"`            // no password in it
-	Password     Secret      `json:"password"`               // where the password is
-	ScratchURL   string      `json:"scratchUrl,omitempty"`   // empty: a private scratch server on the worker
-	ScratchPass  Secret      `json:"scratchPass"`            // where its password is
-	Store        string      `json:"store"`                  // URL of the object store
-	Connections  int         `json:"connections"`            // sessions that read or write rows at once
-	ConfigSHA256 string      `json:"configSha256"`           // of the configuration file that this was read from
-	Encryption   *Encryption `json:"encryption,omitempty"`   // nil: backups are not encrypted
-	Attributes   bool        `json:"attributes,omitempty"`   // the server knows Upkeep's search attributes
-	AttributeWhy string      `json:"attributeWhy,omitempty"` // why not, otherwise
+	Name         string             `json:"name"`
+	DatabaseURL  string             `json:"databaseUrl"`            // no password in it
+	Password     Secret             `json:"password"`               // where the password is
+	ScratchURL   string             `json:"scratchUrl,omitempty"`   // empty: a private scratch server on the worker
+	ScratchPass  Secret             `json:"scratchPass"`            // where its password is
+	Store        string             `json:"store"`                  // URL of the object store
+	Connections  int                `json:"connections"`            // sessions that read or write rows at once
+	ConfigSHA256 string             `json:"configSha256"`           // of the configuration file that this was read from
+	Encryption   *config.Encryption `json:"encryption,omitempty"`   // nil: backups are not encrypted
+	Attributes   bool               `json:"attributes,omitempty"`   // the server knows Upkeep's search attributes
+	AttributeWhy string             `json:"attributeWhy,omitempty"` // why not, otherwise
 }
 
 // Secret is a reference to a secret; both empty: none is needed (trust, peer, .pgpass).
 type Secret struct {
 	Env  string `json:"env,omitempty"`
 	File string `json:"file,omitempty"`
-}
-
-// Encryption is how the target's backups are encrypted.
-type Encryption struct {
-	Recipients []string `json:"recipients"`        // of age; public
-	Identity   Secret   `json:"identity,omitzero"` // where the identity is; none: this worker reads no encrypted backup
-	Keys       []string `json:"keys,omitempty"`    // fingerprints of the repository keys that are trusted
 }
 
 // BackupRequest asks for one backup. The id is the business key: a second attempt, a stale twin
@@ -75,7 +69,7 @@ type BackupSummary struct {
 	LeftOut     []string  `json:"leftOut"`
 	Elsewhere   []string  `json:"elsewhere"`
 	VersionNum  int       `json:"versionNum"` // of the server that was read
-	// Key is the fingerprint of the repository key that the backup is encrypted with; empty: it is not.
+	// Key is the fingerprint of the repository key that the backup is encrypted with; empty: it is not encrypted.
 	Key string `json:"key,omitempty"`
 	// Closed says why what an encrypted backup holds cannot be read here; most of the others are empty then.
 	Closed string `json:"closed,omitempty"`

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 
+	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/prune"
@@ -21,6 +22,8 @@ type PruneRequest struct {
 	Target    string           `json:"target"`
 	Retention retention.Policy `json:"retention"`
 	RunID     string           `json:"runId"`
+	// Encryption opens encrypted backups; nil: there are none.
+	Encryption *config.Encryption `json:"encryption,omitempty"`
 	// Remove are the backups that the plan names; unused by PlanPrune.
 	Remove []string `json:"remove,omitempty"`
 }
@@ -47,5 +50,5 @@ func pruned[T any](ctx context.Context, in PruneRequest, work func(context.Conte
 		return result, err
 	}
 	defer func() { _ = store.Close() }() // what was written is durable already
-	return work(ctx, prune.Options{Store: store, Target: in.Target, Policy: in.Retention, RunID: in.RunID})
+	return work(ctx, prune.Options{Store: store, Target: in.Target, Policy: in.Retention, RunID: in.RunID, Keys: in.Encryption.Ring(store, in.Target)})
 }

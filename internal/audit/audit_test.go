@@ -511,3 +511,22 @@ func TestAKeyIsMadeOnce(t *testing.T) {
 		require.Equal(t, first, <-keys)
 	}
 }
+
+// A number that somebody plants must not keep runs from being noted, nor a worker busy for ever.
+func TestAnAbsurdNumberStopsNobody(t *testing.T) {
+	for name, want := range map[string]bool{"9223372036854775807": true, "1000000000000": true, "999999999999": false} {
+		store, k := folder(t), key(t)
+		require.NoError(t, add(t.Context(), store, k, ending("run-1", 2)))
+		data, err := store.Read(t.Context(), format.CheckpointKey(1), 1<<20)
+		require.NoError(t, err)
+		require.NoError(t, store.Create(t.Context(), format.CheckpointsPrefix+name+".json", data))
+		require.NoError(t, store.Delete(t.Context(), format.CheckpointHint))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err = add(ctx, store, k, ending("run-2", 2))
+		require.Equal(t, want, err == nil, "%s: %v", name, err)
+		r, err := audit.Verify(t.Context(), store, audit.Outside{})
+		require.NoError(t, err)
+		require.NotEmpty(t, r.Findings, name)
+	}
+}

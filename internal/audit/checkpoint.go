@@ -171,6 +171,10 @@ func Add(ctx context.Context, store objstore.Store, key ed25519.PrivateKey, e En
 		}
 		next := left
 		next.Seq, next.Prev = p.last+1, p.sum
+		if !possible(next.Seq) {
+			return Anchor{}, failure.New(failure.StoreUnwritable, "no number is left for a checkpoint after %s: somebody has put that there", format.CheckpointKey(p.last)).
+				Do("see what upkeep audit verify finds, move that file away, then resume the run")
+		}
 		next.Signature = hex.EncodeToString(ed25519.Sign(key, next.unsigned()))
 		file, err := json.Marshal(next)
 		if err != nil {
@@ -285,7 +289,7 @@ func hinted(ctx context.Context, store objstore.Store) (last int64, err error) {
 	} else if !errors.Is(err, objstore.ErrNotExist) && !failure.Is(err, failure.UnsafeArchive) {
 		return 0, err
 	}
-	if last > 0 {
+	if possible(last) {
 		_, err := store.Stat(ctx, format.CheckpointKey(last))
 		if !errors.Is(err, objstore.ErrNotExist) {
 			return last, err
@@ -299,6 +303,12 @@ func hinted(ctx context.Context, store objstore.Store) (last int64, err error) {
 		return nil
 	})
 	return last, err
+}
+
+// possible reports whether a checkpoint can have a number.
+func possible(seq int64) bool {
+	_, ok := format.SeqOfCheckpoint(format.CheckpointKey(seq))
+	return ok
 }
 
 func hashOf(data []byte) string {

@@ -146,6 +146,7 @@ func (r *Report) checkpoints(ctx context.Context, store objstore.Store, trusted 
 	err = store.List(ctx, format.CheckpointsPrefix, func(i objstore.Info) error {
 		seq, ok := format.SeqOfCheckpoint(i.Key)
 		if !ok {
+			r.find(0, "", "%.200s is no checkpoint: somebody has put it there", i.Key)
 			return nil
 		}
 		data, err := store.Read(ctx, i.Key, maxCheckpoint)

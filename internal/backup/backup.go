@@ -144,6 +144,8 @@ func openPool(ctx context.Context, o Options) (pool *chunk.Pool, key *keyring.Ke
 		}
 	case failure.Is(err, failure.UnknownBackup), failure.Is(err, failure.BackupDamaged), failure.Is(err, failure.NoIdentity):
 		// The first backup, or one that is no help: every chunk that is there is read before it is trusted.
+	case failure.Is(err, failure.KeyLost) && len(o.Keys.Trusted()) > 0:
+		// The configuration says which key is for new backups, and it need not be that.
 	default:
 		return nil, nil, nil, err
 	}

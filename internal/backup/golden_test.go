@@ -68,7 +68,7 @@ func TestTheGoldenBackupIsBroughtBackByItsScript(t *testing.T) {
 	}{"plain": {golden(t), nil}, "sealed": {encrypted, []string{"AGE_IDENTITY=" + identity}}} {
 		t.Run(name, func(t *testing.T) {
 			s := newScript(t, c.elsewhere(t), emptyServer(t), append(c.env, "CREATE_ROLES=1")...)
-			s.needs(t, "age")
+			s.needs(t, "age", "age-keygen")
 			said, err := s.run(t, "by its own")
 			require.NoError(t, err, said)
 			c.proveCopy(t, s.server, "by its own")

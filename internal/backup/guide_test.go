@@ -144,12 +144,14 @@ func newScript(t testing.TB, folder string, server *pgserver.Server, env ...stri
 	}, env...)}
 }
 
-// needs lets the script find one more program.
-func (s *script) needs(t testing.TB, program string) {
+// needs lets the script find more programs.
+func (s *script) needs(t testing.TB, programs ...string) {
 	t.Helper()
-	path, err := exec.LookPath(program)
-	require.NoError(t, err)
-	require.NoError(t, os.Symlink(path, filepath.Join(strings.TrimPrefix(s.env[0], "PATH="), program)))
+	for _, program := range programs {
+		path, err := exec.LookPath(program)
+		require.NoError(t, err)
+		require.NoError(t, os.Symlink(path, filepath.Join(strings.TrimPrefix(s.env[0], "PATH="), program)))
+	}
 }
 
 // command is the script's call for a new database.

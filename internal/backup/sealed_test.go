@@ -10,12 +10,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/catalog"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/format/formattest"
 	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/keyring/keyringtest"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
+	"github.com/upkeep-run/upkeep/internal/proof"
+	"github.com/upkeep-run/upkeep/internal/verify"
 )
 
 // sealed is a drill whose backups are encrypted to one person.
@@ -76,7 +80,19 @@ func TestEncryptionBegins(t *testing.T) {
 	old, err := catalog.Load(t.Context(), d.options.Store, "shop", "b1", nil)
 	require.NoError(t, err)
 	d.manifest, d.options.BackupID, d.copied.Manifest = old, "b1", nil
+	ring := d.options.Keys
+	d.options.Keys = nil
 	d.prove(t)
+
+	// But it is not the newest of a target that is encrypted, however new it is, and proves nothing there.
+	checks, err := verify.Decoded(deadline(t), d.options.Store, "shop", "b1", ring)
+	require.NoError(t, err)
+	require.Equal(t, run.NotProven, proof.Verdict(checks))
+	d.options.BackupID = "b9"
+	require.NoError(t, d.take(t), "in clear")
+	latest, err := catalog.Load(deadline(t), d.options.Store, "shop", catalog.Latest, ring)
+	require.NoError(t, err)
+	require.Equal(t, "b2", latest.Backup)
 
 	// And it ends again only by the configuration: without the key the next backup is refused.
 	d.options.BackupID = "b3"
@@ -109,7 +125,7 @@ func TestTheScriptBringsASealedBackupBack(t *testing.T) {
 	server := emptyServer(t)
 	call := func(env ...string) *script {
 		s := newScript(t, folder, server, append(env, "CREATE_ROLES=1")...)
-		s.needs(t, "age")
+		s.needs(t, "age", "age-keygen")
 		return s
 	}
 	const name = "a \"copy\"; $(touch pwned)"
@@ -129,6 +145,16 @@ func TestTheScriptBringsASealedBackupBack(t *testing.T) {
 		require.NotContains(t, said, "done")
 		require.Equal(t, there, s.databases(t))
 	}
+	t.Run("a backup in clear", func(t *testing.T) {
+		g := golden(t)
+		s := newScript(t, g.elsewhere(t), server, identity(ann))
+		today, err := os.ReadFile("guide/restore.sh")
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(s.path, today, 0o600))
+		said, err := s.run(t, "copy")
+		require.Error(t, err)
+		require.Contains(t, said, "is in clear")
+	})
 	without := newScript(t, folder, server, identity(ann))
 	said, err = without.run(t, "copy")
 	require.Error(t, err)
@@ -145,6 +171,7 @@ func TestTheScriptBringsASealedBackupBack(t *testing.T) {
 		"a bit of the manifest": {format.ManifestKey("shop", d.options.BackupID), func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, "its checksum is wrong"},
 		"a bit of the key":      {format.WrappedKey("shop", d.manifest.Key), func(b []byte) []byte { b[len(b)-1] ^= 1; return b }, "does not open"},
 		"the key gone":          {format.WrappedKey("shop", d.manifest.Key), func([]byte) []byte { return nil }, "without it nobody can read"},
+		"another key":           {format.WrappedKey("shop", d.manifest.Key), func([]byte) []byte { return wrappedTo(t, ann) }, "holds another key"},
 		"a chunk gone":          {format.ChunkKey("shop", chunk.Name), func([]byte) []byte { return nil }, "is missing"},
 	} {
 		path := filepath.Join(filepath.Dir(target), filepath.FromSlash(strings.Replace(c.path, "shop", filepath.Base(target), 1)))
@@ -169,6 +196,17 @@ func TestTheScriptBringsASealedBackupBack(t *testing.T) {
 	said, err = good.run(t, "copy")
 	require.Error(t, err)
 	require.Contains(t, said, "another backup's")
+}
+
+// wrappedTo is a key of somebody else's, wrapped to a person whose recipient he knows.
+func wrappedTo(t testing.TB, p keyringtest.Person) []byte {
+	t.Helper()
+	store := formattest.Folder(t)
+	k, err := keyring.New(store, "shop", keyring.Config{Recipients: []string{p.Recipient}, Identity: p.Identity}).Create(t.Context())
+	require.NoError(t, err)
+	data, err := store.Read(t.Context(), format.WrappedKey("shop", k.ID), 1<<20)
+	require.NoError(t, err)
+	return data
 }
 
 // other is a stored chunk that has another name.

@@ -36,9 +36,10 @@ func IDs(ctx context.Context, store objstore.Store, target string) ([]string, er
 
 // Load reads the manifest of a backup by its id, or of the newest one for Latest. The newest is the
 // one with the latest snapshot; when its manifest cannot be read that is the answer, and not an
-// older backup: a person who asks for the newest must learn that it is damaged.
+// older backup: a person who asks for the newest must learn that it is damaged. Of a target that is
+// encrypted, the newest is one that is, with a key that is trusted: others may be anybody's.
 func Load(ctx context.Context, store objstore.Store, target, id string, keys *keyring.Ring) (*format.Manifest, error) {
-	r, err := find(ctx, store, target, id)
+	r, err := find(ctx, store, target, id, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +47,8 @@ func Load(ctx context.Context, store objstore.Store, target, id string, keys *ke
 }
 
 // LoadIndex is Load for those who need no key: it reads what everybody may know of a backup.
-func LoadIndex(ctx context.Context, store objstore.Store, target, id string) (*format.Index, error) {
-	r, err := find(ctx, store, target, id)
+func LoadIndex(ctx context.Context, store objstore.Store, target, id string, keys *keyring.Ring) (*format.Index, error) {
+	r, err := find(ctx, store, target, id, keys)
 	return r.Index, err
 }
 
@@ -75,7 +76,7 @@ func (r record) manifest(ctx context.Context, keys *keyring.Ring) (*format.Manif
 	return format.DecodeSealed(r.Index, plain)
 }
 
-func find(ctx context.Context, store objstore.Store, target, id string) (record, error) {
+func find(ctx context.Context, store objstore.Store, target, id string, keys *keyring.Ring) (record, error) {
 	if id != Latest {
 		return load(ctx, store, target, id)
 	}
@@ -88,14 +89,23 @@ func find(ctx context.Context, store objstore.Store, target, id string) (record,
 	const look = 8
 	slices.Sort(ids)
 	var newest record
-	for i := len(ids) - 1; i >= max(0, len(ids)-look); i-- {
+	passed := 0 // that may be anybody's
+	for i, looked := len(ids)-1, 0; i >= 0 && looked < look; i-- {
 		r, err := load(ctx, store, target, ids[i])
-		switch {
-		case err != nil && (i == len(ids)-1 || !failure.Is(err, failure.BackupDamaged)):
+		if err == nil && !keys.Ours(r.Key) {
+			passed++
+			continue
+		}
+		switch looked++; {
+		case err != nil && (looked == 1 || !failure.Is(err, failure.BackupDamaged)):
 			return record{}, err
 		case err == nil && (newest.Index == nil || r.SnapshotAt.After(newest.SnapshotAt)):
 			newest = r
 		}
+	}
+	if newest.Index == nil && passed > 0 {
+		return record{}, failure.New(failure.UnknownBackup, "target %s has no backup that is encrypted with a key that the configuration trusts; %d others may have been written by anybody", target, passed).
+			Do("take one: upkeep run BackupDatabase --target %s; or name a backup by its id", target)
 	}
 	if newest.Index == nil {
 		return record{}, failure.New(failure.UnknownBackup, "target %s has no backup", target).

@@ -178,6 +178,7 @@ type Entry struct {
 	At       time.Time // the moment that it shows; when its run began, where the manifest cannot be read
 	Sealed   error     // why what a sealed backup holds is not known here
 	Key      string    // fingerprint of the key that it is encrypted with
+	Foreign  bool      // in clear, or with a key that is not trusted, though the target is encrypted
 	Database string
 	Totals   format.Totals // of a sealed one only BytesTotal
 	LeftOut  []string      // of a sealed one how many
@@ -188,7 +189,9 @@ type Entry struct {
 }
 
 // Proven reports whether the newest comparison of a copy was PASS, and nothing was found damaged since.
-func (e Entry) Proven() bool { return e.Proof != nil && e.Proof.Verdict == run.Pass && !e.Damaged() }
+func (e Entry) Proven() bool {
+	return e.Proof != nil && e.Proof.Verdict == run.Pass && !e.Damaged() && !e.Foreign
+}
 
 // Damaged reports whether a file of the backup was found damaged. A comparison that said FAIL is no such
 // thing: the place of the copy may be what was wrong.
@@ -228,7 +231,7 @@ func Look(ctx context.Context, store objstore.Store, target, id string, keys *ke
 
 // look is Look; of a sealed backup that the keys open, plain is the manifest.
 func look(ctx context.Context, store objstore.Store, target, id string, keys *keyring.Ring) (e Entry, r record, err error) {
-	r, err = find(ctx, store, target, id)
+	r, err = find(ctx, store, target, id, keys)
 	if err == nil && r.plain == nil {
 		r.plain, err = r.manifest(ctx, keys)
 		if failure.Is(err, failure.NoIdentity) || failure.Is(err, failure.KeyUnusable) || failure.Is(err, failure.MissingSecret) {
@@ -236,7 +239,7 @@ func look(ctx context.Context, store objstore.Store, target, id string, keys *ke
 		}
 	}
 	switch {
-	case id != Latest && (failure.Is(err, failure.BackupDamaged) || failure.Is(err, failure.FormatTooNew)):
+	case id != Latest && (failure.Is(err, failure.BackupDamaged) || failure.Is(err, failure.KeyLost) || failure.Is(err, failure.FormatTooNew)):
 		e = Entry{ID: id, At: takenAt(id), Broken: err}
 		r = record{}
 	case err != nil:
@@ -251,6 +254,7 @@ func look(ctx context.Context, store objstore.Store, target, id string, keys *ke
 		m := r.plain
 		e = Entry{ID: m.Backup, At: m.SnapshotAt, Key: m.Key, Database: m.Database.Name, Totals: m.Totals, LeftOut: m.LeftOut}
 	}
+	e.Foreign = e.Broken == nil && !keys.Ours(e.Key)
 	if e.Mark, err = ReadMark(ctx, store, target, e.ID); err != nil {
 		return e, r, err
 	}

@@ -23,7 +23,7 @@ func TestASealedBackupOpensWithItsKeyAlone(t *testing.T) {
 	got, err := catalog.Load(t.Context(), store, target, catalog.Latest, keys)
 	require.NoError(t, err)
 	require.Equal(t, m, got)
-	index, err := catalog.LoadIndex(t.Context(), store, target, "a")
+	index, err := catalog.LoadIndex(t.Context(), store, target, "a", nil)
 	require.NoError(t, err)
 	require.Equal(t, m.Index(), index)
 

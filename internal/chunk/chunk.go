@@ -259,12 +259,13 @@ func (p *Pool) look(ctx context.Context, want format.Chunk) (format.Chunk, found
 	info, err := p.store.Stat(ctx, format.ChunkKey(p.target, want.Object()))
 	switch {
 	case errors.Is(err, objstore.ErrNotExist):
-		if ok {
-			err = p.mark(ctx, want.Object(), "is missing")
-		} else {
-			err = nil
+		if !ok {
+			return format.Chunk{}, absent, nil
 		}
-		return format.Chunk{}, absent, err
+		if p.key != nil { // it may be brought back, and would be other bytes than those that are stored now
+			return format.Chunk{}, wrong, p.mark(ctx, want.Object(), "is missing")
+		}
+		return format.Chunk{}, absent, p.mark(ctx, want.Object(), "is missing")
 	case failure.Is(err, failure.UnsafeArchive):
 		return format.Chunk{}, wrong, nil
 	case err != nil:

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -60,16 +61,16 @@ type Target struct {
 	Encryption Encryption
 }
 
-// Encryption is how a target's backups are encrypted.
+// Encryption is how a target's backups are encrypted. It is kept in the histories of runs.
 type Encryption struct {
-	Recipients []string // of age; none: backups are not encrypted
-	Identity   Secret   // of one of the recipients; none on a machine that reads no backup
-	Keys       []string // fingerprints of the repository keys that are trusted, the first one for new backups
+	Recipients []string `json:"recipients"`        // of age; none: backups are not encrypted
+	Identity   Secret   `json:"identity,omitzero"` // of one of the recipients; none on a machine that reads no backup
+	Keys       []string `json:"keys,omitempty"`    // fingerprints of the repository keys that are trusted, the first one for new backups
 }
 
 // Ring returns the repository keys of a target; nil where backups are not encrypted.
-func (e Encryption) Ring(store objstore.Store, target string) *keyring.Ring {
-	if len(e.Recipients) == 0 {
+func (e *Encryption) Ring(store objstore.Store, target string) *keyring.Ring {
+	if e == nil || len(e.Recipients) == 0 {
 		return nil
 	}
 	return keyring.New(store, target, keyring.Config{Recipients: e.Recipients, Identity: e.Identity.Resolver(), Keys: e.Keys})
@@ -90,7 +91,10 @@ type Scratch struct {
 }
 
 // Secret is a reference to a secret, by an environment variable or a file; neither: none is needed.
-type Secret struct{ Env, File string }
+type Secret struct {
+	Env  string `json:"env,omitempty"`
+	File string `json:"file,omitempty"`
+}
 
 // Places are where a configuration is looked for when none is named.
 func Places() []string {
@@ -523,9 +527,11 @@ var urlParameters = []string{
 	"sslcert", "sslkey", "sslmode", "sslrootcert", "target_session_attrs", "user",
 }
 
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,199}$`)
+
 func checkEnv(v string) string {
-	if v == "" || strings.ContainsAny(v, "= \t\n\x00") {
-		return "must be the name of an environment variable"
+	if !variable.MatchString(v) { // it may be the secret itself, put in the wrong place
+		return "must be the name of an environment variable: letters, digits and _"
 	}
 	return ""
 }

@@ -50,7 +50,8 @@ func examineKeys(ctx context.Context, store objstore.Store, t config.Target) []F
 			return "", &Doubt{
 				Found: fmt.Sprintf("the configured identity opens %s, and no key is named in encryption.keys: who can write to the store could put a key of his own there",
 					strings.Join(ids, ", ")),
-				Remedy: fmt.Sprintf("name it in the configuration: encryption.keys: [%s]", strings.Join(ids, ", ")), Optional: true,
+				Remedy:   "name in encryption.keys the key that the summary of a backup's run names, or that upkeep keys new has printed, and no other",
+				Optional: len(ids) == 1,
 			}
 		}
 		return "the configured identity opens " + strings.Join(wanted, ", "), nil

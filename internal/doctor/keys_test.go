@@ -32,7 +32,7 @@ func TestWhetherEncryptedBackupsCanBeReadIsSeen(t *testing.T) {
 	requireUnproven(t, look("").named(t, check), false, "no identity is configured here")
 	requireFail(t, look(from).named(t, check), failure.MissingSecret, identity)
 	is(bob)
-	requireFail(t, look(from).named(t, check), failure.KeyUnusable, "not wrapped to that identity")
+	requireFail(t, look(from).named(t, check), failure.KeyUnusable, "is not wrapped to it")
 	is(ann)
 	requireUnproven(t, look(from).named(t, check), true, "no repository key yet")
 
@@ -45,7 +45,7 @@ func TestWhetherEncryptedBackupsCanBeReadIsSeen(t *testing.T) {
 	pinned := from + "      keys: [" + k.ID + "]\n"
 	found := look(pinned).named(t, check)
 	require.Equal(t, run.Pass, found.Verdict, found.Detail)
-	requireFail(t, look(from+"      keys: [00000000000000000000000000000000]\n").named(t, check), failure.KeyUnusable, "is missing")
+	requireFail(t, look(from+"      keys: [00000000000000000000000000000000]\n").named(t, check), failure.KeyLost, "is missing")
 	is(bob)
-	requireFail(t, look(pinned).named(t, check), failure.KeyUnusable, "not wrapped to that identity")
+	requireFail(t, look(pinned).named(t, check), failure.KeyUnusable, "is not wrapped to it")
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upkeep-run/upkeep/internal/catalog"
+	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
@@ -242,7 +243,7 @@ func room(ctx context.Context, folder string, store objstore.Store, patients []*
 	var need int64
 	var unknown []string
 	for _, p := range patients {
-		newest := newestBackup(ctx, store, p.target.Name)
+		newest := newestBackup(ctx, store, p.target)
 		switch {
 		case newest != nil:
 			need += newest.Size()
@@ -270,11 +271,11 @@ func room(ctx context.Context, folder string, store objstore.Store, patients []*
 
 // newestBackup is the newest backup's index; nil when there is none, or none that can be read, which
 // is for VerifyBackup to say.
-func newestBackup(ctx context.Context, store objstore.Store, target string) *format.Index {
+func newestBackup(ctx context.Context, store objstore.Store, target config.Target) *format.Index {
 	if store == nil {
 		return nil
 	}
-	i, err := catalog.LoadIndex(ctx, store, target, catalog.Latest)
+	i, err := catalog.LoadIndex(ctx, store, target.Name, catalog.Latest, target.Encryption.Ring(store, target.Name))
 	if err != nil {
 		return nil
 	}

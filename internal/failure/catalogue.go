@@ -28,7 +28,8 @@ const (
 	WrongPassword      Code = "WrongPassword"      // the server refused the login
 	MissingSecret      Code = "MissingSecret"      // a password reference leads nowhere
 	NoIdentity         Code = "NoIdentity"         // what is encrypted is asked for, and no identity is configured
-	KeyUnusable        Code = "KeyUnusable"        // a repository key is missing, damaged, not trusted, or not wrapped to our identity
+	KeyUnusable        Code = "KeyUnusable"        // a repository key is not trusted, or not wrapped to our identity
+	KeyLost            Code = "KeyLost"            // a repository key is missing or damaged
 	MissingRight       Code = "MissingRight"       // the role may not do this
 	MissingRole        Code = "MissingRole"        // the backup needs a role that the server does not have
 	MissingProgram     Code = "MissingProgram"     // a program such as pg_dump or initdb is not installed
@@ -67,7 +68,7 @@ var catalogue = map[Code]Class{
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson, StoreLocked: NeedsPerson,
 	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson,
-	BackupDamaged: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
+	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
 	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }

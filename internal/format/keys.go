@@ -118,6 +118,9 @@ const (
 	CheckpointHint    = AuditFolder + "/newest"
 )
 
+// maxCheckpoints bounds the numbers of checkpoints: keys are in their order, and no sum of two overflows.
+const maxCheckpoints = 1_000_000_000_000
+
 // CheckpointKey is the key of a checkpoint by its number. Keys are in the order of numbers.
 func CheckpointKey(seq int64) string { return fmt.Sprintf("%s%012d.json", CheckpointsPrefix, seq) }
 
@@ -125,7 +128,7 @@ func CheckpointKey(seq int64) string { return fmt.Sprintf("%s%012d.json", Checkp
 func SeqOfCheckpoint(key string) (seq int64, ok bool) {
 	digits := strings.TrimSuffix(strings.TrimPrefix(key, CheckpointsPrefix), ".json")
 	seq, err := strconv.ParseInt(digits, 10, 64)
-	return seq, err == nil && seq > 0 && key == CheckpointKey(seq)
+	return seq, err == nil && seq > 0 && seq < maxCheckpoints && key == CheckpointKey(seq)
 }
 
 // TrendPrefix is the prefix of what a target's runs of a procedure measured.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -97,6 +98,17 @@ func noIdentity(format string, args ...any) error {
 		Do("give the target encryption.identityFrom, with the identity of one of the recipients")
 }
 
+// Encrypted reports whether the target's backups are to be encrypted.
+func (r *Ring) Encrypted() bool { return r != nil && len(r.config.Recipients) > 0 }
+
+// Opens reports whether an identity is configured by which encrypted backups can be opened.
+func (r *Ring) Opens() bool { return r != nil && r.config.Identity != nil }
+
+// Ours reports whether a backup that was written with a key, or in clear with "", can be this target's as
+// it is configured. In clear, and with a key that nobody trusts, anybody who can write to the store can
+// have written it.
+func (r *Ring) Ours(id string) bool { return !r.Encrypted() || id != "" && r.trusts(id) == nil }
+
 // trusts refuses a key that the configuration does not name.
 func (r *Ring) trusts(id string) error {
 	if len(r.config.Keys) == 0 {
@@ -116,9 +128,9 @@ func (r *Ring) load(ctx context.Context, id string) (*Key, error) {
 	wrapped, err := r.store.Read(ctx, key, maxKeyFile)
 	switch {
 	case errors.Is(err, objstore.ErrNotExist):
-		return nil, unusable("%s is missing: without it nothing that was encrypted with it can be read", key)
+		return nil, lost("%s is missing: without it nothing that was encrypted with it can be read", key)
 	case failure.Is(err, failure.UnsafeArchive):
-		return nil, unusable("%s is damaged: it is no file of a key", key)
+		return nil, lost("%s is damaged: it is no file of a key", key)
 	case err != nil:
 		return nil, err
 	}
@@ -127,7 +139,7 @@ func (r *Ring) load(ctx context.Context, id string) (*Key, error) {
 		return nil, err
 	}
 	if k.ID != id {
-		return nil, unusable("%s holds another key, %s: somebody has changed it", key, k.ID)
+		return nil, lost("%s holds another key, %s: somebody has changed it", key, k.ID)
 	}
 	return k, nil
 }
@@ -149,8 +161,8 @@ func (r *Ring) unwrap(ctx context.Context, wrapped []byte, key string) (*Key, er
 	plain, err := age.Decrypt(bytes.NewReader(wrapped), identities...)
 	var nobody *age.NoIdentityMatchError
 	if errors.As(err, &nobody) {
-		return nil, failure.New(failure.KeyUnusable, "the identity of target %s does not open %s: it is not wrapped to that identity", r.target, key).
-			Do("use the identity of one of the recipients, or let somebody who has one run upkeep keys rewrap, then resume the run")
+		return nil, failure.New(failure.KeyUnusable, "the identity of target %s does not open %s: that is not wrapped to it", r.target, key).
+			Do("use the identity of one of the recipients in identityFrom, or let somebody who has one run upkeep keys rewrap, then resume the run")
 	}
 	var own []age.Identity
 	if err == nil {
@@ -161,16 +173,38 @@ func (r *Ring) unwrap(ctx context.Context, wrapped []byte, key string) (*Key, er
 			return newKey(identity)
 		}
 	}
-	return nil, unusable("%s is damaged: it opens to no repository key", key)
+	return nil, lost("%s is damaged: it opens to no repository key", key)
 }
 
-func unusable(format string, args ...any) error {
-	return failure.New(failure.KeyUnusable, format, args...).Do("bring that file back from a copy of the store, then resume the run")
+func lost(format string, args ...any) error {
+	return failure.New(failure.KeyLost, format, args...).
+		Do("bring that file back from a copy of the store; for new backups alone, make a key with upkeep keys new and name it first in encryption.keys")
+}
+
+// CheckWrapped looks, without any identity, whether the file of a key is there and can be one.
+func CheckWrapped(ctx context.Context, store objstore.Store, target, id string) error {
+	key := format.WrappedKey(target, id)
+	wrapped, err := store.Read(ctx, key, maxKeyFile)
+	switch {
+	case errors.Is(err, objstore.ErrNotExist):
+		return lost("%s is missing: without it nothing that was encrypted with it can be read", key)
+	case err != nil && !failure.Is(err, failure.UnsafeArchive):
+		return err
+	}
+	stranger, err := age.GenerateX25519Identity()
+	if err != nil {
+		return fmt.Errorf("make an identity: %w", err)
+	}
+	var nobody *age.NoIdentityMatchError
+	if _, err := age.Decrypt(bytes.NewReader(wrapped), stranger); !errors.As(err, &nobody) {
+		return lost("%s is damaged: it is no file of a key", key)
+	}
+	return nil
 }
 
 // Ready says, without a look at the store, why no new backup could be encrypted though it should be.
 func (r *Ring) Ready() error {
-	if r != nil && len(r.config.Recipients) > 0 && r.config.Identity == nil {
+	if r.Encrypted() && !r.Opens() {
 		return noIdentity("target %s cannot be encrypted", r.target)
 	}
 	return nil
@@ -192,9 +226,9 @@ func (r *Ring) Try(ctx context.Context) error {
 // is none, and the configuration names none, one is made.
 func (r *Ring) Current(ctx context.Context, newest string) (*Key, error) {
 	switch {
-	case r == nil || len(r.config.Recipients) == 0:
+	case !r.Encrypted():
 		return nil, nil
-	case r.config.Identity == nil:
+	case !r.Opens():
 		return nil, r.Ready()
 	case len(r.config.Keys) > 0:
 		return r.Key(ctx, r.config.Keys[0])
@@ -236,6 +270,9 @@ func (r *Ring) IDs(ctx context.Context) ([]string, error) {
 // Create makes a new key and writes it, wrapped to the recipients. It is made sure first that the configured
 // identity opens it: nobody shall encrypt what nobody here can read.
 func (r *Ring) Create(ctx context.Context) (*Key, error) {
+	if !r.Opens() {
+		return nil, noIdentity("no repository key can be made for target %s", r.target)
+	}
 	k, err := generate()
 	if err != nil {
 		return nil, err
@@ -255,13 +292,22 @@ func (r *Ring) Create(ctx context.Context) (*Key, error) {
 	return k, nil
 }
 
-// Rewrap wraps every key of the target anew, to the recipients of the configuration and nobody else, and
-// returns their fingerprints. Who could open one before may have kept it: from those only a new key helps.
+// Trusted are the fingerprints that the configuration names.
+func (r *Ring) Trusted() []string {
+	if r == nil {
+		return nil
+	}
+	return r.config.Keys
+}
+
+// Rewrap wraps every key of the target anew, or those alone that the configuration trusts where it names
+// any, to the recipients of the configuration and nobody else, and returns their fingerprints. Who could open one before may have kept it: from those only a new key helps.
 func (r *Ring) Rewrap(ctx context.Context) ([]string, error) {
 	ids, err := r.IDs(ctx)
 	if err != nil {
 		return nil, err
 	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return r.trusts(id) != nil })
 	keys := make(map[string][]byte)
 	for _, id := range ids { // all of them before any: half of it would lock somebody out
 		k, err := r.Key(ctx, id)
@@ -292,7 +338,7 @@ func (r *Ring) wrap(ctx context.Context, k *Key) ([]byte, error) {
 	if err := encrypt(&out, []byte(text), recipients...); err != nil {
 		return nil, err
 	}
-	key := format.WrappedKey(r.target, k.ID)
+	const key = "the key, wrapped to the configured recipients,"
 	opened, err := r.unwrap(ctx, out.Bytes(), key)
 	if err != nil {
 		return nil, err

@@ -147,7 +147,7 @@ func TestAForeignKeyIsNotTrusted(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, store.Replace(t.Context(), format.WrappedKey(target, own.ID), data))
 	_, err = ring(store, ann.Identity, []keyringtest.Person{ann}, own.ID).Current(t.Context(), "")
-	require.True(t, failure.Is(err, failure.KeyUnusable), "%v", err)
+	require.True(t, failure.Is(err, failure.KeyLost), "%v", err)
 	require.ErrorContains(t, err, "another key")
 }
 
@@ -167,7 +167,7 @@ func TestALostKeyIsNotReplaced(t *testing.T) {
 		},
 	} {
 		err := how()
-		require.True(t, failure.Is(err, failure.KeyUnusable), "%v", err)
+		require.True(t, failure.Is(err, failure.KeyLost), "%v", err)
 		require.ErrorContains(t, err, format.WrappedKey(target, lost)+" is missing")
 	}
 	ids, err := ring(store, ann.Identity, []keyringtest.Person{ann}).IDs(t.Context())
@@ -205,20 +205,20 @@ func TestWhatOpensNoKeyIsRefusedWithoutASecret(t *testing.T) {
 		code     failure.Code
 		says     string
 	}{
-		"another person":      {bob.Identity, wrapped, failure.KeyUnusable, "not wrapped to that identity"},
+		"another person":      {bob.Identity, wrapped, failure.KeyUnusable, "is not wrapped to it"},
 		"no identity":         {nil, wrapped, failure.NoIdentity, "no identity"},
 		"a password":          {says("hunter2 " + ann.Secret), wrapped, failure.KeyUnusable, "not an identity"},
 		"nothing":             {says(""), wrapped, failure.KeyUnusable, "not an identity"},
 		"a mistyped one":      {says(ann.Secret[:len(ann.Secret)-1]), wrapped, failure.KeyUnusable, "not an identity"},
 		"a file that is away": {func(context.Context) (string, error) { return "", away }, wrapped, "", "not there"},
-		"a flipped bit":       {ann.Identity, flipped, failure.KeyUnusable, "is damaged"},
-		"half":                {ann.Identity, wrapped[:len(wrapped)/2], failure.KeyUnusable, "is damaged"},
-		"an empty file":       {ann.Identity, []byte{}, failure.KeyUnusable, "is damaged"},
-		"no age file":         {ann.Identity, []byte(ann.Secret), failure.KeyUnusable, "is damaged"},
-		"no key in it":        {ann.Identity, to("# nothing"), failure.KeyUnusable, "is damaged"},
-		"two keys in it":      {ann.Identity, to(ann.Secret, bob.Secret), failure.KeyUnusable, "is damaged"},
-		"another key in it":   {ann.Identity, to(bob.Secret), failure.KeyUnusable, "another key"},
-		"a bomb":              {ann.Identity, bytes.Repeat([]byte("age"), 1<<20), failure.KeyUnusable, "is damaged"},
+		"a flipped bit":       {ann.Identity, flipped, failure.KeyLost, "is damaged"},
+		"half":                {ann.Identity, wrapped[:len(wrapped)/2], failure.KeyLost, "is damaged"},
+		"an empty file":       {ann.Identity, []byte{}, failure.KeyLost, "is damaged"},
+		"no age file":         {ann.Identity, []byte(ann.Secret), failure.KeyLost, "is damaged"},
+		"no key in it":        {ann.Identity, to("# nothing"), failure.KeyLost, "is damaged"},
+		"two keys in it":      {ann.Identity, to(ann.Secret, bob.Secret), failure.KeyLost, "is damaged"},
+		"another key in it":   {ann.Identity, to(bob.Secret), failure.KeyLost, "another key"},
+		"a bomb":              {ann.Identity, bytes.Repeat([]byte("age"), 1<<20), failure.KeyLost, "is damaged"},
 	} {
 		require.NoError(t, store.Replace(t.Context(), format.WrappedKey(target, k.ID), c.file))
 		_, err := ring(store, c.identity, []keyringtest.Person{ann}).Key(t.Context(), k.ID)
@@ -240,6 +240,8 @@ func FuzzAKeyFile(f *testing.F) {
 		store := formattest.Folder(t)
 		require.NoError(t, store.Replace(t.Context(), format.WrappedKey(target, id), data))
 		_, err := ring(store, ann.Identity, []keyringtest.Person{ann}).Key(t.Context(), id)
-		require.True(t, failure.Is(err, failure.KeyUnusable), "%v", err)
+		require.True(t, failure.Is(err, failure.KeyLost) || failure.Is(err, failure.KeyUnusable), "%v", err)
+		looked := keyring.CheckWrapped(t.Context(), store, target, id)
+		require.True(t, looked == nil || failure.Is(looked, failure.KeyLost), "%v", looked)
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/retention"
@@ -46,6 +47,9 @@ type Options struct {
 	Target string
 	Policy retention.Policy
 	RunID  string // for the notes about what is removed
+	// Keys open encrypted backups. Without an identity in them, what the index of one says in clear is
+	// believed, which anybody who can write to the store can have written.
+	Keys *keyring.Ring
 	// Now is the time; the machine's when nil.
 	Now func() time.Time
 }
@@ -80,6 +84,18 @@ func spaceOf(ctx context.Context, store objstore.Store) (Space, error) {
 	return SpaceFreed, nil
 }
 
+// list is catalog.List. A backup that should open here and does not is one that cannot be read: somebody
+// may have changed what it says that it needs.
+func (o Options) list(ctx context.Context, see func(*format.Index)) ([]catalog.Entry, error) {
+	entries, err := catalog.List(ctx, o.Store, o.Target, o.Keys, see)
+	for i, e := range entries {
+		if e.Sealed != nil && o.Keys.Opens() {
+			entries[i].Broken = e.Sealed
+		}
+	}
+	return entries, err
+}
+
 // Plan is what a prune would remove.
 type Plan struct {
 	Remove []Backup `json:"remove"`
@@ -104,7 +120,7 @@ type Backup struct {
 // Make makes the plan. It changes nothing.
 func Make(ctx context.Context, o Options) (*Plan, error) {
 	p := &Plan{Remove: []Backup{}, Keep: []Backup{}, Unreadable: []string{}}
-	entries, err := catalog.List(ctx, o.Store, o.Target, nil, nil)
+	entries, err := o.list(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +161,7 @@ func Make(ctx context.Context, o Options) (*Plan, error) {
 // frees adds up the stored bytes that only these backups need.
 func frees(ctx context.Context, o Options, goes map[string]bool) (sum int64, err error) {
 	alone, stay := make(map[string]int64), make(map[string]bool)
-	_, err = catalog.List(ctx, o.Store, o.Target, nil, func(b *format.Index) {
+	_, err = o.list(ctx, func(b *format.Index) {
 		for _, c := range b.Chunks {
 			if goes[b.Backup] {
 				alone[c.Name] = c.Size
@@ -166,7 +182,7 @@ func frees(ctx context.Context, o Options, goes map[string]bool) (sum int64, err
 func decide(o Options, entries []catalog.Entry) ([]retention.Decision, error) {
 	var backups []retention.Backup
 	for _, e := range entries {
-		backups = append(backups, retention.Backup{ID: e.ID, At: e.At, Proven: e.Proven(), Damaged: e.Damaged(), Held: e.Hold != nil})
+		backups = append(backups, retention.Backup{ID: e.ID, At: e.At, Proven: e.Proven(), Damaged: e.Damaged() || e.Foreign, Held: e.Hold != nil})
 	}
 	decisions, err := retention.Decide(o.Policy, o.now(), backups)
 	if err != nil {
@@ -211,7 +227,7 @@ type Result struct {
 // beside a stale twin of itself: the end is the same.
 func Apply(ctx context.Context, o Options, planned []string) (*Result, error) {
 	r := &Result{Removed: []string{}, Spared: []string{}, Hurt: []string{}, Remarks: []string{}, kept: make(map[string]bool)}
-	entries, err := catalog.List(ctx, o.Store, o.Target, nil, nil)
+	entries, err := o.list(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -409,7 +425,7 @@ func renewed(i objstore.Info, since time.Time) bool { return i.ModTime.After(sin
 // needs are the chunks that the target's backups need, and the backups that cannot be read.
 func needs(ctx context.Context, o Options) (needed map[string]bool, broken []string, err error) {
 	needed = make(map[string]bool)
-	entries, err := catalog.List(ctx, o.Store, o.Target, nil, func(b *format.Index) {
+	entries, err := o.list(ctx, func(b *format.Index) {
 		for _, c := range b.Chunks {
 			needed[c.Name] = true
 		}
@@ -459,7 +475,7 @@ func removeChunks(ctx context.Context, o Options, r *Result, list catalog.Condem
 func markHurt(ctx context.Context, o Options, gone map[string]bool, r *Result) error {
 	var hurt []string
 	first := make(map[string]string)
-	_, err := catalog.List(ctx, o.Store, o.Target, nil, func(b *format.Index) {
+	_, err := o.list(ctx, func(b *format.Index) {
 		for _, c := range b.Chunks {
 			if gone[c.Name] {
 				hurt = append(hurt, b.Backup)

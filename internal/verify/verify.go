@@ -73,6 +73,9 @@ func look(ctx context.Context, store objstore.Store, target, backup string, keys
 		return nil, err
 	}
 	checks, found := b.contents()
+	if b.closed == nil && !keys.Ours(b.Key) {
+		checks = append(checks, Foreign())
+	}
 	if b.closed != nil && g.inside {
 		return append(checks, run.Check{Name: g.name, Verdict: run.NotProven, Detail: b.closed.Error()}), nil
 	}
@@ -99,7 +102,7 @@ func load(ctx context.Context, store objstore.Store, target, backup string, keys
 	b.m, err = catalog.Load(ctx, store, target, backup, keys)
 	if failure.Is(err, failure.NoIdentity) {
 		b.closed = err
-		b.Index, err = catalog.LoadIndex(ctx, store, target, backup)
+		b.Index, err = catalog.LoadIndex(ctx, store, target, backup, keys)
 		return b, err
 	}
 	if err != nil {
@@ -114,10 +117,11 @@ func load(ctx context.Context, store objstore.Store, target, backup string, keys
 func (b looked) contents() (checks []run.Check, found []string) {
 	said := "the manifest has its checksum, and its tables add up to their chunks"
 	if b.closed != nil {
-		said = "the manifest has its checksum; what is sealed in it was not opened"
+		said = "the manifest has its checksum"
 	}
 	checks = []run.Check{{Name: "manifest", Verdict: run.Pass, Detail: said}}
 	if b.m == nil {
+		checks = append(checks, run.Check{Name: "sealed", Verdict: run.NotProven, Optional: true, Detail: b.closed.Error()})
 		if b.LeftOut > 0 {
 			checks = append(checks, run.Check{Name: "complete", Verdict: run.NotProven, Detail: fmt.Sprintf("not in the backup: %d things, whose names are sealed", b.LeftOut)})
 		}
@@ -130,6 +134,14 @@ func (b looked) contents() (checks []run.Check, found []string) {
 		checks = append(checks, run.Check{Name: "complete", Verdict: run.NotProven, Detail: "not in the backup: " + summary(b.m.LeftOut)})
 	}
 	return checks, found
+}
+
+// Foreign is the check of a backup that may be anybody's: it is in clear though the target is encrypted.
+func Foreign() run.Check {
+	return run.Check{
+		Name: "encrypted", Verdict: run.NotProven,
+		Detail: "the backup is in clear although the target is encrypted: it is from before, or whoever can write to the store has made it",
+	}
 }
 
 // note marks a backup in which something bad was found, and takes the mark from one without. The
@@ -165,8 +177,9 @@ func (g grade) run(ctx context.Context, store objstore.Store, b looked) (bad []s
 	}
 	total := int64(len(b.Files) + len(b.Chunks))
 	if b.Key != "" {
-		if _, err := store.Stat(ctx, format.WrappedKey(b.Target, b.Key)); errors.Is(err, objstore.ErrNotExist) {
-			bad = append(bad, format.WrappedKey(b.Target, b.Key)+" is missing, without which nothing of it can be read")
+		err := keyring.CheckWrapped(ctx, store, b.Target, b.Key)
+		if f, ok := failure.As(err); ok && f.Class() == failure.Damaged {
+			bad = append(bad, f.What)
 		} else if err != nil {
 			return nil, 0, 0, err
 		}

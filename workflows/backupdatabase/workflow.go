@@ -29,9 +29,17 @@ func body(r *procedure.Run, _ api.Input) error {
 		return err
 	}
 	r.SetResult(api.Result{BackupID: b.BackupID, Rows: b.Rows, BytesRead: b.BytesRead, BytesStored: b.BytesStored})
-	r.Say("backup %s of database %s: %d rows of %d tables, %s read, %s new in the store; restored nowhere yet, so a drill is what proves it",
-		b.BackupID, b.Database, b.Rows, b.Tables, report.Bytes(b.BytesRead), report.Bytes(b.BytesStored))
+	r.Say("backup %s of database %s: %d rows of %d tables, %s read, %s new in the store%s; restored nowhere yet, so a drill is what proves it",
+		b.BackupID, b.Database, b.Rows, b.Tables, report.Bytes(b.BytesRead), report.Bytes(b.BytesStored), encrypted(b))
 	return nil
+}
+
+// encrypted says by which key, so that a person can know it from others'.
+func encrypted(b postgres.BackupSummary) string {
+	if b.Key == "" {
+		return ""
+	}
+	return ", encrypted with repository key " + b.Key
 }
 
 // Plan looks at the database and says what a backup would read.

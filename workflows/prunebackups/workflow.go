@@ -29,7 +29,7 @@ func body(r *procedure.Run, _ api.Input) error {
 			return err
 		}
 	}
-	request := store.PruneRequest{Store: r.Target().Store, Target: r.Target().Name, Retention: r.Retention(), RunID: r.ID()}
+	request := store.PruneRequest{Store: r.Target().Store, Target: r.Target().Name, Retention: r.Retention(), RunID: r.ID(), Encryption: r.Target().Encryption}
 	var plan prune.Plan
 	if err := r.Do(procedure.Step{Name: "Plan what to remove", Activity: store.PlanPrune, Options: procedure.Long}, request, &plan); err != nil {
 		return err

@@ -127,7 +127,7 @@ func TestATargetThatIsEncrypted(t *testing.T) {
 		id := s.Start(t, "VerifyBackup", `{"target":"shop","grade":"decoded"}`)
 		s.runs = append(s.runs, id)
 		waits := s.Until(t, id, func(d *run.Document) bool { return d.Outcome == run.Waiting })
-		require.Contains(t, waits.WaitingFor, "not wrapped to that identity")
+		require.Contains(t, waits.WaitingFor, "is not wrapped to it")
 		require.NotZero(t, s.Upkeep(t, "keys", "rewrap").Code)
 		write(t, identity, ann)
 		require.Zero(t, s.Upkeep(t, "resume", id).Code)

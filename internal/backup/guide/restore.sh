@@ -38,17 +38,21 @@ check() { # check FORMAT: sets size, and ends the script unless the manifest is 
 	[ -n "$sum" ] || fail "$manifest is damaged: it is no manifest of format 1 or 2"
 	[ "$(inside | sha256sum | cut -d' ' -f1)" = "$sum" ] || fail "$manifest is damaged: its checksum is wrong"
 }
+open() { printf '%s\n' "$key" | age -d -i - -o "$2" "$1"; }
 inside() { tail -c +118 "$manifest" | head -c "$((size - 119))"; }
-key= # the repository key, unwrapped, of an encrypted backup
+key= # the repository key, unwrapped, of an encrypted backup; it is in no file
 case $(head -c 40 "$manifest") in
 '{"upkeep":"backup","format":2,'*)
 	check 2
-	command -v age >/dev/null || fail "the backup is encrypted and the program age is not there; install it"
+	command -v age >/dev/null && command -v age-keygen >/dev/null || fail "the backup is encrypted and the program age is not there; install it"
 	[ -n "${AGE_IDENTITY:-}" ] || fail "the backup is encrypted; name the file with your identity of age: AGE_IDENTITY=FILE sh restore.sh ..."
 	[ -f "$AGE_IDENTITY" ] || fail "there is no file $AGE_IDENTITY"
 	key=yes
 	;;
-*) check 1 ;;
+*)
+	check 1
+	[ -z "${AGE_IDENTITY:-}" ] || fail "this backup is in clear: whoever can write to the store can have made it; if you trust it, unset AGE_IDENTITY"
+	;;
 esac
 
 work=$(mktemp -d)
@@ -72,11 +76,12 @@ if [ -n "$key" ]; then
 	[ -n "$fingerprint" ] || fail "$manifest names no repository key"
 	wrapped=${chunks%/chunks}/keys/$fingerprint.age
 	[ -f "$wrapped" ] || fail "$wrapped is missing: without it nobody can read the backup"
-	key=$work/key
-	age -d -i "$AGE_IDENTITY" -o "$key" "$wrapped" || fail "$AGE_IDENTITY does not open $wrapped"
+	key=$(age -d -i "$AGE_IDENTITY" "$wrapped") || fail "$AGE_IDENTITY does not open $wrapped"
+	recipient=$(printf '%s\n' "$key" | age-keygen -y) || fail "$wrapped holds no key"
+	[ "$(printf 'upkeep repository key 1\n%s' "$recipient" | sha256sum | head -c 32)" = "$fingerprint" ] || fail "$wrapped holds another key: somebody has changed it"
 	# Sealed in it is a manifest like that of format 1.
 	inside | tr ',' '\n' | sed -n 's/^"sealed":"\([A-Za-z0-9+/=]*\)"}$/\1/p' | base64 -d >"$work/sealed"
-	age -d -i "$key" -o "$work/packed" "$work/sealed" || fail "what is sealed in $manifest cannot be opened"
+	open "$work/sealed" "$work/packed" || fail "what is sealed in $manifest cannot be opened"
 	zstd -dcq --memory=128MB "$work/packed" >"$work/manifest.json" || fail "what is sealed in $manifest cannot be unpacked"
 	manifest=$work/manifest.json
 	check 2
@@ -110,7 +115,7 @@ unpack() {
 	if [ -n "$key" ]; then
 		packed=$work/packed
 		rm -f "$packed"
-		age -d -i "$key" -o "$packed" "$chunk" || fail "$chunk cannot be decrypted into $work"
+		open "$chunk" "$packed" || fail "$chunk cannot be decrypted into $work"
 	fi
 	zstd -dcq --memory=128MB "$packed" | head -c "$(($2 + 1))" >"$4" || fail "$chunk cannot be unpacked into $work"
 	[ "$(sha256sum <"$4" | cut -d' ' -f1)" = "$1" ] || fail "$chunk is damaged"
