@@ -198,13 +198,14 @@ func (d *direct) work(ctx context.Context) error {
 	did := func(err error) (run.Verdict, string, error) { return run.Pass, "", err }
 	judge := func(checks []run.Check, err error) (run.Verdict, string, error) {
 		result.Checks = append(result.Checks, checks...)
-		result.Verdict = proof.Verdict(checks)
+		result.Verdict = proof.Verdict(result.Checks)
+		verdict := proof.Verdict(checks)
 		for _, c := range checks {
 			if c.Verdict == run.Fail {
-				return result.Verdict, c.Name + ": " + c.Detail, err
+				return verdict, c.Name + ": " + c.Detail, err
 			}
 		}
-		return result.Verdict, "", err
+		return verdict, "", err
 	}
 	for _, s := range []struct {
 		name string

@@ -34,6 +34,17 @@ const (
 	NotProven Verdict = "NOT_PROVEN"
 )
 
+// And is the verdict of two checks together: FAIL where either failed, PASS where both passed.
+func (v Verdict) And(other Verdict) Verdict {
+	switch {
+	case v == Fail || other == Fail:
+		return Fail
+	case v == Pass && other == Pass:
+		return Pass
+	}
+	return NotProven
+}
+
 // Document says how a run stands. It is the answer of the Status query, of
 // "upkeep show" and "upkeep run --wait", the workflow's result (or the details of its
 // failure), and what is left in the store.

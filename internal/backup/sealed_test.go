@@ -103,6 +103,33 @@ func TestEncryptionBegins(t *testing.T) {
 	require.Equal(t, format.Plain, d.manifest.Format)
 }
 
+// What cannot be read any more costs nothing but that it is stored again, once a person has said which key
+// is for new backups.
+func TestALostKeyKeepsNoBackupFromBeingTaken(t *testing.T) {
+	server := pgservertest.Server(t, pgservertest.Default)
+	database, url := pgservertest.Database(t, server)
+	pgservertest.Exec(t, url, `CREATE TABLE t AS SELECT n FROM generate_series(1, 100) n`)
+	d := newDrill(t, server, database)
+	ann := sealed(t, d)
+	require.NoError(t, d.take(t))
+	lost := d.manifest.Key
+	require.NoError(t, d.options.Store.Delete(t.Context(), format.WrappedKey("shop", lost)))
+
+	again := func(keys ...string) error {
+		d.options.Keys = keyring.New(d.options.Store, "shop", keyring.Config{Recipients: []string{ann.Recipient}, Identity: ann.Identity, Keys: keys})
+		return d.take(t)
+	}
+	d.options.BackupID = "b2"
+	require.True(t, failure.Is(again(), failure.KeyLost), "a key that is lost is not silently replaced")
+	k, err := d.options.Keys.Create(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, again(k.ID, lost))
+	d.prove(t)
+	d.options.BackupID, d.copied.Manifest = "b3", nil
+	require.NoError(t, again(k.ID))
+	require.NotZero(t, d.manifest.Totals.ChunksReused)
+}
+
 func TestTheScriptBringsASealedBackupBack(t *testing.T) {
 	source := pgservertest.Server(t, pgservertest.Default)
 	database, url := pgservertest.Database(t, source)

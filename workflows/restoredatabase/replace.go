@@ -46,6 +46,10 @@ func replace(r *procedure.Run, in api.Input, b postgres.BackupSummary) error {
 	if whole, err := checkFiles(r, &result); err != nil || !whole {
 		return err
 	}
+	if result.Verdict != run.Pass {
+		return failure.New(failure.NotProvenEqual, "backup %s is not proven whole, so nothing is replaced by it%s", b.BackupID, verifybackup.Remarks(postgres.Proof{Checks: result.Checks})).
+			Do("restore beside instead (without mode and confirm), look at it, and decide yourself")
+	}
 	files := result.Checks
 	r.OnFailure(step("Remove the half database", postgres.DropCopy, procedure.Quick), c)
 	for try := 1; ; try++ {

@@ -60,7 +60,7 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	r.OnFailure(step("Remove the half database", postgres.DropCopy, procedure.Quick), c)
 	built, err := verifybackup.Build(r, func() (postgres.Copy, error) { return c, nil })
-	result.Rows, result.Verdict, result.Checks = b.Rows, built.Verdict, append(result.Checks, built.Checks...)
+	result.Rows, result.Verdict, result.Checks = b.Rows, built.Verdict.And(result.Verdict), append(result.Checks, built.Checks...)
 	r.SetResult(result)
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func body(r *procedure.Run, in api.Input) error {
 	if err := r.Do(publish, built.Copy, nil); err != nil {
 		return err
 	}
-	r.Say("backup %s is restored as database %s beside the original: %d rows, %s%s", b.BackupID, in.Database, b.Rows, built.Verdict, verifybackup.Remarks(built.Proof))
+	r.Say("backup %s is restored as database %s beside the original: %d rows, %s%s", b.BackupID, in.Database, b.Rows, result.Verdict, verifybackup.Remarks(postgres.Proof{Checks: result.Checks}))
 	return nil
 }
 
@@ -83,9 +83,8 @@ func body(r *procedure.Run, in api.Input) error {
 // not what was written.
 func checkFiles(r *procedure.Run, result *api.Result) (whole bool, err error) {
 	stored, err := verifybackup.CheckFiles(r, result.BackupID)
-	result.Checks = stored.Checks
-	if err != nil || stored.Verdict != run.Pass {
-		result.Verdict = stored.Verdict
+	result.Checks, result.Verdict = stored.Checks, stored.Verdict
+	if err != nil || stored.Verdict == run.Fail {
 		r.SetResult(result)
 		r.Say("backup %s is damaged; nothing was restored%s", result.BackupID, verifybackup.Remarks(stored))
 		return false, err

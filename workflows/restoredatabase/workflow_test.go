@@ -186,3 +186,21 @@ func TestParkedRestoreIsGivenUp(t *testing.T) {
 	require.Equal(t, []string{"Remove the half database: may not drop it"}, doc.Left)
 	require.Equal(t, doc.Left, w.Records()[0].Document.Left, "the report says what is left")
 }
+
+// A backup of which not everything is proven may be all that there is: it is restored beside, and replaces
+// nothing.
+func TestFilesThatAreNotProvenAreRestoredBeside(t *testing.T) {
+	w := &proceduretest.World{}
+	w.Find(postgres.CheckStored, run.NotProven, "something was left out")
+	doc := proceduretest.New(t, w).Do(api.WorkflowType, `{"database":"copy"}`)
+	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+	require.Contains(t, doc.Summary, "is restored as database copy")
+	require.Contains(t, doc.Summary, "something was left out")
+
+	w = &proceduretest.World{}
+	w.Find(postgres.CheckStored, run.NotProven, "something was left out")
+	doc = proceduretest.New(t, w).Do(api.WorkflowType, `{"mode":"replace","confirm":"shop"}`)
+	require.Equal(t, run.Refused, doc.Outcome, doc.Summary)
+	require.Equal(t, string(failure.NotProvenEqual), doc.Error.Code)
+	require.NotContains(t, w.Calls(), postgres.CreateDatabase)
+}

@@ -55,12 +55,13 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	p, err := CheckFiles(r, b.BackupID)
 	add(p)
-	if err != nil || in.Grade == api.Stored || p.Verdict != run.Pass {
+	if err != nil || in.Grade == api.Stored || p.Verdict == run.Fail {
 		return say(r, b.BackupID, in.Grade, p, err)
 	}
 	proven, err := Prove(r, b)
+	proven.Verdict = proven.Verdict.And(p.Verdict)
 	add(proven.Proof)
-	return say(r, b.BackupID, in.Grade, proven.Proof, err)
+	return say(r, b.BackupID, in.Grade, postgres.Proof{Verdict: proven.Verdict, Checks: result.Checks}, err)
 }
 
 func say(r *procedure.Run, backup string, grade api.Grade, p postgres.Proof, err error) error {

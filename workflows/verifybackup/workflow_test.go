@@ -105,3 +105,14 @@ func TestDryRunChangesNothing(t *testing.T) {
 	require.Equal(t, run.Succeeded, doc.Outcome)
 	require.Equal(t, []string{configuration.ResolveTarget, postgres.FindBackup, store.WriteRun}, w.Calls())
 }
+
+// What is not proven of the files keeps nobody from bringing them back: only what is wrong does.
+func TestFilesThatAreNotProvenAreRestoredAllTheSame(t *testing.T) {
+	w := &proceduretest.World{}
+	w.Find(postgres.CheckStored, run.NotProven, "something was left out")
+	doc := proceduretest.New(t, w).Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.PartiallySucceeded, doc.Outcome)
+	require.Equal(t, run.NotProven, result(t, doc).Verdict)
+	require.Contains(t, doc.Summary, "something was left out")
+	require.Contains(t, w.Calls(), postgres.Compare)
+}

@@ -134,6 +134,30 @@ func TestATargetThatIsEncrypted(t *testing.T) {
 		require.Equal(t, run.Succeeded, s.Await(t, id).Outcome)
 	})
 
+	t.Run("with a backup in clear that is newer", func(t *testing.T) {
+		s.Configure(t, harness.Target("shop", url, "")) // as somebody could make it elsewhere
+		plain := s.do(t, "BackupDatabase", `{"target":"shop"}`)
+		var made struct{ BackupID string }
+		require.NoError(t, json.Unmarshal(plain.Result, &made))
+		s.encrypted(t, []keyringtest.Person{ann}, identity, trusted)
+		require.Contains(t, s.Upkeep(t, "backups", "list").Out, "in clear, so it may be anybody's")
+		doc := s.do(t, "VerifyBackup", `{"target":"shop","grade":"decoded"}`)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+		require.NotContains(t, doc.Summary, made.BackupID, "the newest is one of ours")
+		doc = s.do(t, "VerifyBackup", `{"target":"shop","backup":"`+made.BackupID+`"}`)
+		require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+		require.Contains(t, doc.Summary, "in clear")
+		live := harness.Ask(t, url, "SELECT current_database()::text")[0]
+		doc = s.do(t, "RestoreDatabase", `{"target":"shop","mode":"replace","confirm":"`+live+`","backup":"`+made.BackupID+`"}`)
+		require.Equal(t, run.Refused, doc.Outcome, doc.Summary)
+		require.NoError(t, os.RemoveAll(filepath.Join(s.Store, "shop", "backups", made.BackupID)))
+		leaves, err := filepath.Glob(filepath.Join(s.Store, "shop", "chunks", "*", "*.zst"))
+		require.NoError(t, err)
+		for _, path := range leaves {
+			require.NoError(t, os.Remove(path))
+		}
+	})
+
 	t.Run("for another reader", func(t *testing.T) {
 		s.encrypted(t, []keyringtest.Person{ann, bob}, identity, trusted)
 		require.Zero(t, s.Upkeep(t, "keys", "rewrap").Code)
