@@ -18,7 +18,7 @@ func examineKeys(ctx context.Context, store objstore.Store, t config.Target) []F
 	if keys == nil {
 		return nil
 	}
-	l := &List{Subject: fmt.Sprintf("target %s: encryption", t.Name)}
+	l := &List{Subject: fmt.Sprintf("target %s: backups' encryption", t.Name)}
 	if t.Encryption.Identity == (config.Secret{}) {
 		l.add(checkKeys, "", &Doubt{
 			Found:  "no identity is configured here, so this machine can prune and compare stored files, and not take, restore or prove a backup",

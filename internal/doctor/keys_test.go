@@ -27,7 +27,7 @@ func TestWhetherEncryptedBackupsCanBeReadIsSeen(t *testing.T) {
 		return examine(t, storeURL, shop("postgres://nobody@127.0.0.1:1/none?connect_timeout=1", "    encryption:\n      recipients: ["+ann.Recipient+"]\n"+more))
 	}
 	from := fmt.Sprintf("      identityFrom: {file: %s}\n", identity)
-	const check = "target shop: encryption, repository keys"
+	const check = "target shop: backups' encryption, repository keys"
 
 	requireUnproven(t, look("").named(t, check), false, "no identity is configured here")
 	requireFail(t, look(from).named(t, check), failure.MissingSecret, identity)
