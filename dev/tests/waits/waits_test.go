@@ -93,7 +93,7 @@ func troubles() []trouble {
 			},
 		},
 		{
-			name: "missing_secret", code: "MissingSecret", says: []string{"/secret-missing_secret", "no such file", "put the password into the file"},
+			name: "missing_secret", code: "MissingSecret", says: []string{"/secret-missing_secret", "no such file", "put it into the file"},
 			run: restore,
 			cause: func(t *testing.T, s *site) func() {
 				require.NoError(t, os.Remove(s.secretPath("missing_secret")))
