@@ -244,6 +244,7 @@ func registerActivities(r sdkworker.Registry, c *configuration.Activities, p *po
 		postgres.SealCopy:           p.SealCopy,
 		postgres.PlanSwap:           p.PlanSwap,
 		postgres.ApplySwap:          p.ApplySwap,
+		postgres.IsSwapped:          p.IsSwapped,
 		postgres.DropReplaced:       p.DropReplaced,
 		postgres.DropCopy:           p.DropCopy,
 	} {

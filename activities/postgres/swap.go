@@ -18,6 +18,7 @@ const (
 	SealCopy         = "SealCopy"
 	PlanSwap         = "PlanSwap"
 	ApplySwap        = "ApplySwap"
+	IsSwapped        = "IsSwapped"
 	DropReplaced     = "DropReplaced"
 )
 
@@ -112,6 +113,11 @@ func (a *Activities) ApplySwap(ctx context.Context, in SwapOrder) (Swapped, erro
 		_ = a.forget(ctx, store, in.Copy)
 		return Swapped{Ended: done.Ended, ClosedSeconds: done.Closed.Seconds()}, nil
 	})
+}
+
+// IsSwapped asks the server whether the copy is in the live database's place.
+func (a *Activities) IsSwapped(ctx context.Context, in SwapOrder) (bool, error) {
+	return in.Plan.Done(ctx, in.Copy.built())
 }
 
 // DropReplaced drops the target's databases that were replaced long enough ago, and returns their names.

@@ -283,6 +283,21 @@ func (s Swap) Apply(ctx context.Context, o Options) (Swapped, error) {
 	}
 }
 
+// Done asks the server whether the copy has the live database's name. It changes nothing.
+func (s Swap) Done(ctx context.Context, o Options) (bool, error) {
+	admin, err := o.connectApart(ctx, s.Live.Name, s.Copy.Name, s.Kept)
+	if err != nil {
+		return false, err
+	}
+	defer closeSession(ctx, admin)
+	server, err := postgres.ReadServer(ctx, admin)
+	if err != nil {
+		return false, err
+	}
+	copied, err := findDatabase(ctx, admin, "", s.Copy.Oid)
+	return err == nil && server.SystemIdentifier == s.Server && copied != nil && copied.name == s.Live.Name, err
+}
+
 func (s Swap) doing() string { return fmt.Sprintf("replace database %q", s.Live.Name) }
 
 // rename does the swap in one transaction, while the other session ends those who are in the way.

@@ -86,6 +86,9 @@ func TestACopyTakesTheLiveDatabasesPlace(t *testing.T) {
 	_, err := pgx.Connect(deadline(t), s.url(s.o.Database))
 	require.ErrorContains(t, err, "not currently accepting connections", "what was compared is what is put in place")
 
+	is, err := plan.Done(deadline(t), s.o)
+	require.NoError(t, err)
+	require.False(t, is)
 	done, err := plan.Apply(deadline(t), s.o)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, done.Ended, 1)
@@ -98,6 +101,9 @@ func TestACopyTakesTheLiveDatabasesPlace(t *testing.T) {
 	s.requireEqual(t, s.o, s.live) // owner, settings, grants and comment too
 	require.Equal(t, 1, query[int](t, s.url(plan.Kept), "SELECT count(*) FROM pg_largeobject_metadata WHERE oid = 424242"), "what it was is kept, and can be looked into")
 
+	is, err = plan.Done(deadline(t), s.o)
+	require.NoError(t, err)
+	require.True(t, is)
 	again, err := plan.Apply(deadline(t), s.o)
 	require.NoError(t, err)
 	require.True(t, again.Before, "done twice, it is found done")

@@ -48,6 +48,31 @@ func (r *Run) Do(step Step, arg, result any) error {
 	}
 }
 
+// GivenUp reports whether a step ended because a person gave the run up, or cancelled it.
+func GivenUp(err error) bool {
+	return errors.Is(err, errAbandoned) || temporal.IsCanceledError(err)
+}
+
+// Ask runs a step that only looks, also in a run that was given up or cancelled. It waits for nobody.
+func (r *Run) Ask(step Step, arg, result any) error {
+	given := r.ctx
+	defer func() { r.ctx = given }()
+	r.ctx, _ = workflow.NewDisconnectedContext(given)
+	at := r.begin(step)
+	err := r.once(step, arg, result)
+	if err != nil {
+		r.finish(at, run.NotProven, describe(err).What)
+		return err
+	}
+	r.finish(at, run.Pass, "")
+	return nil
+}
+
+// Left says what the run leaves over.
+func (r *Run) Left(format string, args ...any) {
+	r.doc.Left = append(r.doc.Left, fmt.Sprintf(format, args...))
+}
+
 // VerdictOf is the verdict of a check that ended with an error: wrong data is a FAIL, and what could
 // not be done proves nothing.
 func VerdictOf(err error) run.Verdict {

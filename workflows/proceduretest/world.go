@@ -38,6 +38,7 @@ type World struct {
 	// Attributes says that the server knows Upkeep's search attributes.
 	Attributes bool
 	// LeftOut is what backups leave out.
+	Swapped bool // a swap that failed was made all the same
 	LeftOut []string
 	// Unreadable are backups that a prune cannot read, and Hurt those that it finds to lack something.
 	Unreadable, Hurt []string
@@ -273,6 +274,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			w.swaps = append(w.swaps, in)
 			return postgres.Swapped{Ended: 3, ClosedSeconds: 0.1}
 		}),
+		postgres.IsSwapped:    answer(w, postgres.IsSwapped, func(postgres.SwapOrder) bool { return w.Swapped }),
 		postgres.DropReplaced: answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),
 		store.WritePlan:       answer(w, store.WritePlan, func(in store.PlanRecord) string { return in.Store + "/runs/" + in.RunID + "/plan-" + in.Hash + ".json" }),
 		postgres.DropCopy:     answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),

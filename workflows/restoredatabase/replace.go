@@ -109,7 +109,8 @@ func swap(r *procedure.Run, request postgres.SwapRequest, result *api.Result) er
 		apply := step("Put the copy in the database's place", postgres.ApplySwap, procedure.Quick)
 		apply.Whole = true // whoever is cancelled here has either replaced it or not
 		var done postgres.Swapped
-		if err := r.Do(apply, postgres.SwapOrder{Copy: request.Copy, Plan: plan}, &done); err != nil {
+		order := postgres.SwapOrder{Copy: request.Copy, Plan: plan}
+		if err := r.Do(apply, order, &done); err != nil && !(procedure.GivenUp(err) && replaced(r, order)) {
 			return err
 		}
 		result.Kept, result.ClosedSeconds, result.Ended = plan.Kept, done.ClosedSeconds, done.Ended
@@ -118,4 +119,13 @@ func swap(r *procedure.Run, request postgres.SwapRequest, result *api.Result) er
 			plan.Live.Name, plan.Backup, result.Rows, result.Verdict, done.ClosedSeconds, done.Ended, plan.Kept)
 		return nil
 	}
+}
+
+// replaced finds out what became of a swap whose answer was lost before the run was given up.
+func replaced(r *procedure.Run, order postgres.SwapOrder) (is bool) {
+	if err := r.Ask(step("See whether the database was replaced", postgres.IsSwapped, procedure.Quick), order, &is); err != nil {
+		r.Left("it is not known whether database %s was replaced; ask its server: SELECT datname FROM pg_database WHERE oid = %d says %s if it was, and what it was is then %s",
+			order.Plan.Live.Name, order.Plan.Copy.Oid, order.Plan.Live.Name, order.Plan.Kept)
+	}
+	return is
 }

@@ -200,3 +200,40 @@ func TestOnlyWhatIsProvenReplaces(t *testing.T) {
 		require.Empty(t, w.Swaps())
 	}
 }
+
+// A swap whose answer is lost may have been made. Whoever gives the run up then must learn what is so.
+func TestAReplacementIsGivenUpAfterItsSwap(t *testing.T) {
+	for name, c := range map[string]struct {
+		made    bool
+		asked   error
+		outcome run.Outcome
+		says    string
+	}{
+		"it was made":         {true, nil, run.Succeeded, "database shop is now backup"},
+		"it was not made":     {false, nil, run.Cancelled, "given up by ann"},
+		"nobody can be asked": {false, failure.New(failure.MissingRight, "the server turns us away"), run.Cancelled, "given up by ann"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &proceduretest.World{Swapped: c.made}
+			w.Fail(postgres.ApplySwap, failure.New(failure.LockHeld, "the connection broke, and then somebody held a lock"))
+			if c.asked != nil {
+				w.Fail(postgres.IsSwapped, c.asked)
+			}
+			r := proceduretest.New(t, w)
+			r.WhenWaiting(func(doc run.Document) {
+				r.DecideOnPlan(run.ApproveUpdate, yes(doc))
+				r.WhenWaiting(func(run.Document) { r.Decide(run.AbandonUpdate, run.Decision{By: "ann"}) })
+			})
+			doc := r.Do(api.WorkflowType, replace)
+			require.Equal(t, c.outcome, doc.Outcome, doc.Summary)
+			require.Contains(t, doc.Summary, c.says)
+			if c.made {
+				require.NotEmpty(t, result(t, doc).Kept)
+				require.NotContains(t, w.Calls(), postgres.DropCopy, "it is the database now")
+			}
+			if c.asked != nil {
+				require.Contains(t, doc.Left[0], "it is not known whether database shop was replaced")
+			}
+		})
+	}
+}
