@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -424,6 +425,9 @@ func (c *cli) decide(retry bool) *cobra.Command {
 }
 
 // approve is the command that approves a run's plan, or rejects it.
+// planDigits are those by which a plan is meant; fewer than are printed could be another's.
+var planDigits = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
+
 func (c *cli) approve(approve bool) *cobra.Command {
 	var d run.PlanDecision
 	wait := false
@@ -441,6 +445,9 @@ since, nothing is decided. Who says so is taken as claimed.`
 		if d.Reason == "" {
 			return usage{errors.New("--reason must say why")}
 		}
+		if d.Plan != "" && !planDigits.MatchString(d.Plan) {
+			return usage{errors.New("--plan must be the plan's hash, or its first 12 hex digits or more, as upkeep show prints them")}
+		}
 		if d.By == "" {
 			d.By = osUser()
 		}
@@ -455,14 +462,14 @@ since, nothing is decided. Who says so is taken as claimed.`
 				return failure.New(failure.NotWaiting, "run %s does not wait for an approval: it is %s", a[0], doc.Outcome).Do("see how it stands with: upkeep show %s", a[0])
 			}
 			fmt.Fprintf(c.err, "the plan %.12s: %s\n", doc.Approval.Hash, short(doc.Approval.Words, maxLine))
-			if d.Plan == "" {
+			if strings.HasPrefix(doc.Approval.Hash, d.Plan) { // all of it where none is meant; another is refused by the run
 				d.Plan = doc.Approval.Hash
 			}
 			return s.DecideOnPlan(ctx, a[0], approve, d)
 		})
 	}
 	waitFlag(cmd, &wait)
-	cmd.Flags().StringVar(&d.Plan, "plan", "", "the hash of the plan that is meant (default: that of the plan it waits with)")
+	cmd.Flags().StringVar(&d.Plan, "plan", "", "the plan that is meant, by its hash or the first 12 digits of it (default: the one that it waits with at that moment)")
 	cmd.Flags().StringVar(&d.By, "by", "", "who says so (default: the OS user); taken as claimed")
 	cmd.Flags().StringVar(&d.Reason, "reason", "", "why")
 	return cmd

@@ -169,7 +169,7 @@ func (l *live) show(doc *run.Document, p *progress.Progress) {
 		case doc.AsksApproval():
 			l.line("WAITING for %s", l.waiting)
 			l.line("its plan: %s", doc.Approval.Plan)
-			l.line("upkeep approve %s --reason WHY, or upkeep reject %s --reason WHY", doc.RunID, doc.RunID)
+			l.line("upkeep approve %s --plan %.12s --reason WHY, or upkeep reject %s --reason WHY", doc.RunID, doc.Approval.Hash, doc.RunID)
 		default:
 			l.line("WAITING for a person: %s", l.waiting)
 			l.line("when it is mended: upkeep resume %s; to give up: upkeep abandon %s", doc.RunID, doc.RunID)

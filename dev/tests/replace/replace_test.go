@@ -76,7 +76,7 @@ func TestReplaceByTheCommandLine(t *testing.T) {
 	id, doc := s.begin(t)
 	require.True(t, doc.AsksApproval(), doc.Summary)
 	shown := s.Upkeep(t, "show", id).Out
-	require.Contains(t, shown, "upkeep approve "+id+" --reason WHY")
+	require.Contains(t, shown, "upkeep approve "+id+" --plan "+doc.Approval.Hash[:12]+" --reason WHY")
 	require.Contains(t, shown, `"live":{"name":"`+s.name+`"`)
 	plan, err := os.ReadFile(filepath.Join(s.Store, "runs", id, "plan-"+doc.Approval.Hash+".json"))
 	require.NoError(t, err)
@@ -84,11 +84,12 @@ func TestReplaceByTheCommandLine(t *testing.T) {
 	require.Equal(t, doc.Approval.Hash, hex.EncodeToString(sum[:]), "what is approved is in the store")
 
 	require.Equal(t, starter.ExitUsage, s.Upkeep(t, "approve", id).Code, "without a reason")
-	require.Equal(t, starter.ExitRefused, s.Upkeep(t, "approve", id, "--reason", "x", "--plan", "00").Code, "another plan")
+	require.Equal(t, starter.ExitRefused, s.Upkeep(t, "approve", id, "--reason", "x", "--plan", "000000000000").Code, "another plan")
+	require.Equal(t, starter.ExitUsage, s.Upkeep(t, "approve", id, "--reason", "x", "--plan", "00").Code, "too few digits")
 	require.Equal(t, starter.ExitRefused, s.Upkeep(t, "resume", id).Code, "there is nothing to try again")
 	require.Equal(t, "10", s.rows(t, s.name), "nothing has happened")
 
-	called := s.Upkeep(t, "approve", id, "--reason", "rows were lost", "--by", "ann", "--wait", "-o", "json")
+	called := s.Upkeep(t, "approve", id, "--reason", "rows were lost", "--by", "ann", "--plan", doc.Approval.Hash[:12], "--wait", "-o", "json")
 	require.Zero(t, called.Code, called.Err)
 	doc = called.Document(t)
 	require.Equal(t, "ann", doc.Approval.By)
