@@ -411,7 +411,7 @@ func (p *parser) encryption(n *yaml.Node) Encryption {
 		}),
 		"identityFrom": func(n *yaml.Node) { e.Identity = p.secret(n, "encryption.identityFrom") },
 		"keys": p.texts(&e.Keys, "encryption.keys", maxRecipients, func(v string) string {
-			if !keyring.ValidID(v) {
+			if !format.ValidFingerprint(v) {
 				return "must be fingerprints of repository keys, of 32 digits: see upkeep keys list"
 			}
 			return ""

@@ -101,7 +101,7 @@ func (i *Index) validate() error {
 	switch {
 	case i.SnapshotAt.IsZero():
 		return errors.New("no time of the snapshot")
-	case !hexKey.MatchString(i.Key):
+	case !ValidFingerprint(i.Key):
 		return fmt.Errorf("%.40q is not the fingerprint of a repository key", i.Key)
 	case i.LeftOut < 0 || len(i.Chunks) == 0:
 		return errors.New("no chunks, or fewer than none left out")

@@ -63,6 +63,18 @@ func WrappedKey(target, fingerprint string) string {
 	return WrappedKeysPrefix(target) + fingerprint + encrypted
 }
 
+// FingerprintOfWrapped returns the fingerprint of the repository key that lies at the key.
+func FingerprintOfWrapped(target, key string) (fingerprint string, ok bool) {
+	fingerprint = strings.TrimSuffix(strings.TrimPrefix(key, WrappedKeysPrefix(target)), encrypted)
+	return fingerprint, ValidFingerprint(fingerprint) && key == WrappedKey(target, fingerprint)
+}
+
+// ValidFingerprint reports whether a text can be the fingerprint of a repository key.
+func ValidFingerprint(text string) bool { return hexKey.MatchString(text) }
+
+// EncryptedName is the name of an encrypted chunk, by the 64 hex digits that are made with the key.
+func EncryptedName(digits string) string { return digits + encrypted }
+
 // QuarantineKey is where the bytes of a damaged chunk are set aside. They are named by what they are,
 // so that doing it twice is doing it once.
 func QuarantineKey(target, chunk, found string) string {

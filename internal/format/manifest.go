@@ -167,7 +167,8 @@ type Range struct {
 	Chunks []Chunk `json:"chunks"` // none when the range has no rows
 }
 
-// Chunk is one stored object: a single zstd frame of COPY text (or of another file's bytes).
+// Chunk is one stored object: a single zstd frame of COPY text (or of another file's bytes), in a sealed
+// backup encrypted.
 type Chunk struct {
 	SHA256 string `json:"sha256"` // of the plain bytes, hex
 	// Name is the object's name in a sealed backup, which tells nothing of the plain bytes.

@@ -57,7 +57,7 @@ func (m *Manifest) validate() error {
 	switch {
 	case m.Format != Plain && m.Format != Sealed:
 		return fmt.Errorf("format %d is unknown", m.Format)
-	case (m.Format == Sealed) != (m.Key != "") || m.Key != "" && !hexKey.MatchString(m.Key):
+	case (m.Format == Sealed) != (m.Key != "") || m.Key != "" && !ValidFingerprint(m.Key):
 		return fmt.Errorf("format %d with the repository key %.40q", m.Format, m.Key)
 	case !ValidID(m.Backup):
 		return fmt.Errorf("the id %.120q is not one", m.Backup)

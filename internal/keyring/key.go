@@ -8,13 +8,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"regexp"
 
 	"filippo.io/age"
-)
 
-// Suffix ends the names of encrypted chunks.
-const Suffix = ".age"
+	"github.com/upkeep-run/upkeep/internal/format"
+)
 
 // Key is a repository key: one age identity, whose recipient is written nowhere. So only those who have
 // the key can make something that it opens, and what it opens was written by one of them.
@@ -50,11 +48,6 @@ func (k *Key) Fingerprint() string {
 	return k.ID
 }
 
-var fingerprint = regexp.MustCompile(`^[0-9a-f]{32}$`)
-
-// ValidID reports whether a text can be the fingerprint of a key.
-func ValidID(id string) bool { return fingerprint.MatchString(id) }
-
 // Name is the name under which a chunk is stored, by the SHA-256 of its plain bytes. Without the key
 // nobody can tell from it what is in the chunk, or whether two targets have the same. A place in which
 // something wrong lies is left to it, and the next one taken.
@@ -62,7 +55,7 @@ func (k *Key) Name(plain [sha256.Size]byte, place byte) string {
 	mac := hmac.New(sha256.New, k.names)
 	mac.Write(plain[:])
 	mac.Write([]byte{place})
-	return hex.EncodeToString(mac.Sum(nil)) + Suffix
+	return format.EncryptedName(hex.EncodeToString(mac.Sum(nil)))
 }
 
 // Encrypt appends the encrypted bytes to into, as one age file.

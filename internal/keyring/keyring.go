@@ -75,7 +75,7 @@ func (r *Ring) Key(ctx context.Context, id string) (*Key, error) {
 	if id == "" {
 		return nil, nil
 	}
-	if r == nil || r.config.Identity == nil {
+	if !r.Opens() {
 		return nil, noIdentity("what is encrypted with repository key %.32s cannot be read", id)
 	}
 	if err := r.trusts(id); err != nil {
@@ -111,13 +111,8 @@ func (r *Ring) Ours(id string) bool { return !r.Encrypted() || id != "" && r.tru
 
 // trusts refuses a key that the configuration does not name.
 func (r *Ring) trusts(id string) error {
-	if len(r.config.Keys) == 0 {
+	if len(r.config.Keys) == 0 || slices.Contains(r.config.Keys, id) {
 		return nil
-	}
-	for _, known := range r.config.Keys {
-		if known == id {
-			return nil
-		}
 	}
 	return failure.New(failure.KeyUnusable, "repository key %.32s of target %s is not one that the configuration trusts", id, r.target).
 		Do("if you know it, add it to encryption.keys, then resume the run; if nobody does, somebody has written to the store")
@@ -125,13 +120,8 @@ func (r *Ring) trusts(id string) error {
 
 func (r *Ring) load(ctx context.Context, id string) (*Key, error) {
 	key := format.WrappedKey(r.target, id)
-	wrapped, err := r.store.Read(ctx, key, maxKeyFile)
-	switch {
-	case errors.Is(err, objstore.ErrNotExist):
-		return nil, lost("%s is missing: without it nothing that was encrypted with it can be read", key)
-	case failure.Is(err, failure.UnsafeArchive):
-		return nil, lost("%s is damaged: it is no file of a key", key)
-	case err != nil:
+	wrapped, err := readWrapped(ctx, r.store, key)
+	if err != nil {
 		return nil, err
 	}
 	k, err := r.unwrap(ctx, wrapped, key)
@@ -144,9 +134,21 @@ func (r *Ring) load(ctx context.Context, id string) (*Key, error) {
 	return k, nil
 }
 
+// readWrapped reads the file of a key.
+func readWrapped(ctx context.Context, store objstore.Store, key string) ([]byte, error) {
+	wrapped, err := store.Read(ctx, key, maxKeyFile)
+	switch {
+	case errors.Is(err, objstore.ErrNotExist):
+		return nil, lost("%s is missing: without it nothing that was encrypted with it can be read", key)
+	case failure.Is(err, failure.UnsafeArchive):
+		return nil, lost("%s is damaged: it is no file of a key", key)
+	}
+	return wrapped, err
+}
+
 // unwrap opens a wrapped key with the configured identity. No error shows anything of either.
 func (r *Ring) unwrap(ctx context.Context, wrapped []byte, key string) (*Key, error) {
-	if r.config.Identity == nil {
+	if !r.Opens() {
 		return nil, noIdentity("%s cannot be opened", key)
 	}
 	secret, err := r.config.Identity(ctx)
@@ -184,11 +186,8 @@ func lost(format string, args ...any) error {
 // CheckWrapped looks, without any identity, whether the file of a key is there and can be one.
 func CheckWrapped(ctx context.Context, store objstore.Store, target, id string) error {
 	key := format.WrappedKey(target, id)
-	wrapped, err := store.Read(ctx, key, maxKeyFile)
-	switch {
-	case errors.Is(err, objstore.ErrNotExist):
-		return lost("%s is missing: without it nothing that was encrypted with it can be read", key)
-	case err != nil && !failure.Is(err, failure.UnsafeArchive):
+	wrapped, err := readWrapped(ctx, store, key)
+	if err != nil {
 		return err
 	}
 	stranger, err := age.GenerateX25519Identity()
@@ -245,8 +244,8 @@ func (r *Ring) Current(ctx context.Context, newest string) (*Key, error) {
 	case 1:
 		return r.Key(ctx, ids[0])
 	}
-	return nil, failure.New(failure.KeyUnusable, "target %s has %d repository keys, and nothing says which one is for new backups", r.target, len(ids)).
-		Do("name it first in encryption.keys (there are %s), then resume the run", strings.Join(ids, ", "))
+	return nil, failure.New(failure.KeyUnusable, "target %s has %d repository keys, and nothing says which of them is for new backups: %s", r.target, len(ids), strings.Join(ids, ", ")).
+		Do("name in encryption.keys the one that the summary of a backup's run names, or that upkeep keys new has printed, and no other; then resume the run")
 }
 
 // IDs lists the fingerprints of the keys in the store.
@@ -254,8 +253,8 @@ func (r *Ring) IDs(ctx context.Context) ([]string, error) {
 	var ids []string
 	prefix := format.WrappedKeysPrefix(r.target)
 	err := r.store.List(ctx, prefix, func(o objstore.Info) error {
-		id := strings.TrimSuffix(strings.TrimPrefix(o.Key, prefix), Suffix)
-		if !ValidID(id) || o.Key != format.WrappedKey(r.target, id) {
+		id, ok := format.FingerprintOfWrapped(r.target, o.Key)
+		if !ok {
 			return nil
 		}
 		if ids = append(ids, id); len(ids) > maxKeys {

@@ -42,7 +42,7 @@ func TestAKeyIsMadeOnceAndOpenedByEachRecipient(t *testing.T) {
 	both := []keyringtest.Person{ann, bob}
 	first, err := ring(store, ann.Identity, both).Current(t.Context(), "")
 	require.NoError(t, err)
-	require.True(t, keyring.ValidID(first.ID))
+	require.True(t, format.ValidFingerprint(first.ID))
 	sum := sha256.Sum256([]byte("rows"))
 	for _, p := range both {
 		again, err := ring(store, p.Identity, both).Current(t.Context(), "")
