@@ -45,8 +45,8 @@ func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, err
 		return Resolved{}, err
 	}
 	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Target: postgres.Target{
-		Name: t.Name, DatabaseURL: t.Database.URL, Password: postgres.Secret(t.Database.Password),
-		ScratchURL: t.Database.Scratch.URL, ScratchPass: postgres.Secret(t.Database.Scratch.Password),
+		Name: t.Name, DatabaseURL: t.Database.URL, Password: t.Database.Password,
+		ScratchURL: t.Database.Scratch.URL, ScratchPass: t.Database.Scratch.Password,
 		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,
 	}}
 	if len(t.Encryption.Recipients) > 0 {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 )
@@ -45,7 +44,7 @@ func TestResolveTarget(t *testing.T) {
 		got, err := a.ResolveTarget(t.Context(), Request{Target: name})
 		require.NoError(t, err)
 		require.Equal(t, "shop", got.Name)
-		require.Equal(t, postgres.Secret{Env: "SHOP_DB_PASSWORD"}, got.Password)
+		require.Equal(t, config.Secret{Env: "SHOP_DB_PASSWORD"}, got.Password)
 		require.Len(t, got.ConfigSHA256, 64)
 		require.Positive(t, got.Connections)
 		require.Equal(t, "the server does not let the worker add them", got.AttributeWhy)

@@ -11,7 +11,6 @@ import (
 	"github.com/upkeep-run/upkeep/internal/backup"
 	"github.com/upkeep-run/upkeep/internal/catalog"
 	"github.com/upkeep-run/upkeep/internal/chunk"
-	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/keyring"
@@ -37,7 +36,7 @@ type Activities struct {
 
 // source is the target's database.
 func (t Target) source() postgres.Config {
-	return postgres.Config{URL: t.DatabaseURL, Password: config.Secret(t.Password).Resolver(), App: "upkeep"}
+	return postgres.Config{URL: t.DatabaseURL, Password: t.Password.Resolver(), App: "upkeep"}
 }
 
 func (t Target) options(store objstore.Store, backupID, version string) backup.Options {

@@ -14,21 +14,15 @@ import (
 type Target struct {
 	Name         string             `json:"name"`
 	DatabaseURL  string             `json:"databaseUrl"`            // no password in it
-	Password     Secret             `json:"password"`               // where the password is
+	Password     config.Secret      `json:"password"`               // where the password is
 	ScratchURL   string             `json:"scratchUrl,omitempty"`   // empty: a private scratch server on the worker
-	ScratchPass  Secret             `json:"scratchPass"`            // where its password is
+	ScratchPass  config.Secret      `json:"scratchPass"`            // where its password is
 	Store        string             `json:"store"`                  // URL of the object store
 	Connections  int                `json:"connections"`            // sessions that read or write rows at once
 	ConfigSHA256 string             `json:"configSha256"`           // of the configuration file that this was read from
 	Encryption   *config.Encryption `json:"encryption,omitempty"`   // nil: backups are not encrypted
 	Attributes   bool               `json:"attributes,omitempty"`   // the server knows Upkeep's search attributes
 	AttributeWhy string             `json:"attributeWhy,omitempty"` // why not, otherwise
-}
-
-// Secret is a reference to a secret; both empty: none is needed (trust, peer, .pgpass).
-type Secret struct {
-	Env  string `json:"env,omitempty"`
-	File string `json:"file,omitempty"`
 }
 
 // BackupRequest asks for one backup. The id is the business key: a second attempt, a stale twin

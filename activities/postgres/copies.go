@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
@@ -126,7 +125,7 @@ func (c Copy) server() postgres.Config {
 	if c.Place.Kind == PlaceTarget {
 		return c.Target.source()
 	}
-	return postgres.Config{URL: c.Target.ScratchURL, Password: config.Secret(c.Target.ScratchPass).Resolver(), App: "upkeep"}
+	return postgres.Config{URL: c.Target.ScratchURL, Password: c.Target.ScratchPass.Resolver(), App: "upkeep"}
 }
 
 // ReapCopies removes the half databases of a target's ended runs. Ended reports whether the run of a

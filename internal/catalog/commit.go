@@ -148,7 +148,8 @@ func stands(ctx context.Context, store objstore.Store, m *format.Manifest, long 
 }
 
 func chunkRemoved(m *format.Manifest, key string) error {
-	return failure.New(failure.ChunkRemoved, "%s was removed while backup %s was taken", key, m.Backup)
+	return failure.New(failure.ChunkRemoved, "%s was removed while backup %s was taken", key, m.Backup).
+		Do("resume the run, which takes the backup again; if it goes on, see which prune runs beside it, and the clocks of the workers and the store")
 }
 
 // WasRemoved is the failure of an attempt to take a backup that was taken and removed.

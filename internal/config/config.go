@@ -90,7 +90,8 @@ type Scratch struct {
 	Password Secret
 }
 
-// Secret is a reference to a secret, by an environment variable or a file; neither: none is needed.
+// Secret is a reference to a secret, by an environment variable or a file; neither: none is needed (trust,
+// peer, .pgpass). It is kept in the histories of runs; what it leads to is not.
 type Secret struct {
 	Env  string `json:"env,omitempty"`
 	File string `json:"file,omitempty"`

@@ -18,6 +18,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
+	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/prune"
 	"github.com/upkeep-run/upkeep/internal/restore"
@@ -230,7 +231,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 	for name, fn := range map[string]any{
 		configuration.ResolveTarget: answer(w, configuration.ResolveTarget, func(in configuration.Request) configuration.Resolved {
 			return configuration.Resolved{Target: postgres.Target{
-				Name: "shop", DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: postgres.Secret{Env: "SHOP_DB_PASSWORD"},
+				Name: "shop", DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: config.Secret{Env: "SHOP_DB_PASSWORD"},
 				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
 			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}
 		}),
