@@ -110,7 +110,7 @@ func (c *cli) direct(ctx context.Context, target, backup, database, through stri
 	if err != nil {
 		return nil, err
 	}
-	server, err := postgres.Config{URL: t.Database.URL, Password: t.Database.Password.Resolver(), App: "upkeep"}.On(through)
+	server, err := t.Source("upkeep").On(through)
 	if err != nil {
 		return nil, err
 	}

@@ -46,11 +46,14 @@ func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, err
 	}
 	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Target: postgres.Target{
 		Name: t.Name, DatabaseURL: t.Database.URL, Password: t.Database.Password,
-		ScratchURL: t.Database.Scratch.URL, ScratchPass: t.Database.Scratch.Password,
+		DatabaseIn: t.Database.In, ScratchRunner: t.Database.Scratch.Runner, ScratchURL: t.Database.Scratch.URL, ScratchPass: t.Database.Scratch.Password,
 		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,
 	}}
 	if len(t.Encryption.Recipients) > 0 {
 		out.Encryption = &t.Encryption
+	}
+	if t.Kubernetes.Namespace != "" {
+		out.Kubernetes = &t.Kubernetes
 	}
 	out.Attributes, out.AttributeWhy = a.Attributes()
 	return out, nil

@@ -36,7 +36,7 @@ type Activities struct {
 
 // source is the target's database.
 func (t Target) source() postgres.Config {
-	return postgres.Config{URL: t.DatabaseURL, Password: t.Password.Resolver(), App: "upkeep"}
+	return t.Kubernetes.Postgres(t.DatabaseURL, t.DatabaseIn, t.Password, "upkeep")
 }
 
 func (t Target) options(store objstore.Store, backupID, version string) backup.Options {

@@ -7,22 +7,29 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 // Target is a target as the worker's configuration has it, resolved once per run and kept in
 // the run's history. It holds references to secrets, never a secret.
 type Target struct {
 	Name         string             `json:"name"`
-	DatabaseURL  string             `json:"databaseUrl"`            // no password in it
-	Password     config.Secret      `json:"password"`               // where the password is
-	ScratchURL   string             `json:"scratchUrl,omitempty"`   // empty: a private scratch server on the worker
-	ScratchPass  config.Secret      `json:"scratchPass"`            // where its password is
-	Store        string             `json:"store"`                  // URL of the object store
-	Connections  int                `json:"connections"`            // sessions that read or write rows at once
-	ConfigSHA256 string             `json:"configSha256"`           // of the configuration file that this was read from
-	Encryption   *config.Encryption `json:"encryption,omitempty"`   // nil: backups are not encrypted
-	Attributes   bool               `json:"attributes,omitempty"`   // the server knows Upkeep's search attributes
-	AttributeWhy string             `json:"attributeWhy,omitempty"` // why not, otherwise
+	DatabaseURL  string             `json:"databaseUrl"`          // no password in it
+	Password     config.Secret      `json:"password"`             // where the password is
+	ScratchURL   string             `json:"scratchUrl,omitempty"` // empty: a private scratch server on the worker
+	ScratchPass  config.Secret      `json:"scratchPass"`          // where its password is
+	Store        string             `json:"store"`                // URL of the object store
+	Connections  int                `json:"connections"`          // sessions that read or write rows at once
+	ConfigSHA256 string             `json:"configSha256"`         // of the configuration file that this was read from
+	Encryption   *config.Encryption `json:"encryption,omitempty"` // nil: backups are not encrypted
+	// Kubernetes is the cluster that the target is in; nil: none.
+	Kubernetes *config.Kubernetes `json:"kubernetes,omitempty"`
+	// DatabaseIn is where the database is in that cluster; zero: at the host of its URL.
+	DatabaseIn kube.Endpoint `json:"databaseIn,omitzero"`
+	// ScratchRunner is one of config.Runners; empty in histories from before there was a choice.
+	ScratchRunner string `json:"scratchRunner,omitempty"`
+	Attributes    bool   `json:"attributes,omitempty"`   // the server knows Upkeep's search attributes
+	AttributeWhy  string `json:"attributeWhy,omitempty"` // why not, otherwise
 }
 
 // BackupRequest asks for one backup. The id is the business key: a second attempt, a stale twin

@@ -9,6 +9,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
+	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/restore"
@@ -125,7 +126,7 @@ func (c Copy) server() postgres.Config {
 	if c.Place.Kind == PlaceTarget {
 		return c.Target.source()
 	}
-	return postgres.Config{URL: c.Target.ScratchURL, Password: c.Target.ScratchPass.Resolver(), App: "upkeep"}
+	return c.Target.Kubernetes.Postgres(c.Target.ScratchURL, kube.Endpoint{}, c.Target.ScratchPass, "upkeep")
 }
 
 // ReapCopies removes the half databases of a target's ended runs. Ended reports whether the run of a

@@ -4,12 +4,14 @@
 package config
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -18,11 +20,13 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/keyring"
+	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/retention"
 	"github.com/upkeep-run/upkeep/internal/schedule"
@@ -59,6 +63,8 @@ type Target struct {
 	Schedules []schedule.Schedule
 	// Encryption says by whom the backups can be read; by everybody who has them when it is left out.
 	Encryption Encryption
+	// Kubernetes says where the target lives in a cluster; nowhere when it is left out.
+	Kubernetes Kubernetes
 }
 
 // Encryption is how a target's backups are encrypted. It is kept in the histories of runs.
@@ -80,21 +86,41 @@ func (e *Encryption) Ring(store objstore.Store, target string) *keyring.Ring {
 type Database struct {
 	URL         string
 	Password    Secret
+	In          kube.Endpoint // where it is in the target's cluster; the zero one: at the URL's host
 	Scratch     Scratch
 	Connections int
 }
 
-// Scratch says where drills restore; an empty URL means a private server on the worker.
+// Runners of scratch servers.
+const (
+	RunnerLocal  = "local"  // a private server on the worker
+	RunnerServer = "server" // the server of scratch.server
+	RunnerPod    = "pod"    // a pod beside the database's, of the same image
+)
+
+// Runners are all of them.
+var Runners = []string{RunnerLocal, RunnerServer, RunnerPod}
+
+// Scratch says where drills restore.
 type Scratch struct {
-	URL      string
+	Runner   string
+	URL      string // of the runner server
 	Password Secret
 }
 
-// Secret is a reference to a secret, by an environment variable or a file; neither: none is needed (trust,
-// peer, .pgpass). It is kept in the histories of runs; what it leads to is not.
+// Secret is a reference to a secret: by an environment variable, a file, or a Secret in the target's
+// namespace; none of them: none is needed (trust, peer, .pgpass). It is kept in the histories of runs; what
+// it leads to is not.
 type Secret struct {
-	Env  string `json:"env,omitempty"`
-	File string `json:"file,omitempty"`
+	Env    string    `json:"env,omitempty"`
+	File   string    `json:"file,omitempty"`
+	Secret SecretKey `json:"secret,omitzero"`
+}
+
+// SecretKey is a key of a Secret in a cluster.
+type SecretKey struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
 }
 
 // Places are where a configuration is looked for when none is named.
@@ -374,7 +400,9 @@ func (p *parser) target(n *yaml.Node) Target {
 		"schedules": func(n *yaml.Node) { schedules = n },
 
 		"encryption": func(n *yaml.Node) { t.Encryption = p.encryption(n) },
+		"kubernetes": func(n *yaml.Node) { t.Kubernetes = p.kubernetes(n) },
 	}, "name", "database")
+	p.inCluster(n, &t)
 	if t.Retention.Set() {
 		t.Retention.Zone = t.Calendar.Zone
 	}
@@ -445,28 +473,78 @@ func (p *parser) texts(into *[]string, what string, most int, check func(string)
 
 func (p *parser) database(n *yaml.Node) Database {
 	d := Database{Connections: DefaultConnections}
+	var name, role string
 	p.fields(n, "database", map[string]func(*yaml.Node){
 		"url":          p.text(&d.URL, "database.url", checkDatabaseURL),
-		"passwordFrom": func(n *yaml.Node) { d.Password = p.secret(n, "database.passwordFrom") },
+		"service":      p.text(&d.In.Service, "database.service", kube.NameProblem),
+		"pod":          p.text(&d.In.Pod, "database.pod", kube.NameProblem),
+		"port":         p.number(&d.In.Port, "database.port", 1, 65535),
+		"name":         p.text(&name, "database.name", checkIdentifier),
+		"role":         p.text(&role, "database.role", checkIdentifier),
+		"passwordFrom": func(n *yaml.Node) { d.Password = p.secretAnywhere(n, "database.passwordFrom") },
 		"connections":  p.number(&d.Connections, "database.connections", 1, maxConnections),
 		"scratch": func(n *yaml.Node) {
 			p.fields(n, "scratch", map[string]func(*yaml.Node){
+				"runner":       p.text(&d.Scratch.Runner, "scratch.runner", oneOf(Runners)),
 				"server":       p.text(&d.Scratch.URL, "scratch.server", checkDatabaseURL),
-				"passwordFrom": func(n *yaml.Node) { d.Scratch.Password = p.secret(n, "scratch.passwordFrom") },
-			}, "server")
+				"passwordFrom": func(n *yaml.Node) { d.Scratch.Password = p.secretAnywhere(n, "scratch.passwordFrom") },
+			})
 		},
-	}, "url")
+	})
+	switch named := d.In.Service != "" || d.In.Pod != ""; {
+	case n.Kind != yaml.MappingNode:
+	case d.URL == "" && !named:
+		p.fail(n, `database lacks the key "url" (or, for one in a cluster, "service" or "pod")`)
+	case d.URL != "" && (named || d.In.Port != 0 || name != "" || role != ""):
+		p.fail(n, "database has a url and keys of a database in a cluster (service, pod, port, name, role); give one or the other")
+	case d.In.Service != "" && d.In.Pod != "":
+		p.fail(n, "database has a service and a pod; give one of them")
+	case named && (name == "" || role == ""):
+		p.fail(n, `database in a cluster lacks the key "name" or the key "role"`)
+	case named:
+		d.In.Port = cmp.Or(d.In.Port, 5432)
+		d.URL = (&url.URL{Scheme: "postgres", User: url.User(role), Host: net.JoinHostPort(cmp.Or(d.In.Service, d.In.Pod), fmt.Sprint(d.In.Port)),
+			Path: "/" + name, RawPath: "/" + strings.ReplaceAll(url.PathEscape(name), "/", "%2F")}).String()
+	}
+	switch {
+	case d.Scratch.Runner == "" && d.Scratch.URL != "":
+		d.Scratch.Runner = RunnerServer
+	case d.Scratch.Runner == "" && d.In != (kube.Endpoint{}):
+		d.Scratch.Runner = RunnerPod // the worker of a cluster has no server programs, and not the extensions
+	case d.Scratch.Runner == "":
+		d.Scratch.Runner = RunnerLocal
+	case d.Scratch.Runner == RunnerServer && d.Scratch.URL == "":
+		p.fail(n, `scratch with the runner server lacks the key "server"`)
+	case d.Scratch.Runner != RunnerServer && (d.Scratch.URL != "" || d.Scratch.Password != (Secret{})):
+		p.fail(n, "scratch has a server or a password, which go with the runner server only")
+	}
 	return d
 }
 
+// secret reads a reference to a secret that the worker has itself.
 func (p *parser) secret(n *yaml.Node, what string) Secret {
+	s := p.secretAnywhere(n, what)
+	if s.Secret != (SecretKey{}) {
+		p.fail(n, "%s cannot be a Secret of the cluster; it must have either the key env or the key file", what)
+	}
+	return s
+}
+
+// secretAnywhere reads a reference to a secret, also to one in the target's cluster.
+func (p *parser) secretAnywhere(n *yaml.Node, what string) Secret {
 	var s Secret
 	p.fields(n, what, map[string]func(*yaml.Node){
 		"env":  p.text(&s.Env, what+".env", checkEnv),
 		"file": p.text(&s.File, what+".file", checkAbsolute),
+		"secret": func(n *yaml.Node) {
+			p.fields(n, what+".secret", map[string]func(*yaml.Node){
+				"name": p.text(&s.Secret.Name, what+".secret.name", kube.NameProblem),
+				"key":  p.text(&s.Secret.Key, what+".secret.key", checkSecretKey),
+			}, "name", "key")
+		},
 	})
-	if (s.Env == "") == (s.File == "") && n.Kind == yaml.MappingNode && len(n.Content) != 2 {
-		p.fail(n, "%s must have either the key env or the key file", what)
+	if n.Kind == yaml.MappingNode && len(n.Content) != 2 {
+		p.fail(n, "%s must have one of the keys env, file and secret", what)
 	}
 	return s
 }
@@ -533,6 +611,21 @@ var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,199}$`)
 func checkEnv(v string) string {
 	if !variable.MatchString(v) { // it may be the secret itself, put in the wrong place
 		return "must be the name of an environment variable: letters, digits and _"
+	}
+	return ""
+}
+
+func checkSecretKey(v string) string {
+	if len(validation.IsConfigMapKey(v)) > 0 {
+		return "must be a key of a Secret: letters, digits, -, _ and ."
+	}
+	return ""
+}
+
+// checkIdentifier checks a name of PostgreSQL's.
+func checkIdentifier(v string) string {
+	if v == "" || len(v) > 63 || strings.ContainsRune(v, 0) {
+		return "must be a name of 1 to 63 bytes"
 	}
 	return ""
 }

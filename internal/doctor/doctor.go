@@ -203,16 +203,19 @@ func Examine(ctx context.Context, o Options) []Finding {
 }
 
 // secret looks at a reference to a secret; none is needed where there is no reference.
-func secret(ctx context.Context, l *List, s config.Secret) bool {
+func secret(ctx context.Context, l *List, k *config.Kubernetes, s config.Secret) bool {
 	if s == (config.Secret{}) {
 		return true
 	}
-	return l.Look(ctx, checkPassword, func(context.Context) (string, error) {
-		if _, err := s.Read(); err != nil {
+	return l.Look(ctx, checkPassword, func(ctx context.Context) (string, error) {
+		if _, err := k.Read(ctx, s); err != nil {
 			return "", err
 		}
-		if s.Env != "" {
+		switch {
+		case s.Env != "":
 			return fmt.Sprintf("the environment variable %s is set", s.Env), nil
+		case s.Secret != (config.SecretKey{}):
+			return fmt.Sprintf("the Secret %s in namespace %s has the key %s", s.Secret.Name, k.Namespace, s.Secret.Key), nil
 		}
 		return fmt.Sprintf("the file %s can be read and is not empty", s.File), nil
 	})

@@ -83,14 +83,14 @@ func (p *patient) privateScratch(ctx context.Context, why string) {
 func (p *patient) configuredScratch(ctx context.Context, why string) {
 	l := &p.scratch
 	cfg := p.target.Database.Scratch
-	if !secret(ctx, l, cfg.Password) {
+	if !secret(ctx, l, &p.target.Kubernetes, cfg.Password) {
 		l.Skip("its password is missing", checkConnection, checkRights, checkAnother, checkExtensions)
 		return
 	}
 	var conn *pgx.Conn
 	var said serverSaid
 	connected := l.Reach(ctx, checkConnection, func(ctx context.Context) (string, error) {
-		c, err := postgres.Config{URL: cfg.URL, Password: cfg.Password.Resolver(), App: "upkeep-doctor"}.Connect(ctx)
+		c, err := p.target.ScratchServer("upkeep-doctor").Connect(ctx)
 		if err != nil {
 			return "", err
 		}

@@ -65,7 +65,7 @@ type patient struct {
 func newPatient(o Options, t config.Target) *patient {
 	return &patient{
 		options: o, target: t,
-		source:   postgres.Config{URL: t.Database.URL, Password: t.Database.Password.Resolver(), App: "upkeep-doctor"},
+		source:   t.Source("upkeep-doctor"),
 		database: List{Subject: "target " + t.Name + ": database"},
 		scratch:  List{Subject: "target " + t.Name + ": scratch server"},
 	}
@@ -97,7 +97,7 @@ func (p *patient) examine(ctx context.Context) {
 	}
 	why := ""
 	switch {
-	case !secret(ctx, &p.database, p.target.Database.Password):
+	case !secret(ctx, &p.database, &p.target.Kubernetes, p.target.Database.Password):
 		why = "its password is missing"
 		p.database.Skip(why, checkConnection)
 	case !p.database.Reach(ctx, checkConnection, p.connect):

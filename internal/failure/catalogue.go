@@ -55,6 +55,15 @@ const (
 	ChunkRemoved       Code = "ChunkRemoved"       // something was removed that a backup used: take it again
 	WorkerStopped      Code = "WorkerStopped"      // the worker was stopped in the middle of a step
 	ConcurrentDDL      Code = "ConcurrentDDL"      // DDL crossed the snapshot: take a new one
+	NoCluster          Code = "NoCluster"          // the target's configuration names no cluster
+	ClusterUnreachable Code = "ClusterUnreachable" // the API server does not answer, or is too busy
+	ClusterLogin       Code = "ClusterLogin"       // the API server refuses the login
+	ClusterForbids     Code = "ClusterForbids"     // a right is missing, or a quota or an admission policy says no
+	MissingObject      Code = "MissingObject"      // an object of the cluster that is needed is not there
+	ObjectConflict     Code = "ObjectConflict"     // somebody changes the same object of the cluster at once
+	ObjectRefused      Code = "ObjectRefused"      // the API server takes an object for wrong
+	OwnedByOther       Code = "OwnedByOther"       // somebody else's controller would take a change back
+	NotItself          Code = "NotItself"          // a plan would stop or replace what Upkeep itself runs on
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
@@ -70,5 +79,7 @@ var catalogue = map[Code]Class{
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson,
 	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
+	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NotItself: Refused,
+	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
 	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }

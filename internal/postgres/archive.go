@@ -55,11 +55,7 @@ var mutantSkipGrants = fault.NewMutant("backup-skip-grants")
 // snapshot it shows that snapshot, else the moment. Patience is how long it waits for a table's lock.
 // LeftOut is what pg_dump warned that it did not write, such as subscriptions for want of a right.
 func DumpSchema(ctx context.Context, tool Tool, from Config, database, snapshot string, patience time.Duration) (archive []byte, leftOut []string, err error) {
-	url, env, err := from.LibpqEnv(ctx, database)
-	if err != nil {
-		return nil, nil, err
-	}
-	args := []string{"--format=custom", "--compress=0", "--section=pre-data", "--section=post-data", "--no-password",
+	args := []string{"--format=custom", "--compress=0", "--section=pre-data", "--section=post-data",
 		fmt.Sprintf("--lock-wait-timeout=%d", patience.Milliseconds())}
 	if mutantSkipGrants.On() {
 		args = append(args, "--no-privileges")
@@ -69,7 +65,7 @@ func DumpSchema(ctx context.Context, tool Tool, from Config, database, snapshot 
 	}
 	out := &bounded{limit: maxArchive}
 	var said string
-	if err := tool.Run(ctx, Invocation{Args: append(args, "--dbname="+url), Env: env, Stdout: out, Said: &said}); err != nil {
+	if err := tool.RunOn(ctx, from, database, Invocation{Args: args, Stdout: out, Said: &said}); err != nil {
 		return nil, nil, classifyTool(err, "dump the schema")
 	}
 	return out.Bytes(), warnings(said), nil
@@ -90,11 +86,7 @@ func RestoreSchema(ctx context.Context, tool Tool, to Config, database string, a
 		return err
 	}
 	defer func() { _ = list.Close() }()
-	url, env, err := to.LibpqEnv(ctx, database)
-	if err != nil {
-		return err
-	}
-	err = tool.Run(ctx, Invocation{Args: []string{"--use-list=/proc/self/fd/3", "--no-password", "--dbname=" + url}, Env: env, Stdin: bytes.NewReader(archive), Files: []*os.File{list}})
+	err = tool.RunOn(ctx, to, database, Invocation{Args: []string{"--use-list=/proc/self/fd/3"}, Stdin: bytes.NewReader(archive), Files: []*os.File{list}})
 	var said *ToolError
 	if err = classifyTool(err, "make the schema once more"); errors.As(err, &said) && !failure.Is(err, failure.ServerUnreachable) {
 		return nil

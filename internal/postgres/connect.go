@@ -33,6 +33,9 @@ type Config struct {
 	// Password resolves the password when a session begins; nil: none is needed (trust, peer,
 	// .pgpass). It is asked every time, so a changed secret is used by the next session.
 	Password func(ctx context.Context) (string, error)
+	// Dial opens the connections when the URL's host is only a name, as of a database in a pod; nil: the
+	// URL leads there.
+	Dial func(ctx context.Context) (net.Conn, error)
 	// App is the sessions' application_name.
 	App string
 	// Untrusted says that code of somebody else may answer in the server's place. Nothing of the
@@ -94,6 +97,10 @@ func (c Config) parse(ctx context.Context, options []Option) (*pgx.ConnConfig, e
 	}
 	cfg.ConnectTimeout = connectTimeout
 	cfg.DialFunc = (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).DialContext
+	if c.Dial != nil {
+		cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+		cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return c.Dial(ctx) }
+	}
 	cfg.RuntimeParams["application_name"] = "upkeep"
 	if c.App != "" {
 		cfg.RuntimeParams["application_name"] = c.App

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -152,9 +153,37 @@ type ToolError struct {
 func (e *ToolError) Error() string { return fmt.Sprintf("%s failed (%v): %s", e.Tool, e.Err, e.Said) }
 func (e *ToolError) Unwrap() error { return e.Err }
 
-// LibpqEnv is the environment by which a client program reaches the server, with the password in
+// RunOn runs a client program on a database of the server, which is its --dbname.
+func (t Tool) RunOn(ctx context.Context, server Config, database string, call Invocation) error {
+	url, env, err := server.libpqEnv(ctx, database)
+	if err != nil {
+		return err
+	}
+	if server.Dial != nil {
+		relay, err := startRelay(ctx, server.Dial)
+		if err != nil {
+			return err
+		}
+		if url, err = relay.url(url); err == nil {
+			err = t.Run(ctx, call.on(url, env))
+		}
+		if failed := relay.close(); err != nil && failed != nil {
+			return failed
+		}
+		return err
+	}
+	return t.Run(ctx, call.on(url, env))
+}
+
+func (i Invocation) on(url string, env []string) Invocation {
+	i.Args = append(slices.Clone(i.Args), "--no-password", "--dbname="+url)
+	i.Env = append(slices.Clone(i.Env), env...)
+	return i
+}
+
+// libpqEnv is the environment by which a client program reaches the server, with the password in
 // it and not in an argument; the URL to give as --dbname is returned beside it.
-func (c Config) LibpqEnv(ctx context.Context, database string) (url string, env []string, err error) {
+func (c Config) libpqEnv(ctx context.Context, database string) (url string, env []string, err error) {
 	url, err = withDatabase(c.URL, database)
 	if err != nil {
 		return "", nil, err

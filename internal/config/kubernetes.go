@@ -1,0 +1,98 @@
+package config
+
+import (
+	"context"
+	"net"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/postgres"
+)
+
+// Kubernetes says where a target lives in a cluster. It is kept in the histories of runs.
+type Kubernetes struct {
+	Kubeconfig Secret `json:"kubeconfig,omitzero"` // its text; none: the pod's own account, or the worker's $KUBECONFIG
+	Context    string `json:"context,omitempty"`   // of the kubeconfig; its current one when empty
+	Namespace  string `json:"namespace"`
+	Release    string `json:"release,omitempty"` // of Helm
+}
+
+// Connect reaches the cluster. A target that is in none is refused.
+func (k *Kubernetes) Connect(ctx context.Context) (*kube.Cluster, error) {
+	if k == nil || k.Namespace == "" {
+		return nil, failure.New(failure.NoCluster, "the target is in no cluster").Do("say where it is with kubernetes: {namespace: ..., release: ...} in upkeep.yaml, and start a new run")
+	}
+	return kube.Connect(ctx, kube.Options{Kubeconfig: k.Kubeconfig.Resolver(), Context: k.Context, Namespace: k.Namespace})
+}
+
+// Read reads a secret that may be in the cluster.
+func (k *Kubernetes) Read(ctx context.Context, s Secret) (string, error) {
+	if s.Secret == (SecretKey{}) {
+		return s.Read()
+	}
+	c, err := k.Connect(ctx)
+	if err != nil {
+		return "", err
+	}
+	return c.ReadSecret(ctx, s.Secret.Name, s.Secret.Key)
+}
+
+// Postgres says how to reach a database of the target: at its URL, or where it is in the cluster.
+func (k *Kubernetes) Postgres(url string, in kube.Endpoint, password Secret, app string) postgres.Config {
+	c := postgres.Config{URL: url, App: app}
+	if password != (Secret{}) {
+		c.Password = func(ctx context.Context) (string, error) { return k.Read(ctx, password) }
+	}
+	if in != (kube.Endpoint{}) {
+		c.Dial = func(ctx context.Context) (net.Conn, error) {
+			cluster, err := k.Connect(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return cluster.Dial(ctx, in)
+		}
+	}
+	return c
+}
+
+// Source says how to reach the target's database.
+func (t *Target) Source(app string) postgres.Config {
+	return t.Kubernetes.Postgres(t.Database.URL, t.Database.In, t.Database.Password, app)
+}
+
+// ScratchServer says how to reach the server that the configuration names for drills.
+func (t *Target) ScratchServer(app string) postgres.Config {
+	return t.Kubernetes.Postgres(t.Database.Scratch.URL, kube.Endpoint{}, t.Database.Scratch.Password, app)
+}
+
+func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
+	var k Kubernetes
+	p.fields(n, "kubernetes", map[string]func(*yaml.Node){
+		"kubeconfigFrom": func(n *yaml.Node) { k.Kubeconfig = p.secret(n, "kubernetes.kubeconfigFrom") },
+		"context":        p.text(&k.Context, "kubernetes.context", checkContext),
+		"namespace":      p.text(&k.Namespace, "kubernetes.namespace", kube.NamespaceProblem),
+		"release":        p.text(&k.Release, "kubernetes.release", kube.ReleaseProblem),
+	}, "namespace")
+	return k
+}
+
+func checkContext(v string) string {
+	if v == "" || len(v) > 253 {
+		return "must be the name of a context in the kubeconfig"
+	}
+	return ""
+}
+
+// inCluster refuses what needs a cluster in a target that is in none.
+func (p *parser) inCluster(n *yaml.Node, t *Target) {
+	if t.Kubernetes.Namespace != "" || slices.ContainsFunc(n.Content, func(c *yaml.Node) bool { return c.Value == "kubernetes" }) {
+		return
+	}
+	d := t.Database
+	if d.In != (kube.Endpoint{}) || d.Scratch.Runner == RunnerPod || d.Password.Secret != (SecretKey{}) || d.Scratch.Password.Secret != (SecretKey{}) {
+		p.fail(n, `a target whose database, password or scratch runner is in a cluster lacks the key "kubernetes"`)
+	}
+}
