@@ -46,7 +46,7 @@ func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, err
 	}
 	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Target: postgres.Target{
 		Name: t.Name, DatabaseURL: t.Database.URL, Password: t.Database.Password,
-		DatabaseIn: t.Database.In, ScratchRunner: t.Database.Scratch.Runner, ScratchURL: t.Database.Scratch.URL, ScratchPass: t.Database.Scratch.Password,
+		DatabaseIn: t.Database.In, ScratchURL: t.Database.Scratch.URL, ScratchPass: t.Database.Scratch.Password,
 		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,
 	}}
 	if len(t.Encryption.Recipients) > 0 {
@@ -54,6 +54,9 @@ func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, err
 	}
 	if t.Kubernetes.Namespace != "" {
 		out.Kubernetes = &t.Kubernetes
+	}
+	if s := t.Database.Scratch; s.Runner == config.RunnerPod {
+		out.ScratchPod = &postgres.ScratchPod{Image: s.Image, RunAsUser: s.RunAsUser}
 	}
 	out.Attributes, out.AttributeWhy = a.Attributes()
 	return out, nil

@@ -155,7 +155,7 @@ func (a *Activities) PlanRestore(ctx context.Context, in Copy) (RestorePlan, err
 	})
 }
 
-// PrepareScratch finds the place for a drill's copy: the scratch server of the configuration, or a
+// PrepareScratch finds the place for a drill's copy: the scratch server of the configuration, a pod, or a
 // private one, which this worker starts and holds.
 func (a *Activities) PrepareScratch(ctx context.Context, in Copy) (Place, error) {
 	if in.Target.ScratchURL != "" {
@@ -165,6 +165,9 @@ func (a *Activities) PrepareScratch(ctx context.Context, in Copy) (Place, error)
 		m, err := catalog.Load(ctx, store, in.Target.Name, in.BackupID, in.Target.keys(store))
 		if err != nil {
 			return Place{}, err
+		}
+		if in.Target.ScratchPod != nil {
+			return a.preparePod(ctx, in, m)
 		}
 		place := Place{Kind: PlacePrivate, Queue: a.Scratch.Queue, Scratch: in.Database + "-" + in.Owner}
 		in.Place = place
@@ -183,7 +186,7 @@ func (a *Activities) CreateDatabase(ctx context.Context, in Copy) (Copy, error) 
 		if err != nil {
 			return in, err
 		}
-		if in.Place.Kind == PlacePrivate {
+		if in.Place.private() {
 			in.Oid, err = restore.Create(ctx, o)
 			return in, err
 		}
@@ -268,6 +271,8 @@ func (a *Activities) DropCopy(ctx context.Context, in Copy) error {
 		return nil // no place was found for it, so there is nothing
 	case PlacePrivate:
 		return a.Scratch.remove(ctx, in)
+	case PlacePod:
+		return removePod(ctx, in)
 	}
 	_, err := withStore(ctx, in.Target, func(store objstore.Store) (struct{}, error) {
 		return struct{}{}, a.removeCopy(ctx, store, in)
@@ -302,6 +307,11 @@ func (a *Activities) restoreOptions(ctx context.Context, store objstore.Store, i
 			return o, err
 		}
 		o.Server, o.Private = postgres.Config{URL: server.DSN("", "postgres"), App: "upkeep", Untrusted: true}, true
+	case PlacePod:
+		if o.Server, err = a.findPod(ctx, in, m); err != nil {
+			return o, err
+		}
+		o.Private = true
 	default:
 		return o, fmt.Errorf("the copy's place %q is unknown", in.Place.Kind)
 	}

@@ -26,10 +26,16 @@ type Target struct {
 	Kubernetes *config.Kubernetes `json:"kubernetes,omitempty"`
 	// DatabaseIn is where the database is in that cluster; zero: at the host of its URL.
 	DatabaseIn kube.Endpoint `json:"databaseIn,omitzero"`
-	// ScratchRunner is one of config.Runners; empty in histories from before there was a choice.
-	ScratchRunner string `json:"scratchRunner,omitempty"`
-	Attributes    bool   `json:"attributes,omitempty"`   // the server knows Upkeep's search attributes
-	AttributeWhy  string `json:"attributeWhy,omitempty"` // why not, otherwise
+	// ScratchPod says how scratch servers run in pods; nil: they run on the worker, or at ScratchURL.
+	ScratchPod   *ScratchPod `json:"scratchPod,omitempty"`
+	Attributes   bool        `json:"attributes,omitempty"`   // the server knows Upkeep's search attributes
+	AttributeWhy string      `json:"attributeWhy,omitempty"` // why not, otherwise
+}
+
+// ScratchPod is how a scratch server runs in a pod.
+type ScratchPod struct {
+	Image     string `json:"image,omitempty"`     // that of the database's pod when empty
+	RunAsUser int64  `json:"runAsUser,omitempty"` // where the database's pod does not say
 }
 
 // BackupRequest asks for one backup. The id is the business key: a second attempt, a stale twin
@@ -83,7 +89,7 @@ type Place struct {
 	// Queue is the task queue of the one worker that holds a private scratch server; the shared
 	// queue otherwise.
 	Queue string `json:"queue"`
-	// Scratch names the private scratch server's folder; empty otherwise.
+	// Scratch names the private scratch server: its folder, or the key of its pod; empty otherwise.
 	Scratch string `json:"scratch,omitempty"`
 	// Remark is what people should know of the place.
 	Remark string `json:"remark,omitempty"`
@@ -93,6 +99,7 @@ type Place struct {
 const (
 	PlacePrivate = "private" // a private scratch server on a worker
 	PlaceServer  = "server"  // the scratch server of the configuration
+	PlacePod     = "pod"     // a scratch server in a pod
 	PlaceTarget  = "target"  // the target's own server, beside the original
 )
 

@@ -103,9 +103,11 @@ var Runners = []string{RunnerLocal, RunnerServer, RunnerPod}
 
 // Scratch says where drills restore.
 type Scratch struct {
-	Runner   string
-	URL      string // of the runner server
-	Password Secret
+	Runner    string
+	URL       string // of the runner server
+	Password  Secret
+	Image     string // of the runner pod; that of the database's pod when empty
+	RunAsUser int64  // of the runner pod, where the database's pod does not say; the image's own when 0
 }
 
 // Secret is a reference to a secret: by an environment variable, a file, or a Secret in the target's
@@ -474,6 +476,7 @@ func (p *parser) texts(into *[]string, what string, most int, check func(string)
 func (p *parser) database(n *yaml.Node) Database {
 	d := Database{Connections: DefaultConnections}
 	var name, role string
+	var user int
 	p.fields(n, "database", map[string]func(*yaml.Node){
 		"url":          p.text(&d.URL, "database.url", checkDatabaseURL),
 		"service":      p.text(&d.In.Service, "database.service", kube.NameProblem),
@@ -488,9 +491,12 @@ func (p *parser) database(n *yaml.Node) Database {
 				"runner":       p.text(&d.Scratch.Runner, "scratch.runner", oneOf(Runners)),
 				"server":       p.text(&d.Scratch.URL, "scratch.server", checkDatabaseURL),
 				"passwordFrom": func(n *yaml.Node) { d.Scratch.Password = p.secretAnywhere(n, "scratch.passwordFrom") },
+				"image":        p.text(&d.Scratch.Image, "scratch.image", checkImage),
+				"runAsUser":    p.number(&user, "scratch.runAsUser", 1, 1<<31-1),
 			})
 		},
 	})
+	d.Scratch.RunAsUser = int64(user)
 	switch named := d.In.Service != "" || d.In.Pod != ""; {
 	case n.Kind != yaml.MappingNode:
 	case d.URL == "" && !named:
@@ -517,6 +523,9 @@ func (p *parser) database(n *yaml.Node) Database {
 		p.fail(n, `scratch with the runner server lacks the key "server"`)
 	case d.Scratch.Runner != RunnerServer && (d.Scratch.URL != "" || d.Scratch.Password != (Secret{})):
 		p.fail(n, "scratch has a server or a password, which go with the runner server only")
+	}
+	if d.Scratch.Runner != RunnerPod && (d.Scratch.Image != "" || user != 0) {
+		p.fail(n, "scratch has an image or a user, which go with the runner pod only")
 	}
 	return d
 }
@@ -611,6 +620,14 @@ var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,199}$`)
 func checkEnv(v string) string {
 	if !variable.MatchString(v) { // it may be the secret itself, put in the wrong place
 		return "must be the name of an environment variable: letters, digits and _"
+	}
+	return ""
+}
+
+// checkImage checks the name of an image; what it leads to, the cluster knows.
+func checkImage(v string) string {
+	if v == "" || len(v) > 512 || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "must be the name of an image"
 	}
 	return ""
 }

@@ -67,6 +67,16 @@ func (c *Cluster) Dial(ctx context.Context, e Endpoint) (net.Conn, error) {
 	return conn, nil
 }
 
+// Pod finds the pod of an endpoint, and the port there.
+func (c *Cluster) Pod(ctx context.Context, e Endpoint) (*corev1.Pod, int, error) {
+	b, err := c.backend(ctx, e)
+	if err != nil {
+		return nil, 0, err
+	}
+	p, err := c.Client.CoreV1().Pods(c.Namespace).Get(ctx, b.pod, metav1.GetOptions{})
+	return p, b.port, Classify(err, "read pod "+b.pod+" in namespace "+c.Namespace)
+}
+
 // backend finds the pod of an endpoint.
 func (c *Cluster) backend(ctx context.Context, e Endpoint) (backend, error) {
 	if e.Pod != "" {

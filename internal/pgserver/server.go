@@ -215,25 +215,38 @@ func (s *Server) launch(ctx context.Context) error {
 
 // settings are those of the command line, which nothing in the data folder overrides.
 func (s *Server) settings() map[string]string {
-	set := map[string]string{
-		"listen_addresses": "", "port": "5432", "unix_socket_directories": s.sockets, "unix_socket_permissions": "0700",
+	set := common()
+	if !s.opts.Durable {
+		set = Throwaway()
+	}
+	set["unix_socket_directories"] = s.sockets
+	if s.opts.TCPPort > 0 {
+		set["listen_addresses"], set["port"] = "127.0.0.1", strconv.Itoa(s.opts.TCPPort)
+	}
+	maps.Copy(set, s.opts.Settings)
+	return set
+}
+
+// common are the settings of every private server.
+func common() map[string]string {
+	return map[string]string{
+		"listen_addresses": "", "port": "5432", "unix_socket_permissions": "0700",
 		"max_connections": "50", "shared_buffers": "128MB", "dynamic_shared_memory_type": "mmap", "max_locks_per_transaction": "2048",
 		"timezone": "UTC", "log_timezone": "UTC", "lc_messages": "C", "jit": "off", "logging_collector": "off",
 		// No row value and no statement belongs into the log.
 		"log_statement": "none", "log_min_error_statement": "panic", "log_error_verbosity": "terse",
 		"log_min_duration_statement": "-1", "log_checkpoints": "off", "log_autovacuum_min_duration": "-1",
 	}
-	if s.opts.TCPPort > 0 {
-		set["listen_addresses"], set["port"] = "127.0.0.1", strconv.Itoa(s.opts.TCPPort)
-	}
-	if !s.opts.Durable {
-		maps.Copy(set, map[string]string{
-			"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "wal_level": "minimal", "max_wal_senders": "0",
-			"max_wal_size": "1GB", "wal_init_zero": "off", "wal_buffers": "16MB", "bgwriter_lru_maxpages": "0", "checkpoint_timeout": "1h", "autovacuum": "off",
-			"log_min_messages": "fatal",
-		})
-	}
-	maps.Copy(set, s.opts.Settings)
+}
+
+// Throwaway are the settings of a server whose data no crash survives, and need not.
+func Throwaway() map[string]string {
+	set := common()
+	maps.Copy(set, map[string]string{
+		"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "wal_level": "minimal", "max_wal_senders": "0",
+		"max_wal_size": "1GB", "wal_init_zero": "off", "wal_buffers": "16MB", "bgwriter_lru_maxpages": "0", "checkpoint_timeout": "1h", "autovacuum": "off",
+		"log_min_messages": "fatal",
+	})
 	return set
 }
 
