@@ -29,6 +29,7 @@ const (
 const (
 	Database = "database" // shared to read it; exclusive to put another one under its name
 	Backups  = "backups"  // shared to add or read backups; exclusive to remove some
+	Release  = "release"  // exclusive to change what runs in the cluster: workloads and the Helm release
 )
 
 // Answer says how a holder's lease stands.

@@ -21,6 +21,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/audit"
+	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/retention"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
@@ -171,6 +172,9 @@ func (r *Run) ID() string { return r.doc.RunID }
 
 // Target is the target, as the worker's configuration had it when the run began.
 func (r *Run) Target() postgres.Target { return r.target.Target }
+
+// Kubernetes says where in a cluster the target is; nil when it is in none.
+func (r *Run) Kubernetes() *config.Kubernetes { return r.target.Kubernetes }
 
 // Retention says which backups of the target are kept.
 func (r *Run) Retention() retention.Policy { return r.target.Retention }

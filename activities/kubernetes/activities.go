@@ -1,0 +1,13 @@
+// Package kubernetes holds the activities that touch a target's cluster: looking at workloads, restarting,
+// stopping and starting them. They need the cluster capability.
+package kubernetes
+
+import "context"
+
+// Activities touch clusters.
+type Activities struct {
+	// Realm tells the Temporal namespace whose runs these are from every other.
+	Realm string
+	// Ended reports whether the run of a workflow id is over.
+	Ended func(ctx context.Context, runID string) (bool, error)
+}
