@@ -175,6 +175,7 @@ const (
 const (
 	WorkflowQueue = "upkeep-workflows"
 	DatabaseQueue = "upkeep-database"
+	ClusterQueue  = "upkeep-cluster"
 )
 
 // Search attributes.
