@@ -111,7 +111,7 @@ func TestWorkersInPods(t *testing.T) {
 			require.Contains(t, []string{"yes", "no"}, answer, "%v", err)
 			return answer == "yes"
 		}
-		require.True(t, may("database", "create", "pods/portforward"))
+		require.True(t, may("database", "create", "pods", "--subresource=portforward"))
 		require.True(t, may("database", "get", "secret/langfuse-postgresql"))
 		require.False(t, may("database", "get", "secret/another"))
 		require.False(t, may("database", "create", "pods"), "scratchPods is off")
