@@ -1,7 +1,7 @@
 # Upkeep. "make help" says what there is.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-MODULES := . dev dev/s3server dev/cluster
+MODULES := . dev dev/s3server dev/kit dev/cluster
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/upkeep-run/upkeep/internal/version.stamped=$(VERSION)
 # One way to compile for all targets, so that what one has built the others find in the cache.
@@ -22,16 +22,25 @@ help: ## say what there is
 run: prerequisites-run build ## run everything on this machine and drill a sample database (ONCE=1: then end; UPKEEP_DSN: drill your own)
 	@UPKEEP_DSN_ORIGIN='$(origin UPKEEP_DSN)' ./bin/upkeep-dev $(ARGS)
 
-.PHONY: build
-build: ## build bin/upkeep, bin/upkeep-worker and bin/upkeep-dev
+.PHONY: programs
+programs:
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/upkeep ./cmd/upkeep-worker
+
+.PHONY: build
+build: programs ## build bin/upkeep, bin/upkeep-worker and bin/upkeep-dev
 	cd dev && go build -ldflags '$(LDFLAGS)' -o ../bin/ ./cmd/upkeep-dev
+
+.PHONY: image
+image: prerequisites-image programs ## make a container image of this machine's files, bin/upkeep-image.tar (SERVER=1: with PostgreSQL's server programs)
+	@cd dev/kit && go run ./cmd/upkeep-image --programs ../../bin --version '$(VERSION)' $(if $(SERVER),--with-postgres-server) --to ../../bin/upkeep-image$(if $(SERVER),-server).tar
+	@sha256sum bin/upkeep-image$(if $(SERVER),-server).tar
 
 .PHONY: test
 test: prerequisites ## run unit, workflow, replay and integration tests
 	$(GOTEST) ./...
 	cd dev && $(GOTEST) ./...
+	cd dev/kit && $(GOTEST) ./...
 	cd dev/cluster && $(GOTEST) ./...
 	$(GOTEST) -race $(CONCURRENT)
 
@@ -77,6 +86,10 @@ prerequisites: ## check that the machine has what the tests and the demonstratio
 .PHONY: prerequisites-run
 prerequisites-run:
 	@dev/prerequisites.sh run
+
+.PHONY: prerequisites-image
+prerequisites-image:
+	@dev/prerequisites.sh image
 
 .PHONY: prerequisites-cluster
 prerequisites-cluster:

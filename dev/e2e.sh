@@ -18,6 +18,8 @@ if [ -z "${KUBECONFIG:-}" ]; then
 	export KUBECONFIG
 	CGO_ENABLED=0 go build -o "$built/web" ./stack/web
 	"$built/cluster" images --web "$built/web"
+	make -C .. image VERSION=e2e
+	"$built/cluster" import ../bin/upkeep-image.tar
 fi
 if ! command -v kubectl >/dev/null || ! command -v helm >/dev/null; then
 	PATH="$("$built/cluster" tools):$PATH"

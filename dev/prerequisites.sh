@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks that this machine has what the demonstration needs ("run"), the tests too ("test"), or a cluster
-# ("cluster"). What is missing is installed as root or with YES=1; otherwise the one command to run is
+# Checks that this machine has what the demonstration needs ("run"), the tests too ("test"), a cluster
+# ("cluster") or an image of Upkeep ("image"). What is missing is installed as root or with YES=1; otherwise the one command to run is
 # printed.
 set -euo pipefail
 
@@ -24,12 +24,18 @@ if [ "${1:-run}" = test ]; then
 	need age command -v age   # the same with an encrypted one
 	need npm command -v npm   # other versions of PostgreSQL come as npm packages
 fi
+case "${1:-run}" in image | cluster) # the end-to-end tests run Upkeep's image
+	need tini test -x /usr/bin/tini
+	need git command -v git
+	need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
+	need busybox-static test -x /bin/busybox
+	;;
+esac
 if [ "${1:-run}" = cluster ]; then
 	for program in containerd runc iptables ipset conntrack; do need $program command -v $program; done
 	need containernetworking-plugins ls /usr/lib/cni/bridge /usr/lib/cni/host-local
 	need iproute2 command -v ip
 	need kmod command -v modprobe
-	need busybox-static test -x /bin/busybox
 	need prometheus test -x /usr/bin/prometheus # the stack's, from its own binary
 fi
 command -v go >/dev/null || { echo "Go 1.26 is missing: see https://go.dev/doc/install" >&2; exit 1; }

@@ -87,7 +87,7 @@ const (
 	checkAttributes = "search attributes"
 )
 
-// queueChecks are the queues that every worker serves, and of which kind.
+// queueChecks are the queues that every procedure needs, and of which kind.
 var queueChecks = []struct {
 	name, queue string
 	kind        enumspb.TaskQueueType

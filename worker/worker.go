@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
@@ -71,6 +71,8 @@ type Options struct {
 	Client client.Options
 	// ConfigPath is the configuration file; it is read anew by every run.
 	ConfigPath string
+	// Capabilities are what it serves; empty: all of them.
+	Capabilities []string
 	// Name tells this worker from others, and stays the same when it is restarted; the host's name
 	// when empty.
 	Name string
@@ -88,15 +90,17 @@ type Worker struct {
 	// HealthAddress is where the health checks and the metrics are.
 	HealthAddress string
 
-	client   client.Client
-	workers  []sdkworker.Worker
-	config   func() (*config.Config, error)
-	postgres *postgres.Activities
-	health   *health
-	metrics  *metrics
-	log      *zap.Logger
-	stop     context.CancelFunc
-	tidying  sync.WaitGroup
+	client        client.Client
+	workers       []sdkworker.Worker
+	config        func() (*config.Config, error)
+	configuration *configuration.Activities
+	postgres      *postgres.Activities
+	store         store.Activities
+	health        *health
+	metrics       *metrics
+	log           *zap.Logger
+	stop          context.CancelFunc
+	tidying       sync.WaitGroup
 }
 
 // Start connects to Temporal and serves the queues of Upkeep. Close ends it.
@@ -106,8 +110,16 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 			return nil, fmt.Errorf("name the worker: %w", err)
 		}
 	}
-	if _, err := config.Load(o.ConfigPath); err != nil {
+	serves, err := chosen(o.Capabilities)
+	if err != nil {
 		return nil, err
+	}
+	// Workflows alone see no target: they read no configuration, sign nothing and tidy nowhere.
+	acts := slices.ContainsFunc(serves, func(c capability) bool { return c.name != Workflows })
+	if acts {
+		if _, err := config.Load(o.ConfigPath); err != nil {
+			return nil, err
+		}
 	}
 	o.Client.Logger = zaplog.Temporal(o.Logger)
 	o.Client.Identity = "upkeep-worker " + version.String() + " " + o.Name
@@ -149,39 +161,39 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		return nil, err
 	}
 	w.postgres.Ended = w.endedFor(0)
-	auditKey, err := audit.LoadKey(o.DataDir)
-	if err != nil {
-		return nil, err
-	}
-	registered, why := registerAttributes(ctx, c, namespace)
-	if !registered {
-		w.log.Warn("runs carry no search attributes", zap.String("why", why))
-	}
-	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, w.postgres.Scratch.Queue} {
-		served := w.options(fatal)
-		served.LocalActivityWorkerOnly = queue == run.WorkflowQueue
-		served.DisableWorkflowWorker = !served.LocalActivityWorkerOnly
-		s := sdkworker.New(c, queue, served)
-		if queue == run.WorkflowQueue {
-			RegisterWorkflows(s)
-			registerLocal(s, &runs.Activities{Client: c})
-		} else {
-			registerActivities(s, &configuration.Activities{
-				Load:       w.config,
-				Attributes: func() (bool, string) { return registered, why },
-			}, w.postgres, store.Activities{AuditKey: auditKey, Ended: m.ended})
+	if acts {
+		if w.store.AuditKey, err = audit.LoadKey(o.DataDir); err != nil {
+			return nil, err
 		}
-		if err := s.Start(); err != nil {
-			return nil, fmt.Errorf("serve the queue %s: %w", queue, err)
+		w.store.Ended = m.ended
+		registered, why := registerAttributes(ctx, c, namespace)
+		if !registered {
+			w.log.Warn("runs carry no search attributes", zap.String("why", why))
 		}
-		w.workers = append(w.workers, s)
+		w.configuration = &configuration.Activities{Load: w.config, Attributes: func() (bool, string) { return registered, why }}
+	}
+	for _, part := range serves {
+		for _, queue := range part.queues(w) {
+			served := w.options(fatal)
+			served.LocalActivityWorkerOnly = part.name == Workflows
+			served.DisableWorkflowWorker = !served.LocalActivityWorkerOnly
+			s := sdkworker.New(c, queue, served)
+			part.register(w, s)
+			if err := s.Start(); err != nil {
+				return nil, fmt.Errorf("serve the queue %s: %w", queue, err)
+			}
+			w.workers = append(w.workers, s)
+		}
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
-	w.tidying.Add(1)
-	go w.keepTidy(background)
+	if slices.ContainsFunc(serves, func(c capability) bool { return c.name == Database }) {
+		w.tidying.Go(func() { w.keepTidy(background) })
+		if w.health != nil {
+			w.tidying.Go(func() { m.watch(background, w.config) })
+		}
+	}
 	if w.health != nil {
-		w.tidying.Go(func() { m.watch(background, w.config) })
 		w.health.serving.Store(true)
 	}
 	return w, nil
@@ -214,41 +226,6 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		prunebackups.WorkflowType: pruneworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
-	}
-}
-
-func registerLocal(s sdkworker.ActivityRegistry, r *runs.Activities) {
-	s.RegisterActivityWithOptions(r.AskLease, activity.RegisterOptions{Name: runs.AskLease})
-	s.RegisterActivityWithOptions(r.EndedRuns, activity.RegisterOptions{Name: runs.EndedRuns})
-}
-
-func registerActivities(r sdkworker.Registry, c *configuration.Activities, p *postgres.Activities, s store.Activities) {
-	for name, fn := range map[string]any{
-		configuration.ResolveTarget: c.ResolveTarget,
-		store.WriteRun:              s.WriteRun,
-		store.WritePlan:             s.WritePlan,
-		store.PlanPrune:             s.PlanPrune,
-		store.Prune:                 s.Prune,
-		postgres.PlanBackup:         p.PlanBackup,
-		postgres.TakeBackup:         p.TakeBackup,
-		postgres.FindBackup:         p.FindBackup,
-		postgres.CheckStored:        p.CheckStored,
-		postgres.CheckDecoded:       p.CheckDecoded,
-		postgres.PlanRestore:        p.PlanRestore,
-		postgres.PrepareScratch:     p.PrepareScratch,
-		postgres.CreateDatabase:     p.CreateDatabase,
-		postgres.LoadRows:           p.LoadRows,
-		postgres.Compare:            p.Compare,
-		postgres.Publish:            p.Publish,
-		postgres.CheckReplaceable:   p.CheckReplaceable,
-		postgres.SealCopy:           p.SealCopy,
-		postgres.PlanSwap:           p.PlanSwap,
-		postgres.ApplySwap:          p.ApplySwap,
-		postgres.IsSwapped:          p.IsSwapped,
-		postgres.DropReplaced:       p.DropReplaced,
-		postgres.DropCopy:           p.DropCopy,
-	} {
-		r.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
 	}
 }
 
@@ -294,7 +271,6 @@ func registerAttributes(ctx context.Context, c client.Client, namespace string) 
 
 // keepTidy clears away, again and again, what ended runs left.
 func (w *Worker) keepTidy(ctx context.Context) {
-	defer w.tidying.Done()
 	tick := time.NewTicker(reapEvery)
 	defer tick.Stop()
 	for {

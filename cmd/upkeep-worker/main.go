@@ -39,7 +39,9 @@ func command() *cobra.Command {
 		Long: `Runs Upkeep's workflows and activities until it is told to stop (SIGTERM, SIGINT).
 
 Temporal is found by TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS_* or a
-profile (TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE). Running activities have ` + worker.StopTimeout.String() + ` to end when the
+profile (TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE). A worker serves every capability, or only those
+named by --capabilities, and then needs only their credentials: workflows (none at all), database
+(the databases' and the store's) and cluster (Kubernetes' and the store's). Running activities have ` + worker.StopTimeout.String() + ` to end when the
 worker stops, so give the process a longer grace. A worker that is killed loses nothing: its runs
 go on when it, or another one, is back.`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.String(),
@@ -47,6 +49,7 @@ go on when it, or another one, is back.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.ConfigPath, "config", "", "the configuration file (default: $UPKEEP_CONFIG, ./upkeep.yaml, /etc/upkeep/upkeep.yaml)")
+	f.StringSliceVar(&o.Capabilities, "capabilities", worker.Capabilities(), "what to serve")
 	f.StringVar(&o.Name, "name", "", "the worker's name, the same after a restart (default: the host's name)")
 	f.StringVar(&o.DataDir, "data", config.WorkerData(), "the folder for private scratch servers")
 	f.StringVar(&o.HealthAddress, "health-address", "127.0.0.1:8091", "where /livez, /readyz and /metrics answer; empty: nowhere")
@@ -55,6 +58,9 @@ go on when it, or another one, is back.`,
 }
 
 func serve(ctx context.Context, o worker.Options, verbose bool) error {
+	if len(o.Capabilities) == 0 {
+		return errors.New("--capabilities is empty; leave it out to serve all")
+	}
 	log, err := zaplog.New(verbose)
 	if err != nil {
 		return err
@@ -68,7 +74,7 @@ func serve(ctx context.Context, o worker.Options, verbose bool) error {
 	if err != nil {
 		return err
 	}
-	log.Info("serving", zap.String("version", version.String()), zap.String("health", w.HealthAddress))
+	log.Info("serving", zap.Strings("capabilities", o.Capabilities), zap.String("version", version.String()), zap.String("health", w.HealthAddress))
 	var fatal error
 	select {
 	case <-ctx.Done():

@@ -142,10 +142,16 @@ type Worker struct {
 // Worker starts a worker with the fault build, in an environment of its own.
 func (s *Stack) Worker(t testing.TB, name string, env ...string) *Worker {
 	t.Helper()
+	return s.WorkerOf(t, worker.Capabilities(), name, env...)
+}
+
+// WorkerOf is Worker for some capabilities.
+func (s *Stack) WorkerOf(t testing.TB, capabilities []string, name string, env ...string) *Worker {
+	t.Helper()
 	log, err := os.OpenFile(filepath.Join(s.Dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(t, err)
 	cmd := exec.Command(Binary(t, "github.com/upkeep-run/upkeep/cmd/upkeep-worker", "fault"),
-		"--config", s.Config, "--name", name, "--data", filepath.Join(s.Dir, "data-"+name), "--health-address", "127.0.0.1:0")
+		"--config", s.Config, "--capabilities", strings.Join(capabilities, ","), "--name", name, "--data", filepath.Join(s.Dir, "data-"+name), "--health-address", "127.0.0.1:0")
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir, "TEMPORAL_ADDRESS=" + s.Temporal.Address}, env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	require.NoError(t, cmd.Start())

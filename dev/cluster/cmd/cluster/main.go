@@ -15,10 +15,11 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/dev/cluster/internal/cluster"
-	"github.com/upkeep-run/upkeep/dev/cluster/internal/image"
 	"github.com/upkeep-run/upkeep/dev/cluster/internal/layout"
 	"github.com/upkeep-run/upkeep/dev/cluster/internal/node"
-	"github.com/upkeep-run/upkeep/dev/cluster/internal/part"
+	"github.com/upkeep-run/upkeep/dev/cluster/internal/parts"
+	"github.com/upkeep-run/upkeep/dev/kit/image"
+	"github.com/upkeep-run/upkeep/dev/kit/part"
 )
 
 const usage = `usage: cluster COMMAND
@@ -28,7 +29,8 @@ const usage = `usage: cluster COMMAND
   down     remove it, after a crash too
   tools    build kubectl and helm, and print the folder that they are in
   images   --web PROGRAM [--to FOLDER]: make the images of dev/stack and give them to the cluster,
-           or write them as archives for any other cluster`
+           or write them as archives for any other cluster
+  import   ARCHIVE...: give the cluster images that are made already`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -50,7 +52,7 @@ func do(ctx context.Context, args []string) error {
 	say := func(format string, args ...any) { // to stderr: stdout is for what another program reads
 		fmt.Fprintf(os.Stderr, "%4.0f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
-	cache, err := part.CacheDir()
+	cache, err := part.CacheDir("cluster")
 	if err != nil {
 		return err
 	}
@@ -61,7 +63,7 @@ func do(ctx context.Context, args []string) error {
 	c := &cluster.Cluster{Say: say, Builder: part.Builder{Source: source, Cache: cache, Say: say}}
 	switch args[0] {
 	case "build":
-		_, err := c.Builder.Build(ctx, part.All...)
+		_, err := c.Builder.Build(ctx, parts.All...)
 		return err
 	case "up":
 		if err := c.Up(ctx); err != nil {
@@ -88,6 +90,13 @@ func do(ctx context.Context, args []string) error {
 		return err
 	case "images":
 		return images(ctx, c, args[1:])
+	case "import":
+		for _, archive := range args[1:] {
+			if err := image.ImportArchive(ctx, archive, layout.Containerd); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return fmt.Errorf("%q is no command\n%s", args[0], usage)
 }
@@ -144,7 +153,7 @@ func sourceFolder() (string, error) {
 	}
 	for ; ; folder = filepath.Dir(folder) {
 		for _, candidate := range []string{folder, filepath.Join(folder, "dev", "cluster")} {
-			if _, err := os.Stat(filepath.Join(candidate, part.Kubernetes.Module, "go.mod")); err == nil {
+			if _, err := os.Stat(filepath.Join(candidate, parts.Kubernetes.Module, "go.mod")); err == nil {
 				return candidate, nil
 			}
 		}

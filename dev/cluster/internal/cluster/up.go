@@ -16,11 +16,12 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/dev/cluster/internal/cgroup"
-	"github.com/upkeep-run/upkeep/dev/cluster/internal/image"
 	"github.com/upkeep-run/upkeep/dev/cluster/internal/layout"
 	"github.com/upkeep-run/upkeep/dev/cluster/internal/node"
-	"github.com/upkeep-run/upkeep/dev/cluster/internal/part"
+	"github.com/upkeep-run/upkeep/dev/cluster/internal/parts"
 	"github.com/upkeep-run/upkeep/dev/cluster/manifests"
+	"github.com/upkeep-run/upkeep/dev/kit/image"
+	"github.com/upkeep-run/upkeep/dev/kit/part"
 )
 
 // Cluster is the one of this machine.
@@ -42,7 +43,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 	if err := checkMachine(); err != nil {
 		return err
 	}
-	programs, err := c.Builder.Build(ctx, part.All...)
+	programs, err := c.Builder.Build(ctx, parts.All...)
 	if err != nil {
 		return err
 	}
@@ -153,7 +154,7 @@ func (c *Cluster) images(ctx context.Context) error {
 		return err
 	}
 	all := []*image.Image{busybox}
-	for _, p := range []part.Part{part.Pause, part.CoreDNS, part.Metrics, part.LocalPath} {
+	for _, p := range []part.Part{parts.Pause, parts.CoreDNS, parts.Metrics, parts.LocalPath} {
 		static, err := image.Static(p.Name, c.programs[p.Name])
 		if err != nil {
 			return err
@@ -269,7 +270,7 @@ func (c *Cluster) condition(ctx context.Context, object, condition string, args 
 func (c *Cluster) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 90*time.Second)
 	defer cancel()
-	command := exec.CommandContext(ctx, c.programs[part.Kubernetes.Name], append([]string{"kubectl", "--kubeconfig", layout.Kubeconfig}, args...)...)
+	command := exec.CommandContext(ctx, c.programs[parts.Kubernetes.Name], append([]string{"kubectl", "--kubeconfig", layout.Kubeconfig}, args...)...)
 	command.Stdin = strings.NewReader(stdin)
 	var stderr strings.Builder
 	command.Stderr = &stderr
@@ -313,7 +314,7 @@ func (c *Cluster) linkTools() error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	for name, program := range map[string]string{"kubectl": c.programs[part.Kubernetes.Name], "helm": c.programs[part.Helm.Name]} {
+	for name, program := range map[string]string{"kubectl": c.programs[parts.Kubernetes.Name], "helm": c.programs[parts.Helm.Name]} {
 		link := filepath.Join(folder, name)
 		if to, err := os.Readlink(link); err == nil && to == program {
 			continue
@@ -331,7 +332,7 @@ func (c *Cluster) linkTools() error {
 
 // Tools builds kubectl and helm and returns the folder that they are in.
 func (c *Cluster) Tools(ctx context.Context) (string, error) {
-	programs, err := c.Builder.Build(ctx, part.Kubernetes, part.Helm)
+	programs, err := c.Builder.Build(ctx, parts.Kubernetes, parts.Helm)
 	if err != nil {
 		return "", err
 	}

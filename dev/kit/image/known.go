@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,13 +24,14 @@ func Static(name, program string) (*Image, error) {
 // Busybox makes an image of small tools: a shell, nc, wget and the rest, all links to one program.
 func Busybox(ctx context.Context) (*Image, error) {
 	i := New(Prefix+"busybox:dev", "/bin/sh")
-	if err := addBusybox(ctx, i); err != nil {
+	if err := i.Busybox(ctx); err != nil {
 		return nil, err
 	}
 	return i, i.Libraries(ctx) // none of busybox-static's, but the machine may have another
 }
 
-func addBusybox(ctx context.Context, i *Image) error {
+// Busybox adds a shell and small tools.
+func (i *Image) Busybox(ctx context.Context) error {
 	const busybox = "/bin/busybox"
 	list, err := exec.CommandContext(ctx, busybox, "--list").Output()
 	if err != nil {
@@ -52,7 +52,7 @@ func addBusybox(ctx context.Context, i *Image) error {
 func Prometheus(ctx context.Context) (*Image, error) {
 	i := New(Prefix+"prometheus:dev", "/usr/bin/prometheus")
 	i.User = "65534:65534"
-	if err := addBusybox(ctx, i); err != nil { // du and ls, for a person who looks at its data
+	if err := i.Busybox(ctx); err != nil { // du and ls, for a person who looks at its data
 		return nil, err
 	}
 	for _, program := range []string{"/usr/bin/prometheus", "/usr/bin/promtool"} {
@@ -74,34 +74,54 @@ fi
 exec postgres -D "$PGDATA" -c listen_addresses='*'
 `
 
-// Postgres makes an image of the machine's newest PostgreSQL: the server and its client programs, with
-// files of its own, so that an upgrade of the machine's packages does not break a server that runs.
-func Postgres(ctx context.Context) (*Image, error) {
-	servers, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+// PostgresFolders are the folders of the machine's PostgreSQL versions that have a program, the oldest first.
+func PostgresFolders(program string) ([]string, error) {
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + program)
 	if err != nil {
 		return nil, err
 	}
-	if len(servers) == 0 {
-		return nil, errors.New("the machine has no PostgreSQL server in /usr/lib/postgresql; install postgresql")
+	if len(found) == 0 {
+		return nil, fmt.Errorf("the machine has no PostgreSQL with %s in /usr/lib/postgresql; install postgresql", program)
 	}
-	newest := slices.MaxFunc(servers, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
-	lib := filepath.Dir(filepath.Dir(newest))
-	version := filepath.Base(lib)
-	share := "/usr/share/postgresql/" + version
-	i := New(Prefix+"postgres:dev", "/usr/local/bin/start")
-	i.User, i.StopSignal = "999:999", "SIGINT" // a fast shutdown: the default waits for every client to leave
-	i.Env = []string{"PATH=/usr/local/bin:" + lib + "/bin:/usr/bin:/bin", "PGDATA=/data/pgdata", "PGPWFILE=/password/postgres-password", "LANG=C.UTF-8"}
-	if err := addBusybox(ctx, i); err != nil {
-		return nil, err
+	slices.SortFunc(found, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
+	for n, name := range found {
+		found[n] = filepath.Dir(filepath.Dir(name))
 	}
+	return found, nil
+}
+
+// PostgresServer adds a PostgreSQL of the machine, server and client programs, with what a server reads;
+// its libraries come with Libraries.
+func (i *Image) PostgresServer(lib string) error {
 	skipped := func(name string) bool {
 		base := filepath.Base(name)
 		return base == "bitcode" || base == "pgxs" || base == "man" || strings.HasPrefix(base, "llvmjit") || strings.HasSuffix(base, ".a") || base == "right" || base == "posix"
 	}
-	for _, tree := range []string{lib, share, "/usr/share/zoneinfo", "/usr/lib/locale/C.utf8"} {
+	for _, tree := range []string{lib, "/usr/share/postgresql/" + filepath.Base(lib), "/usr/share/zoneinfo", "/usr/lib/locale/C.utf8"} {
 		if err := i.Tree(tree, skipped); err != nil {
-			return nil, err
+			return err
 		}
+	}
+	i.Folder("/var/run/postgresql", 0o777)
+	return nil
+}
+
+// Postgres makes an image of the machine's newest PostgreSQL: the server and its client programs, with
+// files of its own, so that an upgrade of the machine's packages does not break a server that runs.
+func Postgres(ctx context.Context) (*Image, error) {
+	servers, err := PostgresFolders("initdb")
+	if err != nil {
+		return nil, err
+	}
+	lib := servers[len(servers)-1]
+	i := New(Prefix+"postgres:dev", "/usr/local/bin/start")
+	i.User, i.StopSignal = "999:999", "SIGINT" // a fast shutdown: the default waits for every client to leave
+	i.Env = []string{"PATH=/usr/local/bin:" + lib + "/bin:/usr/bin:/bin", "PGDATA=/data/pgdata", "PGPWFILE=/password/postgres-password", "LANG=C.UTF-8"}
+	if err := i.Busybox(ctx); err != nil {
+		return nil, err
+	}
+	if err := i.PostgresServer(lib); err != nil {
+		return nil, err
 	}
 	if err := i.Libraries(ctx); err != nil {
 		return nil, err
@@ -110,7 +130,6 @@ func Postgres(ctx context.Context) (*Image, error) {
 	i.Text("/etc/group", "root:x:0:\npostgres:x:999:\n", 0o644)
 	i.Text("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", 0o644)
 	i.Text("/usr/local/bin/start", postgresStart, 0o755)
-	i.Folder("/var/run/postgresql", 0o777)
 	i.Folder("/data", 0o777)
 	return i, nil
 }
@@ -122,11 +141,16 @@ func Import(ctx context.Context, i *Image, socket, folder string) error {
 		return err
 	}
 	defer os.Remove(archive)
+	return ImportArchive(ctx, archive, socket)
+}
+
+// ImportArchive is Import of an image that is written already.
+func ImportArchive(ctx context.Context, archive, socket string) error {
 	var output bytes.Buffer
 	ctr := exec.CommandContext(ctx, "ctr", "--address", socket, "--namespace", "k8s.io", "images", "import", archive)
 	ctr.Stdout, ctr.Stderr = &output, &output
 	if err := ctr.Run(); err != nil {
-		return fmt.Errorf("importing %s: %w: %s", i.Name, err, strings.TrimSpace(output.String()))
+		return fmt.Errorf("importing %s: %w: %s", archive, err, strings.TrimSpace(output.String()))
 	}
 	return nil
 }

@@ -27,9 +27,12 @@ import (
 type Image struct {
 	Name       string // with its tag
 	Entrypoint []string
+	Cmd        []string
 	Env        []string
 	User       string
 	StopSignal string
+	Volumes    []string // folders that an engine puts a volume on
+	Labels     map[string]string
 
 	entries map[string]entry // by path, without the leading slash
 }
@@ -37,6 +40,7 @@ type Image struct {
 // entry is a folder, a link, a text or a file of the machine.
 type entry struct {
 	mode   fs.FileMode
+	owner  int // the ids of its user and group
 	link   string
 	text   []byte
 	source string
@@ -63,6 +67,11 @@ func (i *Image) put(place string, e entry) {
 
 // Folder adds a folder.
 func (i *Image) Folder(place string, mode fs.FileMode) { i.put(place, entry{mode: fs.ModeDir | mode}) }
+
+// Owned adds a folder that belongs to a user and the group of the same id.
+func (i *Image) Owned(place string, mode fs.FileMode, owner int) {
+	i.put(place, entry{mode: fs.ModeDir | mode, owner: owner})
+}
 
 // Text adds a file of a few words.
 func (i *Image) Text(place, content string, mode fs.FileMode) {
@@ -162,9 +171,16 @@ func (i *Image) Write(out string) (err error) {
 	if _, err := layer.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
+	volumes := map[string]struct{}{}
+	for _, folder := range i.Volumes {
+		volumes[folder] = struct{}{}
+	}
 	config, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux",
-		"config": map[string]any{"Entrypoint": i.Entrypoint, "Env": i.Env, "User": i.User, "StopSignal": i.StopSignal},
+		"config": map[string]any{
+			"Entrypoint": i.Entrypoint, "Cmd": i.Cmd, "Env": i.Env, "User": i.User, "StopSignal": i.StopSignal,
+			"Volumes": volumes, "Labels": i.Labels,
+		},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum.Sum(nil))}},
 	})
 	if err != nil {
@@ -203,7 +219,7 @@ func (i *Image) writeLayer(w io.Writer) error {
 	archive := tar.NewWriter(w)
 	for _, place := range slices.Sorted(maps.Keys(i.entries)) {
 		e := i.entries[place]
-		header := &tar.Header{Name: place, Mode: int64(e.mode.Perm()), Typeflag: tar.TypeReg, Size: int64(len(e.text))}
+		header := &tar.Header{Name: place, Mode: int64(e.mode.Perm()), Typeflag: tar.TypeReg, Size: int64(len(e.text)), Uid: e.owner, Gid: e.owner}
 		if e.mode&fs.ModeSticky != 0 {
 			header.Mode |= 0o1000
 		}

@@ -1,5 +1,5 @@
-// Package part builds the programs that the cluster is made of, each from a Go module of its own that
-// pins its version, and keeps them outside the checkout by what they were built from.
+// Package part builds programs of others, each from a Go module of its own that pins its version, and
+// keeps them outside the checkout by what they were built from.
 package part
 
 import (
@@ -21,44 +21,26 @@ import (
 // Part is a program to build.
 type Part struct {
 	Name    string
-	Module  string // its folder, below dev/cluster
+	Module  string // its folder, below the builder's source
 	Package string
 	LDFlags string
 	About   string // how long it takes where nothing is cached
 }
 
-// kubernetesVersion is what the programs say of themselves: clients ask the server for it.
-const kubernetesVersion = "-X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=34"
-
-// The parts. Kubernetes comes first: most of what the others share with it is then compiled.
-var (
-	Kubernetes = Part{Name: "kubernetes", Module: "parts/kubernetes", Package: ".", LDFlags: kubernetesVersion, About: "some six minutes on two cores"}
-	Etcd       = Part{Name: "etcd", Module: "parts/etcd", Package: "go.etcd.io/etcd/server/v3", About: "half a minute"}
-	KubeRouter = Part{Name: "kube-router", Module: "parts/kube-router", Package: "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router", About: "half a minute"}
-	CoreDNS    = Part{Name: "coredns", Module: "parts/coredns", Package: ".", About: "half a minute"}
-	Metrics    = Part{Name: "metrics-server", Module: "parts/metrics-server", Package: "sigs.k8s.io/metrics-server/cmd/metrics-server", About: "half a minute"}
-	LocalPath  = Part{Name: "local-path-provisioner", Module: "parts/local-path-provisioner", Package: "github.com/rancher/local-path-provisioner", About: "half a minute"}
-	Helm       = Part{Name: "helm", Module: "parts/helm", Package: "helm.sh/helm/v3/cmd/helm", About: "a minute"}
-	Pause      = Part{Name: "pause", Module: ".", Package: "./cmd/pause", About: "a second"}
-)
-
-// All is every part, in the order in which to build them.
-var All = []Part{Kubernetes, Etcd, KubeRouter, CoreDNS, Metrics, LocalPath, Helm, Pause}
-
 // Builder builds parts.
 type Builder struct {
-	Source string // the folder dev/cluster of a checkout
+	Source string // the folder of a checkout that has the modules
 	Cache  string
 	Say    func(format string, args ...any)
 }
 
-// CacheDir is where built programs are kept: upkeep/cluster in the user's cache.
-func CacheDir() (string, error) {
+// CacheDir is where built programs are kept: upkeep/<of> in the user's cache.
+func CacheDir(of string) (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("no place for what is built: %w; set XDG_CACHE_HOME", err)
 	}
-	return filepath.Join(base, "upkeep", "cluster"), nil
+	return filepath.Join(base, "upkeep", of), nil
 }
 
 // Build returns the paths of the parts' programs, by name, and builds those that are not there.

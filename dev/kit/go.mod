@@ -1,0 +1,3 @@
+module github.com/upkeep-run/upkeep/dev/kit
+
+go 1.26.0

@@ -1,0 +1,115 @@
+package worker
+
+import (
+	"slices"
+
+	"go.temporal.io/sdk/activity"
+	sdkworker "go.temporal.io/sdk/worker"
+
+	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/activities/runs"
+	"github.com/upkeep-run/upkeep/activities/store"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/strictjson"
+)
+
+// The capabilities. Each is a set of activities that need the same credentials, on a task queue of its
+// own, so that a worker holds only what its part needs. Workflows needs none at all.
+const (
+	Workflows = "workflows"
+	Database  = "database"
+	Cluster   = "cluster"
+)
+
+// capability is what a worker serves of one of them: each of its queues takes everything registered.
+type capability struct {
+	name     string
+	queues   func(*Worker) []string
+	register func(*Worker, sdkworker.Registry)
+}
+
+// capabilities are all there are, in the order in which a worker begins to serve them.
+var capabilities = []capability{
+	{Workflows, func(*Worker) []string { return []string{run.WorkflowQueue} }, (*Worker).registerWorkflows},
+	{Database, func(w *Worker) []string { return []string{run.DatabaseQueue, w.postgres.Scratch.Queue} }, (*Worker).registerDatabase},
+	{Cluster, func(*Worker) []string { return []string{run.ClusterQueue} }, (*Worker).registerCluster},
+}
+
+// Capabilities are the names of all capabilities.
+func Capabilities() []string {
+	names := make([]string, len(capabilities))
+	for i, c := range capabilities {
+		names[i] = c.name
+	}
+	return names
+}
+
+// chosen returns the capabilities of the given names; all for none. A name that is unknown is refused
+// with the nearest right one.
+func chosen(names []string) ([]capability, error) {
+	if len(names) == 0 {
+		return capabilities, nil
+	}
+	for _, name := range names {
+		if !slices.Contains(Capabilities(), name) {
+			return nil, strictjson.Unknown("the capability", name, Capabilities())
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(capabilities), func(c capability) bool { return !slices.Contains(names, c.name) }), nil
+}
+
+func (w *Worker) registerWorkflows(r sdkworker.Registry) {
+	RegisterWorkflows(r)
+	local := &runs.Activities{Client: w.client}
+	register(r, map[string]any{runs.AskLease: local.AskLease, runs.EndedRuns: local.EndedRuns})
+}
+
+func (w *Worker) registerDatabase(r sdkworker.Registry) {
+	w.registerCommon(r)
+	p := w.postgres
+	register(r, map[string]any{
+		postgres.PlanBackup:       p.PlanBackup,
+		postgres.TakeBackup:       p.TakeBackup,
+		postgres.FindBackup:       p.FindBackup,
+		postgres.CheckStored:      p.CheckStored,
+		postgres.CheckDecoded:     p.CheckDecoded,
+		postgres.PlanRestore:      p.PlanRestore,
+		postgres.PrepareScratch:   p.PrepareScratch,
+		postgres.CreateDatabase:   p.CreateDatabase,
+		postgres.LoadRows:         p.LoadRows,
+		postgres.Compare:          p.Compare,
+		postgres.Publish:          p.Publish,
+		postgres.CheckReplaceable: p.CheckReplaceable,
+		postgres.SealCopy:         p.SealCopy,
+		postgres.PlanSwap:         p.PlanSwap,
+		postgres.ApplySwap:        p.ApplySwap,
+		postgres.IsSwapped:        p.IsSwapped,
+		postgres.DropReplaced:     p.DropReplaced,
+		postgres.DropCopy:         p.DropCopy,
+	})
+}
+
+// registerCluster registers what acts on Kubernetes. Nothing does yet but what every run needs; the
+// activities of kubernetes and helm are added here.
+func (w *Worker) registerCluster(r sdkworker.Registry) {
+	w.registerCommon(r)
+}
+
+// registerCommon registers what a run needs wherever it has its activities done: the configuration, and
+// the store.
+func (w *Worker) registerCommon(r sdkworker.Registry) {
+	register(r, map[string]any{
+		configuration.ResolveTarget: w.configuration.ResolveTarget,
+		store.WriteRun:              w.store.WriteRun,
+		store.WritePlan:             w.store.WritePlan,
+		store.PlanPrune:             w.store.PlanPrune,
+		store.Prune:                 w.store.Prune,
+	})
+}
+
+func register(r sdkworker.ActivityRegistry, activities map[string]any) {
+	for name, fn := range activities {
+		r.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
+	}
+}
