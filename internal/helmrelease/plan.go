@@ -250,8 +250,12 @@ func ordered(hooks []Hook, event string) []Hook {
 			of = append(of, h)
 		}
 	}
-	slices.SortStableFunc(of, func(a, b Hook) int { return cmp.Or(cmp.Compare(a.Weight, b.Weight), cmp.Compare(a.Name, b.Name)) })
+	slices.SortStableFunc(of, func(a, b Hook) int { return byWeight(a.Weight, b.Weight, a.Name, b.Name) })
 	return of
+}
+
+func byWeight(a, b int, nameA, nameB string) int {
+	return cmp.Or(cmp.Compare(a, b), cmp.Compare(nameA, nameB))
 }
 
 // findObstacles holds the goal against the live objects of the kinds that refuse some changes.
