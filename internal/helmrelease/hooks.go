@@ -146,14 +146,19 @@ func nameOf(info *resource.Info) string {
 	return fmt.Sprintf("%s %s", info.Mapping.GroupVersionKind.Kind, info.Name)
 }
 
+// journalKey is a hook's name in the journal: hooks of two namespaces may have one name.
+func journalKey(info *resource.Info) string {
+	return fmt.Sprintf("%s %s/%s", info.Mapping.GroupVersionKind.GroupKind(), info.Namespace, info.Name)
+}
+
 func (o *operation) runHookObject(event string, h *release.Hook, info *resource.Info) error {
-	name := nameOf(info)
+	name, key := nameOf(info), journalKey(info)
 	tag := fmt.Sprintf("%s/%s", operationValue(o.order.Operation, o.rec.number), event)
-	at := o.fence.hook(event, name)
+	at := o.fence.hook(event, key)
 	ended := func(end string) error {
 		effectHookEnd.before.Hit()
 		at.End = end
-		if err := o.note(func(j *journal) { *j.hook(event, name) = at }); err != nil {
+		if err := o.note(func(j *journal) { *j.hook(event, key) = at }); err != nil {
 			return err
 		}
 		effectHookEnd.after.Hit()
@@ -172,7 +177,7 @@ func (o *operation) runHookObject(event string, h *release.Hook, info *resource.
 		state, mine := judge(live, tag)
 		if mine && at.UID == "" {
 			at.UID = string(live.GetUID()) // made by an attempt that did not come to write it down
-			if err := o.note(func(j *journal) { *j.hook(event, name) = at }); err != nil {
+			if err := o.note(func(j *journal) { *j.hook(event, key) = at }); err != nil {
 				return err
 			}
 		}
@@ -292,7 +297,7 @@ func (o *operation) clean(event string, hooks []*release.Hook, policy release.Ho
 			return o.applying(err, fmt.Sprintf("read the %s hook %s", event, h.Name))
 		}
 		for _, info := range infos {
-			at := o.fence.hook(event, nameOf(info))
+			at := o.fence.hook(event, journalKey(info))
 			if at.UID == "" || at.End == "" {
 				continue
 			}

@@ -85,7 +85,7 @@ type fence struct {
 	mu    sync.Mutex
 	lease *coordinationv1.Lease
 	book  journal
-	until time.Time // by the monotonic clock
+	until time.Time
 	lost  bool
 }
 
@@ -101,11 +101,18 @@ func (f *fence) gate(request *http.Request) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.lost || !time.Now().Before(f.until) {
+	if f.lost || f.late() {
 		f.lose()
 		return fenced(f.holder)
 	}
 	return nil
+}
+
+// late reports whether the last renewal is too old to act on, by either clock: the monotonic one stands
+// still while a machine is suspended, and the other one can be set back. The lock is held.
+func (f *fence) late() bool {
+	now := time.Now()
+	return !now.Before(f.until) || !now.Round(0).Before(f.until.Round(0))
 }
 
 // lose ends the attempt; the lock is held.
@@ -209,7 +216,7 @@ func (f *fence) keep(ctx context.Context) {
 	for pause(ctx, renewEvery) {
 		if err := f.write(ctx, nil); err != nil {
 			f.mu.Lock()
-			if !time.Now().Before(f.until) {
+			if f.late() {
 				f.lose()
 			}
 			f.mu.Unlock()

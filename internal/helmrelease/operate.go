@@ -67,6 +67,9 @@ type Applied struct {
 // another try is another operation, with a plan of its own.
 func (r *Release) Upgrade(ctx context.Context, order UpgradeOrder) (Applied, error) {
 	return r.operate(ctx, KindUpgrade, order.Order, func(ctx context.Context, s state) (*release.Release, error) {
+		if order.Request.hash() != order.Plan.Request {
+			return nil, r.void("it was made of another request")
+		}
 		files, err := order.Request.Chart.load(ctx)
 		if err != nil {
 			return nil, err

@@ -38,6 +38,11 @@ type UpgradeRequest struct {
 	Values map[string]any `json:"values,omitempty"`
 }
 
+func (r UpgradeRequest) hash() string {
+	raw, _ := json.Marshal(r) // it came as JSON
+	return hashOf(string(raw))
+}
+
 // Base is the revision that a plan stands on.
 type Base struct {
 	Number         int    `json:"number"`
@@ -60,13 +65,14 @@ type Plan struct {
 	Kind      Kind       `json:"kind"`
 	Namespace string     `json:"namespace"`
 	Release   string     `json:"release"`
-	Base      Base       `json:"base"`            // the newest revision
-	To        *Base      `json:"to,omitempty"`    // the revision that a rollback goes back to
-	Chart     ChartFacts `json:"chart"`           // that it will have
-	Rendering string     `json:"rendering"`       // the hash of all objects and hooks, without the values of Secrets
-	From      int        `json:"from"`            // the revision that the difference is from: the deployed one, or the newest
-	Diff      Diff       `json:"diff"`            // of the manifests
-	Hooks     []Hook     `json:"hooks,omitempty"` // that will run, in order
+	Base      Base       `json:"base"`              // the newest revision
+	To        *Base      `json:"to,omitempty"`      // the revision that a rollback goes back to
+	Request   string     `json:"request,omitempty"` // the hash of the request of an upgrade
+	Chart     ChartFacts `json:"chart"`             // that it will have
+	Rendering string     `json:"rendering"`         // the hash of all objects and hooks, without the values of Secrets
+	From      int        `json:"from"`              // the revision that the difference is from: the deployed one, or the newest
+	Diff      Diff       `json:"diff"`              // of the manifests
+	Hooks     []Hook     `json:"hooks,omitempty"`   // that will run, in order
 
 	Migrations []string `json:"migrations,omitempty"` // the Jobs and Pods among the hooks
 	Blocked    []string `json:"blocked,omitempty"`    // what the cluster will refuse; the operation would fail
@@ -156,14 +162,15 @@ func (r *Release) PlanUpgrade(ctx context.Context, request UpgradeRequest) (Plan
 			Do("take what is random or of the clock out of these objects' templates, or keep it with lookup")
 	}
 	p := r.plan(KindUpgrade, s, rel)
-	p.Chart.Digest = files.digest()
+	p.Chart.Digest, p.Request = files.digest(), request.hash()
 	if len(secrets) > 0 {
 		p.Remarks = append(p.Remarks, "new random values come with each rendering: "+enumerate(secrets))
 	}
 	if len(rel.Chart.CRDObjects()) > 0 {
 		p.Remarks = append(p.Remarks, "the chart has custom resource definitions in crds/, which an upgrade leaves as they are")
 	}
-	return p, r.compare(ctx, &p, s.current, renderings[0])
+	err = r.compare(ctx, &p, s.current, renderings[0])
+	return p, err
 }
 
 // PlanRollback says how the release would go back to a revision. It changes nothing.
@@ -188,7 +195,8 @@ func (r *Release) PlanRollback(ctx context.Context, to int) (Plan, error) {
 	if target.status == release.StatusFailed {
 		p.Remarks = append(p.Remarks, fmt.Sprintf("revision %d failed when it was made", to))
 	}
-	return p, r.compare(ctx, &p, s.current, goal)
+	err = r.compare(ctx, &p, s.current, goal)
+	return p, err
 }
 
 func (r *Release) rollbackTarget(ctx context.Context, s state, to int) (*record, error) {

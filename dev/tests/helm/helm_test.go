@@ -55,6 +55,10 @@ func TestAnUpgradeIsPlannedAndDoneOnce(t *testing.T) {
 	require.Len(t, h[0].Hooks, 2)
 
 	stale := r.upgrade(t, "plain/green", map[string]any{"color": "green"})
+	swapped := stale
+	swapped.Request = r.request(map[string]any{"color": "green", "password": "of-somebody-else"})
+	_, err = swapped.do(deadline(t), r.release, nil)
+	require.True(t, failure.Is(err, failure.PlanVoid), "a Secret's value is not in the rendering's hash: %v", err)
 	r.requireFree(t)
 	_, err = stale.do(deadline(t), r.release, nil)
 	require.True(t, failure.Is(err, failure.PlanVoid), "%v", err)
@@ -115,11 +119,8 @@ func (r *rig) killed(t *testing.T, w task, point string) {
 	if !strings.Contains(point, ":") {
 		point += ":kill"
 	}
-	cmd, _ := w.start(t, "point="+point)
-	err := cmd.Wait()
-	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-	require.True(t, ok && status.Signaled() && status.Signal() == syscall.SIGKILL, "it was not killed: %v", err)
-	_, err = w.do(deadline(t), r.release, nil)
+	r.hit(t, w, point)
+	_, err := w.do(deadline(t), r.release, nil)
 	require.NoError(t, err)
 	h := r.history(t)
 	require.Len(t, h, len(before)+1)
@@ -133,6 +134,15 @@ func (r *rig) killed(t *testing.T, w task, point string) {
 	_, err = w.do(deadline(t), r.release, nil)
 	require.NoError(t, err)
 	require.Len(t, r.history(t), len(before)+1)
+}
+
+// hit does the task in a child that is killed at the point.
+func (r *rig) hit(t *testing.T, w task, point string) {
+	t.Helper()
+	cmd, _ := w.start(t, "point="+point)
+	err := cmd.Wait()
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	require.True(t, ok && status.Signaled() && status.Signal() == syscall.SIGKILL, "it was not killed: %v", err)
 }
 
 func stoppedNow(pid int) bool {
@@ -175,6 +185,39 @@ func TestAStaleTwin(t *testing.T) {
 			require.Equal(t, is, mine())
 		})
 	}
+}
+
+// TestALiveTwin asks for an operation while another attempt is at it, and for another operation.
+func TestALiveTwin(t *testing.T) {
+	t.Parallel()
+	r := install(t, "twins")
+	w := r.upgrade(t, "twins", map[string]any{"color": "blue", "migration": "sleep 12"})
+	other := w
+	other.Operation = "twins/other"
+	cmd, out := w.start(t, "")
+	require.Eventually(t, func() bool { return len(r.seen("migrate")) == 1 }, time.Minute, 100*time.Millisecond)
+	_, err := other.do(deadline(t), r.release, nil)
+	require.True(t, failure.Is(err, failure.ReleaseBusy), "%v", err)
+	did, err := w.do(deadline(t), r.release, nil)
+	require.NoError(t, err)
+	require.Equal(t, helmrelease.Applied{Revision: 2, Status: "deployed", Before: true}, did)
+	require.NoError(t, cmd.Wait(), out.String())
+	require.Len(t, r.seen("migrate"), 1)
+	require.Len(t, r.history(t), 2)
+}
+
+// TestAMigrationWhoseEndNobodySaw deletes a hook's Job while no attempt looks.
+func TestAMigrationWhoseEndNobodySaw(t *testing.T) {
+	t.Parallel()
+	r := install(t, "unseen")
+	w := r.upgrade(t, "unseen", map[string]any{"color": "blue", "migration": "sleep 3"})
+	r.hit(t, w, "helm/hookend/before:kill")
+	kubectl(t, "delete", "job", "unseen-migrate")
+	_, err := w.do(deadline(t), r.release, nil)
+	require.True(t, failure.Is(err, failure.HookFailed), "%v", err)
+	require.ErrorContains(t, err, "whether it did its work is unknown")
+	require.Equal(t, "failed", r.history(t)[0].Status)
+	require.Len(t, r.seen("migrate"), 1, "it is not done a second time")
 }
 
 func TestAHookThatFails(t *testing.T) {
