@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
@@ -48,9 +50,69 @@ func onlyReads(r *http.Request) error {
 	return nil
 }
 
+// again asks again for what was only read, a few times, when the API server is in trouble: a restart of
+// it need not be the end of an attempt. What changes something is sent once, and looked at by the next attempt.
+type again struct{ next http.RoundTripper }
+
+const readTries = 5
+
+func (a again) RoundTrip(r *http.Request) (*http.Response, error) {
+	for try := 1; ; try++ {
+		reply, err := a.next.RoundTrip(r)
+		if !reads(r) || discovers(r.URL.Path) || try == readTries || err == nil && !passes(reply.StatusCode) {
+			return reply, err
+		}
+		if err == nil {
+			_ = reply.Body.Close()
+		}
+		if !pause(r.Context(), 100*time.Millisecond<<try) {
+			return nil, context.Cause(r.Context())
+		}
+	}
+}
+
+// answers keeps what kind of errors the API server gave. Helm's library joins errors to one text, which
+// does not say whether to try again.
+type answers struct{ passing, denied atomic.Bool }
+
+func (a *answers) note(reply *http.Response, err error) {
+	switch {
+	case err != nil:
+		a.passing.Store(true)
+	case reply.StatusCode == http.StatusUnauthorized || reply.StatusCode == http.StatusForbidden:
+		a.denied.Store(true)
+	case passes(reply.StatusCode):
+		a.passing.Store(true)
+	}
+}
+
+func (a *answers) reset() {
+	a.passing.Store(false)
+	a.denied.Store(false)
+}
+
+// passes reports whether a status of HTTP may be another one the next time.
+func passes(status int) bool {
+	return status == http.StatusRequestTimeout || status == http.StatusConflict || status == http.StatusTooManyRequests || status >= 500
+}
+
+// discovers reports whether a path is one of discovery, in which a group that does not answer is
+// nobody's failure.
+func discovers(path string) bool {
+	parts := strings.Split(strings.Trim(path, "/"), "/")
+	switch parts[0] {
+	case "api":
+		return len(parts) <= 2
+	case "apis":
+		return len(parts) <= 3
+	}
+	return parts[0] == "openapi" || parts[0] == "version"
+}
+
 type gated struct {
-	next http.RoundTripper
-	gate gate
+	next    http.RoundTripper
+	gate    gate
+	answers *answers
 }
 
 func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -61,6 +123,9 @@ func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	reply, err := g.next.RoundTrip(r)
+	if !discovers(r.URL.Path) {
+		g.answers.note(reply, err)
+	}
 	if err == nil {
 		reply.Body = struct {
 			io.Reader
@@ -73,10 +138,11 @@ func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
 // client is the cluster as Helm's library wants it, behind a gate. Helm's requests know no context, so
 // the gate is also where they learn of its end.
 type client struct {
-	getter *getter
-	kube   *kube.Client
-	set    kubernetes.Interface
-	last   *said
+	getter  *getter
+	kube    *kube.Client
+	set     kubernetes.Interface
+	last    *said
+	answers *answers
 }
 
 // said keeps the last thing that the library had to say.
@@ -86,13 +152,14 @@ func (s *said) log(format string, args ...any) { s.text = fmt.Sprintf(format, ar
 
 func (r *Release) client(ctx context.Context, g gate) (*client, error) {
 	config := rest.CopyConfig(r.config)
+	var given answers
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return gated{next, func(request *http.Request) error {
 			if err := context.Cause(ctx); err != nil {
 				return err
 			}
 			return g(request)
-		}}
+		}, &given}
 	})
 	look, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
@@ -107,7 +174,7 @@ func (r *Release) client(ctx context.Context, g gate) (*client, error) {
 		config: config, namespace: r.namespace, discovery: cached,
 		mapper: restmapper.NewShortcutExpander(restmapper.NewDeferredDiscoveryRESTMapper(cached), cached, nil),
 	}
-	c := &client{getter: get, kube: kube.New(get), set: set, last: &said{}}
+	c := &client{getter: get, kube: kube.New(get), set: set, last: &said{}, answers: &given}
 	c.kube.Namespace = r.namespace
 	c.kube.Log = c.last.log
 	return c, nil
@@ -148,9 +215,26 @@ func classify(err error, what string) error {
 		return f
 	}
 	if apierrors.IsForbidden(err) {
-		return failure.New(failure.MissingRight, "could not %s", what).Because(err).Do("give Upkeep's account the right, then resume the run")
+		return denied(err, what)
 	}
 	return failure.New(failure.Internal, "could not %s", what).Because(err)
+}
+
+func denied(err error, what string) error {
+	return failure.New(failure.MissingRight, "could not %s", what).Because(err).Do("give Upkeep's account the right, then resume the run")
+}
+
+// classify gives an error of Helm's library its code, if it is the cluster's; nil if it is not.
+func (c *client) classify(err error, what string) error {
+	switch {
+	case ofCluster(err):
+		return classify(err, what)
+	case c.answers.passing.Load():
+		return failure.New(failure.Internal, "could not %s", what).Because(err)
+	case c.answers.denied.Load():
+		return denied(err, what)
+	}
+	return nil
 }
 
 // ofCluster reports whether an error came from the API server or the way to it, not from a chart.

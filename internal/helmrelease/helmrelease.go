@@ -10,6 +10,7 @@ package helmrelease
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"helm.sh/helm/v3/pkg/chartutil"
@@ -41,6 +42,7 @@ func Open(config *rest.Config, namespace, name string) (*Release, error) {
 	config = rest.CopyConfig(config)
 	config.QPS = -1 // the API server's own fairness decides, not a guess made here
 	config.Timeout = requestWithin
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return again{next} })
 	set, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, classify(err, "make a client of the cluster")

@@ -44,7 +44,7 @@ func TestAPlansClientOnlyReads(t *testing.T) {
 	var asked []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked = append(asked, r.Method) }))
 	defer server.Close()
-	client := http.Client{Transport: gated{http.DefaultTransport, onlyReads}}
+	client := http.Client{Transport: gated{http.DefaultTransport, onlyReads, &answers{}}}
 	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"} {
 		request, err := http.NewRequest(method, server.URL, strings.NewReader("x"))
 		require.NoError(t, err)
@@ -55,6 +55,26 @@ func TestAPlansClientOnlyReads(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"GET", "HEAD"}, asked)
+}
+
+func TestOnlyReadingIsTriedAgain(t *testing.T) {
+	asked := make(map[string]int)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked[r.Method]++; asked[r.Method] < 3 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer server.Close()
+	client := http.Client{Transport: again{http.DefaultTransport}}
+	for method, want := range map[string]int{"GET": http.StatusOK, "PUT": http.StatusServiceUnavailable, "DELETE": http.StatusServiceUnavailable} {
+		request, err := http.NewRequest(method, server.URL, nil)
+		require.NoError(t, err)
+		reply, err := client.Do(request)
+		require.NoError(t, err)
+		require.NoError(t, reply.Body.Close())
+		require.Equal(t, want, reply.StatusCode, method)
+	}
+	require.Equal(t, map[string]int{"GET": 3, "PUT": 1, "DELETE": 1}, asked)
 }
 
 func TestAFenceLetsNothingThroughLate(t *testing.T) {
@@ -335,9 +355,35 @@ func TestWhatIsTriedAgain(t *testing.T) {
 		"throttled":  {apierrors.NewTooManyRequests("slowly", 1), false},
 		"overloaded": {apierrors.NewInternalError(io.EOF), false},
 		"stopped":    {context.Canceled, false},
-		"Helm's own": {fmt.Errorf("no Deployment with the name %q found", "web"), true},
+		"Helm's own": {fmt.Errorf("no Deployment with the name %q found", "web"), false}, // it says nothing by itself
 	} {
 		require.Equal(t, c.want, refused(fmt.Errorf("wrapped: %w", c.err)), name)
+	}
+}
+
+func TestHelmsErrorsAreReadFromTheServersAnswers(t *testing.T) {
+	for status, want := range map[int]failure.Code{200: "", 404: "", 422: "", 401: failure.MissingRight, 403: failure.MissingRight, 409: failure.Internal, 429: failure.Internal, 503: failure.Internal} {
+		c := &client{answers: &answers{}}
+		c.answers.note(&http.Response{StatusCode: status}, nil)
+		err := c.classify(fmt.Errorf("a && b"), "apply")
+		if want == "" {
+			require.NoError(t, err, "%d", status)
+		} else {
+			require.True(t, failure.Is(err, want), "%d: %v", status, err)
+		}
+		c.answers.reset()
+		require.NoError(t, c.classify(fmt.Errorf("a && b"), "apply"))
+		c.answers.note(nil, io.EOF)
+		require.True(t, failure.Is(c.classify(fmt.Errorf("a && b"), "apply"), failure.Internal))
+	}
+}
+
+func TestDiscoveryIsTold(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/api": true, "/api/v1": true, "/apis": true, "/apis/metrics.k8s.io/v1beta1": true, "/version": true, "/openapi/v3/apis/apps/v1": true,
+		"/api/v1/namespaces": false, "/api/v1/namespaces/shop/pods": false, "/apis/apps/v1/deployments": false,
+	} {
+		require.Equal(t, want, discovers(path), path)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"regexp"
 	"sync/atomic"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"helm.sh/helm/v3/pkg/release"
 	helmtime "helm.sh/helm/v3/pkg/time"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -355,6 +353,7 @@ func (o *operation) applyObjects(current *record, target kube.ResourceList) erro
 		}
 		own(info.Object.(*unstructured.Unstructured), o.r.name, o.r.namespace)
 	}
+	o.client.answers.reset()
 	o.apply.Store(true)
 	defer o.apply.Store(false)
 	_, err = o.client.kube.Update(from, target, false)
@@ -513,30 +512,25 @@ func (o *operation) applying(err error, what string) error {
 	if o.ctx.Err() != nil {
 		return stopped(o.ctx, what)
 	}
-	if refused(err) {
-		r, bad := renderingOf(o.rec.release)
-		if bad != nil {
-			return bad
-		}
-		text := hider(r.all()...)(err.Error())
-		return failure.New(failure.ApplyFailed, "could not %s: %s", what, clip(text, 2000)).Do("mend the chart or what is in its way, and start again with a new plan")
+	if of := o.client.classify(err, what); of != nil && !refused(err) {
+		return of
 	}
-	return classify(err, what)
+	r, bad := renderingOf(o.rec.release)
+	if bad != nil {
+		return bad
+	}
+	text := hider(r.all()...)(err.Error())
+	return failure.New(failure.ApplyFailed, "could not %s: %s", what, clip(text, 2000)).Do("mend the chart or what is in its way, and start again with a new plan")
 }
 
-// refused reports whether trying again would change nothing.
+// refused reports whether the API server said that it will never take what it was sent.
 func refused(err error) bool {
 	var status apierrors.APIStatus
-	var sent *url.Error
-	switch {
-	case errors.As(err, &status):
-		code := status.Status().Code
-		return code >= 400 && code < 500 && code != http.StatusUnauthorized && code != http.StatusForbidden && code != http.StatusRequestTimeout &&
-			code != http.StatusConflict && code != http.StatusTooManyRequests
-	case errors.As(err, &sent):
+	if !errors.As(err, &status) {
 		return false
 	}
-	return meta.IsNoMatchError(err) || !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+	code := int(status.Status().Code)
+	return code >= 400 && code != http.StatusUnauthorized && code != http.StatusForbidden && !passes(code)
 }
 
 // ClearOrder says which locked revision is to be made a failed one, and who says so.

@@ -348,8 +348,8 @@ func (r *Release) render(ctx context.Context, s state, files bundle, request Upg
 	up.Namespace, up.DryRun, up.DryRunOption, up.ResetThenReuseValues = r.namespace, true, "server", true
 	rel, err := up.RunWithContext(ctx, r.name, chart, values)
 	if err != nil {
-		if ofCluster(err) {
-			return nil, classify(err, "render the chart "+request.Chart.String())
+		if of := c.classify(err, "render the chart "+request.Chart.String()); of != nil {
+			return nil, of
 		}
 		return nil, badChart(request.Chart, err).Do("see helm template and the values of the request")
 	}

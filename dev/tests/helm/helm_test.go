@@ -7,9 +7,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -76,7 +79,7 @@ func TestAnUpgradeThatIsKilled(t *testing.T) {
 		"k-record-before": "helm/record/before", "k-record-after": "helm/record/after",
 		"k-hook-before": "helm/hook/before", "k-hook-after": "helm/hook/after", "k-after-hook-after": "helm/hook/after:kill:2",
 		"k-hookend-before": "helm/hookend/before", "k-hookend-after": "helm/hookend/after",
-		"k-apply-first": "helm/apply/before", "k-apply-middle": "helm/apply/before:kill:3", "k-apply-after": "helm/apply/after",
+		"k-apply-first": "helm/apply/before", "k-apply-middle": "helm/apply/before:kill:4", "k-apply-after": "helm/apply/after",
 		"k-done-before": "helm/done/before", "k-done-after": "helm/done/after",
 	} {
 		t.Run(point, func(t *testing.T) {
@@ -378,4 +381,87 @@ func TestWhatCannotBePlanned(t *testing.T) {
 	plan, err := r.release.PlanUpgrade(deadline(t), r.request(nil))
 	require.NoError(t, err)
 	require.Contains(t, strings.Join(plan.Remarks, "\n"), "new random values come with each rendering: Secret odd-login")
+}
+
+// TestAPlanNeedsNoRightToWrite plans as somebody who may only read, and fails to do it.
+func TestAPlanNeedsNoRightToWrite(t *testing.T) {
+	t.Parallel()
+	r := install(t, "reader")
+	kubectl(t, "create", "role", "planner", "--verb=get,list", "--resource=secrets,configmaps,deployments.apps,jobs.batch,leases.coordination.k8s.io")
+	kubectl(t, "create", "rolebinding", "planner", "--role=planner", "--user=planner")
+	c, err := config()
+	require.NoError(t, err)
+	c.Impersonate.UserName = "planner"
+	reader, err := helmrelease.Open(c, namespace, r.name)
+	require.NoError(t, err)
+	plan, err := reader.PlanUpgrade(deadline(t), r.request(map[string]any{"color": "blue", "extra": 1}))
+	require.NoError(t, err)
+	_, err = reader.PlanRollback(deadline(t), 1)
+	require.NoError(t, err)
+	w := task{Release: r.name, Plan: plan, Request: r.request(map[string]any{"color": "blue", "extra": 1}), Operation: "reader", Attempt: "test"}
+	_, err = w.do(deadline(t), reader, nil)
+	require.True(t, failure.Is(err, failure.MissingRight), "%v", err)
+	require.Len(t, r.history(t), 1)
+	_, err = w.do(deadline(t), r.release, nil) // resumed, with the right
+	require.NoError(t, err)
+}
+
+// trouble answers requests as an API server in trouble does: some are turned away, some never arrive,
+// and the replies to some are lost.
+type trouble struct {
+	next http.RoundTripper
+	sent *atomic.Int64
+}
+
+func (f trouble) RoundTrip(request *http.Request) (*http.Response, error) {
+	n := f.sent.Add(1)
+	if n%17 != 0 {
+		return f.next.RoundTrip(request)
+	}
+	switch n / 17 % 4 {
+	case 0:
+		return nil, syscall.ECONNREFUSED
+	case 1:
+		reply, err := f.next.RoundTrip(request)
+		if err == nil {
+			_ = reply.Body.Close()
+		}
+		return nil, syscall.ECONNRESET
+	}
+	status := []int{http.StatusServiceUnavailable, http.StatusTooManyRequests}[n/17%2]
+	body := fmt.Sprintf(`{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "in trouble", "code": %d}`, status)
+	return &http.Response{
+		Status: http.StatusText(status), StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: request,
+		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)),
+	}, nil
+}
+
+func TestAnAPIServerInTrouble(t *testing.T) {
+	t.Parallel()
+	r := install(t, "trouble")
+	w := r.upgrade(t, "trouble", map[string]any{"color": "blue", "extra": 5, "migration": "sleep 2"})
+	c, err := config()
+	require.NoError(t, err)
+	var sent atomic.Int64
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return trouble{next, &sent} })
+	release, err := helmrelease.Open(c, namespace, r.name)
+	require.NoError(t, err)
+	attempts := 0
+	for ctx := deadline(t); ; attempts++ {
+		_, err := w.do(ctx, release, nil)
+		if err == nil {
+			break
+		}
+		f, ok := failure.As(err)
+		t.Log(err)
+		require.True(t, ok && f.Class() == failure.Transient, "%v", err)
+		require.NoError(t, ctx.Err())
+	}
+	t.Logf("%d attempts, %d requests", attempts+1, sent.Load())
+	require.Positive(t, attempts)
+	require.Equal(t, "blue", r.setting(t, "color"))
+	require.Len(t, r.history(t), 2)
+	require.Len(t, r.seen("migrate"), 1)
+	require.Len(t, r.seen("after"), 1)
+	r.requireFree(t)
 }

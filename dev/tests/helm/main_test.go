@@ -29,7 +29,7 @@ import (
 )
 
 // namespace has a name of its own in every run.
-var namespace = fmt.Sprintf("upkeep-helm-%d", time.Now().Unix())
+var namespace = fmt.Sprintf("upkeep-helm-%d", time.Now().UnixMilli())
 
 func TestMain(m *testing.M) {
 	if task := os.Getenv("HELM_TASK"); task != "" {
