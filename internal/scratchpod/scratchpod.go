@@ -210,6 +210,7 @@ func (o Options) pod(ctx context.Context, c *kube.Cluster) (*corev1.Pod, error) 
 	server.Command = []string{"postgres", "-D", folder + "/data"}
 	settings := pgserver.Throwaway()
 	settings["listen_addresses"], settings["unix_socket_directories"] = "127.0.0.1", folder
+	settings[settingHost], settings[settingPort] = "$(KUBERNETES_SERVICE_HOST)", "$(KUBERNETES_SERVICE_PORT)" // as Kubernetes writes them
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
 		server.Command = append(server.Command, "-c", key+"="+settings[key])
 	}
