@@ -34,6 +34,11 @@ const (
 	maxReply = 64 << 20
 )
 
+// fieldManager is who changed a field, in the eyes of the API server; Helm's library knows it globally.
+const fieldManager = "upkeep"
+
+func init() { kube.ManagedFieldsManager = fieldManager }
+
 // gate decides on each request of a client before it is sent.
 type gate func(*http.Request) error
 

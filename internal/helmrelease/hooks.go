@@ -258,7 +258,7 @@ func (o *operation) create(info *resource.Info, tag string) error {
 		_ = unstructured.SetNestedField(body.Object, max(ttl, int64(keepEnded/time.Second)), "spec", "ttlSecondsAfterFinished")
 	}
 	effectHook.before.Hit()
-	_, err := resource.NewHelper(info.Client, info.Mapping).WithFieldManager("upkeep").Create(info.Namespace, true, body)
+	_, err := resource.NewHelper(info.Client, info.Mapping).WithFieldManager(fieldManager).Create(info.Namespace, true, body)
 	if err == nil {
 		effectHook.after.Hit()
 	}

@@ -128,7 +128,16 @@ func (o Order) beat(progress string) {
 	}
 }
 
-func (o *operation) note(note func(*journal)) error { return o.fence.write(o.ctx, note) }
+// note writes something into the journal. What it does not say is looked for again by the next attempt,
+// so it is worth some tries.
+func (o *operation) note(note func(*journal)) error {
+	for try := 0; ; try++ {
+		err := o.fence.write(o.ctx, note)
+		if err == nil || failure.Is(err, failure.Fenced) || try == 4 || !pause(o.ctx, 200*time.Millisecond<<try) {
+			return err
+		}
+	}
+}
 
 func (r *Release) operate(ctx context.Context, kind Kind, order Order, prepare func(context.Context, state) (*release.Release, error)) (Applied, error) {
 	p := order.Plan
