@@ -400,7 +400,7 @@ func TestAPlanNeedsNoRightToWrite(t *testing.T) {
 	require.NoError(t, err)
 	w := task{Release: r.name, Plan: plan, Request: r.request(map[string]any{"color": "blue", "extra": 1}), Operation: "reader", Attempt: "test"}
 	_, err = w.do(deadline(t), reader, nil)
-	require.True(t, failure.Is(err, failure.MissingRight), "%v", err)
+	require.True(t, failure.Is(err, failure.ClusterForbids), "%v", err)
 	require.Len(t, r.history(t), 1)
 	_, err = w.do(deadline(t), r.release, nil) // resumed, with the right
 	require.NoError(t, err)
