@@ -2,7 +2,8 @@
 # Runs docker-compose.yml for real: every service from an image that is made here, under the same name,
 # one drill to PASS, and all of it taken down again. With a Docker engine that answers, that one is used;
 # otherwise, as root, Debian's dockerd runs for as long as this does, in a network of its own, so that
-# nothing that it does to packet filters reaches the machine.
+# nothing that it does to packet filters reaches the machine. Names of the world are refused there at
+# once (--dns): gRPC asks for some, and would wait for an answer that cannot come.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 made=$(mktemp -d /var/tmp/upkeep-compose-XXXXXX)
@@ -30,7 +31,7 @@ cp "$(head -1 "$made/list")" "$made/docker-compose"
 if ! docker version >/dev/null 2>&1; then
 	[ "$(id -u)" = 0 ] || { echo "no Docker engine answers; start one, or run this as root with Debian's docker.io" >&2; exit 1; }
 	export DOCKER_HOST=unix://$made/docker.sock
-	unshare --net -- sh -c "ip link set lo up; exec dockerd --data-root '$made/data' --exec-root '$made/exec' -p '$made/docker.pid' -H '$DOCKER_HOST'" >"$made/dockerd.log" 2>&1 &
+	unshare --net -- sh -c "ip link set lo up; exec dockerd --data-root '$made/data' --exec-root '$made/exec' -p '$made/docker.pid' -H '$DOCKER_HOST' --dns 127.0.0.1" >"$made/dockerd.log" 2>&1 &
 	engine=$!
 	for _ in $(seq 60); do docker version >/dev/null 2>&1 && break; sleep 0.5; done
 fi
