@@ -59,7 +59,11 @@ func (c *Cluster) Dial(ctx context.Context, e Endpoint) (net.Conn, error) {
 		return nil, err
 	}
 	if !c.Inside {
-		return c.Forward(ctx, b.pod, b.port)
+		conn, err := c.Forward(ctx, b.pod, b.port)
+		if failure.Is(err, failure.MissingObject) { // it went away in between
+			return nil, unanswered("pod %s in namespace %s is gone", b.pod, c.Namespace)
+		}
+		return conn, err
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(b.address, strconv.Itoa(b.port)))
 	if err != nil {

@@ -120,9 +120,13 @@ func Find(ctx context.Context, c *kube.Cluster, o Options) (postgres.Config, err
 	name := Name(o.Key)
 	p, err := o.find(ctx, c, name)
 	if failure.Is(err, failure.MissingObject) || err == nil && ended(p) {
-		return postgres.Config{}, failure.New(failure.CopyLost, "the scratch server's pod %s has ended", name)
+		return postgres.Config{}, lost(name)
 	}
 	return o.server(c, name), err
+}
+
+func lost(name string) error {
+	return failure.New(failure.CopyLost, "the scratch server's pod %s has ended", name)
 }
 
 // find reads the server's pod, and refuses another's.
@@ -143,7 +147,11 @@ func (o Options) find(ctx context.Context, c *kube.Cluster, name string) (*corev
 func (o Options) server(c *kube.Cluster, name string) postgres.Config {
 	u := url.URL{Scheme: "postgres", User: url.User(o.Superuser), Host: net.JoinHostPort(name, fmt.Sprint(port)), Path: "/postgres"}
 	return postgres.Config{URL: u.String(), App: "upkeep", Untrusted: true, Dial: func(ctx context.Context) (net.Conn, error) {
-		return c.Forward(ctx, name, port)
+		conn, err := c.Forward(ctx, name, port)
+		if failure.Is(err, failure.MissingObject) {
+			return nil, lost(name)
+		}
+		return conn, err
 	}}
 }
 
