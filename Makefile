@@ -66,7 +66,7 @@ lint: ## check formatting, vet, determinism of workflows, and that the modules a
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }
 	@for m in $(MODULES); do (cd $$m && go vet ./... && go mod tidy -diff >/dev/null) || { echo "$$m: go vet or go mod tidy is not clean" >&2; exit 1; }; done
 	go vet -tags fault ./internal/fault ./internal/backup ./internal/restore
-	cd dev && go vet -tags e2e ./tests/e2e
+	cd dev && go vet -tags e2e ./tests/e2e ./tests/helm
 	go run go.temporal.io/sdk/contrib/tools/workflowcheck@v0.6.0 -config workflows/workflowcheck.config.yaml ./workflows/...
 	@dev/agree.sh
 

@@ -23,4 +23,4 @@ if ! command -v kubectl >/dev/null || ! command -v helm >/dev/null; then
 	PATH="$("$built/cluster" tools):$PATH"
 	export PATH
 fi
-go test -vet=off -tags e2e -count=1 -timeout 15m "$@" ./tests/e2e
+go test -vet=off -tags e2e,fault -count=1 -timeout 15m -p 1 "$@" ./tests/e2e ./tests/helm

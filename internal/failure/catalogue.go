@@ -64,20 +64,26 @@ const (
 	ObjectRefused      Code = "ObjectRefused"      // the API server takes an object for wrong
 	OwnedByOther       Code = "OwnedByOther"       // somebody else's controller would take a change back
 	NotItself          Code = "NotItself"          // a plan would stop or replace what Upkeep itself runs on
+	MissingRelease     Code = "MissingRelease"     // the cluster has no such Helm release, or not that revision
+	ReleaseBusy        Code = "ReleaseBusy"        // somebody else works on a Helm release, or has left it locked
+	BadChart           Code = "BadChart"           // a chart cannot be loaded or rendered, or not to the same twice
+	HookFailed         Code = "HookFailed"         // a hook of a Helm release failed, such as a migration
+	NotReady           Code = "NotReady"           // what was applied does not become ready in time
+	ApplyFailed        Code = "ApplyFailed"        // the cluster refused an object of a Helm release
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
 var catalogue = map[Code]Class{
-	BadInput: InvalidInput, BadConfig: InvalidInput,
-	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound,
+	BadInput: InvalidInput, BadConfig: InvalidInput, BadChart: InvalidInput,
+	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound, MissingRelease: NotFound,
 	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition,
 	NoIdentity: Precondition, NoRetention: Precondition, NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, KeyUnusable: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson, StoreLocked: NeedsPerson,
 	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,
-	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson,
-	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged,
+	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson, ReleaseBusy: NeedsPerson,
+	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged, NotReady: Damaged, ApplyFailed: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
 	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NotItself: Refused,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
