@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/helm"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
@@ -27,6 +28,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
@@ -39,6 +41,7 @@ import (
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
+	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
@@ -157,7 +160,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	if !registered {
 		w.log.Warn("runs carry no search attributes", zap.String("why", why))
 	}
-	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, w.postgres.Scratch.Queue} {
+	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, run.ClusterQueue, w.postgres.Scratch.Queue} {
 		served := w.options(fatal)
 		served.LocalActivityWorkerOnly = queue == run.WorkflowQueue
 		served.DisableWorkflowWorker = !served.LocalActivityWorkerOnly
@@ -169,7 +172,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 			registerActivities(s, &configuration.Activities{
 				Load:       w.config,
 				Attributes: func() (bool, string) { return registered, why },
-			}, w.postgres, store.Activities{AuditKey: auditKey, Ended: m.ended})
+			}, w.postgres, &helm.Activities{Attempt: o.Name}, store.Activities{AuditKey: auditKey, Ended: m.ended})
 		}
 		if err := s.Start(); err != nil {
 			return nil, fmt.Errorf("serve the queue %s: %w", queue, err)
@@ -211,7 +214,8 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
-		prunebackups.WorkflowType: pruneworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
+		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
+		target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}
@@ -222,13 +226,21 @@ func registerLocal(s sdkworker.ActivityRegistry, r *runs.Activities) {
 	s.RegisterActivityWithOptions(r.EndedRuns, activity.RegisterOptions{Name: runs.EndedRuns})
 }
 
-func registerActivities(r sdkworker.Registry, c *configuration.Activities, p *postgres.Activities, s store.Activities) {
+func registerActivities(r sdkworker.Registry, c *configuration.Activities, p *postgres.Activities, h *helm.Activities, s store.Activities) {
 	for name, fn := range map[string]any{
 		configuration.ResolveTarget: c.ResolveTarget,
 		store.WriteRun:              s.WriteRun,
 		store.WritePlan:             s.WritePlan,
 		store.PlanPrune:             s.PlanPrune,
 		store.Prune:                 s.Prune,
+		store.FindProven:            s.FindProven,
+		store.NoteHealthy:           s.NoteHealthy,
+		helm.PlanUpgrade:            h.PlanUpgrade,
+		helm.Upgrade:                h.Upgrade,
+		helm.PlanUndo:               h.PlanUndo,
+		helm.Rollback:               h.Rollback,
+		helm.CountRestarts:          h.CountRestarts,
+		helm.Watch:                  h.Watch,
 		postgres.PlanBackup:         p.PlanBackup,
 		postgres.TakeBackup:         p.TakeBackup,
 		postgres.FindBackup:         p.FindBackup,

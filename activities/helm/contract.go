@@ -87,13 +87,15 @@ type RollbackOrder struct {
 // WatchRequest asks for a release to be watched.
 type WatchRequest struct {
 	Place
-	Until  time.Time             `json:"until"`
-	Before bake.Restarts         `json:"before,omitempty"` // how often containers had been started again
-	Checks []config.RolloutCheck `json:"checks,omitempty"`
+	Revision int                   `json:"revision"` // that it is to be at
+	Until    time.Time             `json:"until"`
+	Before   bake.Restarts         `json:"before,omitempty"` // how often containers had been started again
+	Checks   []config.RolloutCheck `json:"checks,omitempty"`
 }
 
 // Watched is what was found.
 type Watched struct {
-	Verdict run.Verdict `json:"verdict"`
-	Checks  []run.Check `json:"checks"`
+	Verdict        run.Verdict `json:"verdict"`
+	Checks         []run.Check `json:"checks"`
+	ManifestSHA256 string      `json:"manifestSha256,omitempty"` // of the revision
 }

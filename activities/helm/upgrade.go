@@ -14,6 +14,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -257,10 +258,10 @@ func (a *Activities) Rollback(ctx context.Context, in RollbackOrder) (helmreleas
 }
 
 // workloads are those of the newest revision.
-func workloads(ctx context.Context, r *helmrelease.Release) ([]bake.Workload, error) {
+func workloads(ctx context.Context, r *helmrelease.Release) ([]bake.Workload, helmrelease.Revision, error) {
 	history, err := r.History(ctx)
 	if err != nil {
-		return nil, err
+		return nil, helmrelease.Revision{}, err
 	}
 	var all []bake.Workload
 	for _, o := range history[0].Objects {
@@ -268,7 +269,7 @@ func workloads(ctx context.Context, r *helmrelease.Release) ([]bake.Workload, er
 			all = append(all, bake.Workload{Kind: o.Kind, Name: o.Name})
 		}
 	}
-	return all, nil
+	return all, history[0], nil
 }
 
 // CountRestarts counts how often the release's containers have been started again.
@@ -277,7 +278,7 @@ func (a *Activities) CountRestarts(ctx context.Context, in Place) (bake.Restarts
 	if err != nil {
 		return nil, err
 	}
-	of, err := workloads(ctx, r)
+	of, _, err := workloads(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -292,9 +293,12 @@ func (a *Activities) Watch(ctx context.Context, in WatchRequest) (Watched, error
 	if err != nil {
 		return Watched{}, err
 	}
-	of, err := workloads(ctx, r)
+	of, revision, err := workloads(ctx, r)
 	if err != nil {
 		return Watched{}, err
+	}
+	if revision.Number != in.Revision {
+		return changed(in.Revision, revision), nil
 	}
 	w := bake.Watch{}
 	for _, check := range in.Checks {
@@ -309,7 +313,14 @@ func (a *Activities) Watch(ctx context.Context, in WatchRequest) (Watched, error
 		}
 		checks := w.Checks()
 		if bad || !time.Now().Before(in.Until) {
-			return Watched{Verdict: bake.Verdict(checks), Checks: checks}, nil
+			_, newest, err := workloads(ctx, r)
+			if err != nil {
+				return Watched{}, err
+			}
+			if newest.Number != in.Revision {
+				return changed(in.Revision, newest), nil
+			}
+			return Watched{Verdict: bake.Verdict(checks), Checks: checks, ManifestSHA256: revision.ManifestSHA256}, nil
 		}
 		progress.Report(ctx, progress.Progress{Phase: "watching the release", Note: fmt.Sprintf("%s until %s", bake.Verdict(checks), in.Until.UTC().Format(time.TimeOnly))})
 		select {
@@ -318,6 +329,13 @@ func (a *Activities) Watch(ctx context.Context, in WatchRequest) (Watched, error
 		case <-tick.C:
 		}
 	}
+}
+
+// changed is what is found of a release that somebody else changes.
+func changed(was int, newest helmrelease.Revision) Watched {
+	return Watched{Verdict: run.Fail, Checks: []run.Check{{
+		Name: "revision", Verdict: run.Fail, Detail: fmt.Sprintf("somebody has made revision %d (%s) after revision %d", newest.Number, newest.Status, was),
+	}}}
 }
 
 func sample(ctx context.Context, c *kube.Cluster, of []bake.Workload, in WatchRequest) bake.Sample {
