@@ -87,7 +87,7 @@ func (w *World) WatchFinds(verdicts ...run.Verdict) {
 func (w *World) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
 // Fail makes the next calls of an activity return the errors, one each.
