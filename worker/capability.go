@@ -7,6 +7,7 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/helm"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
@@ -90,10 +91,17 @@ func (w *Worker) registerDatabase(r sdkworker.Registry) {
 	})
 }
 
-// registerCluster registers what acts on Kubernetes. Nothing does yet but what every run needs; the
-// activities of kubernetes and helm are added here.
 func (w *Worker) registerCluster(r sdkworker.Registry) {
 	w.registerCommon(r)
+	h := w.helm
+	register(r, map[string]any{
+		helm.PlanUpgrade:   h.PlanUpgrade,
+		helm.Upgrade:       h.Upgrade,
+		helm.PlanUndo:      h.PlanUndo,
+		helm.Rollback:      h.Rollback,
+		helm.CountRestarts: h.CountRestarts,
+		helm.Watch:         h.Watch,
+	})
 }
 
 // registerCommon registers what a run needs wherever it has its activities done: the configuration, and
@@ -105,6 +113,8 @@ func (w *Worker) registerCommon(r sdkworker.Registry) {
 		store.WritePlan:             w.store.WritePlan,
 		store.PlanPrune:             w.store.PlanPrune,
 		store.Prune:                 w.store.Prune,
+		store.FindProven:            w.store.FindProven,
+		store.NoteHealthy:           w.store.NoteHealthy,
 	})
 }
 

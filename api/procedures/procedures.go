@@ -10,6 +10,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 )
 
@@ -38,6 +39,11 @@ var help = map[string]string{
 	"grade":                "how deep to look: stored, decoded or restored (the default, and the only one that proves)",
 	"mode":                 "beside (the default) or replace: put the copy in the live database's place, after an approval",
 	"confirm":              "with mode replace: the name of the live database, written out",
+	"chart":                "an absolute path on the worker, or oci://host/repository; as in the target's rollout when left out",
+	"version":              "the chart's version; as in the target's rollout when left out",
+	"set":                  "values by their dotted paths, such as {\"image.tag\": \"1.2\"}; no secrets",
+	"skipStaging":          "leave the staging target out",
+	"override":             "why a release that migrates goes without a drilled backup; approved with the plan",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 
@@ -48,6 +54,7 @@ func All() []Procedure {
 		describe(drillrecovery.WorkflowType, drillrecovery.Purpose, func() any { return new(drillrecovery.Input) }),
 		describe(prunebackups.WorkflowType, prunebackups.Purpose, func() any { return new(prunebackups.Input) }),
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
+		describe(rolloutrelease.WorkflowType, rolloutrelease.Purpose, func() any { return new(rolloutrelease.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
@@ -74,6 +81,9 @@ func (p *Procedure) collect(t reflect.Type) {
 		kind := "string"
 		if f.Type.Kind() == reflect.Bool {
 			kind = "true or false"
+		}
+		if f.Type.Kind() == reflect.Map {
+			kind = "object"
 		}
 		text, ok := help[p.Name+"."+name]
 		if !ok {
