@@ -9,7 +9,9 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/quiesce"
 )
 
 // Kubernetes says where a target lives in a cluster. It is kept in the histories of runs.
@@ -18,7 +20,22 @@ type Kubernetes struct {
 	Context    string `json:"context,omitempty"`   // of the kubeconfig; its current one when empty
 	Namespace  string `json:"namespace"`
 	Release    string `json:"release,omitempty"` // of Helm
+	// Owners says what may be done about others who own what a run changes: one of ownership's policies,
+	// refuse when empty.
+	Owners string `json:"owners,omitempty"`
+	// Clients are the workloads that use the database, in the order in which they start; none: found by
+	// their sessions.
+	Clients []Client `json:"clients,omitempty"`
 }
+
+// Client is a workload that uses the database.
+type Client struct {
+	Kind string `json:"kind"` // one of quiesce's
+	Name string `json:"name"`
+}
+
+// maxClients bounds the clients of a target.
+const maxClients = 100
 
 // Connect reaches the cluster. A target that is in none is refused.
 func (k *Kubernetes) Connect(ctx context.Context) (*kube.Cluster, error) {
@@ -75,8 +92,30 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 		"context":        p.text(&k.Context, "kubernetes.context", checkContext),
 		"namespace":      p.text(&k.Namespace, "kubernetes.namespace", kube.NamespaceProblem),
 		"release":        p.text(&k.Release, "kubernetes.release", kube.ReleaseProblem),
+		"owners":         p.text(&k.Owners, "kubernetes.owners", ownership.PolicyProblem),
+		"clients":        func(n *yaml.Node) { k.Clients = p.clients(n) },
 	}, "namespace")
 	return k
+}
+
+func (p *parser) clients(n *yaml.Node) (clients []Client) {
+	const what = "kubernetes.clients"
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > maxClients {
+		p.fail(n, "%s must be a list of 1 to %d workloads, as in [{kind: Deployment, name: web}]", what, maxClients)
+		return nil
+	}
+	for _, item := range n.Content {
+		var c Client
+		p.fields(item, what, map[string]func(*yaml.Node){
+			"kind": p.text(&c.Kind, what+".kind", quiesce.KindProblem),
+			"name": p.text(&c.Name, what+".name", kube.NameProblem),
+		}, "kind", "name")
+		if slices.Contains(clients, c) {
+			p.fail(item, "%s names %s %s twice", what, c.Kind, c.Name)
+		}
+		clients = append(clients, c)
+	}
+	return clients
 }
 
 func checkContext(v string) string {
