@@ -3,11 +3,14 @@ package config
 import (
 	"context"
 	"net"
+	"net/url"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 )
@@ -18,7 +21,12 @@ type Kubernetes struct {
 	Context    string `json:"context,omitempty"`   // of the kubeconfig; its current one when empty
 	Namespace  string `json:"namespace"`
 	Release    string `json:"release,omitempty"` // of Helm
+	// Probes are requests that prove the target's service to work.
+	Probes []health.Probe `json:"probes,omitempty"`
 }
+
+// maxProbes bounds the probes of a target, which are all sent at each look.
+const maxProbes = 20
 
 // Connect reaches the cluster. A target that is in none is refused.
 func (k *Kubernetes) Connect(ctx context.Context) (*kube.Cluster, error) {
@@ -75,6 +83,7 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 		"context":        p.text(&k.Context, "kubernetes.context", checkContext),
 		"namespace":      p.text(&k.Namespace, "kubernetes.namespace", kube.NamespaceProblem),
 		"release":        p.text(&k.Release, "kubernetes.release", kube.ReleaseProblem),
+		"probes":         func(n *yaml.Node) { k.Probes = p.probes(n) },
 	}, "namespace")
 	return k
 }
@@ -95,4 +104,43 @@ func (p *parser) inCluster(n *yaml.Node, t *Target) {
 	if d.In != (kube.Endpoint{}) || d.Scratch.Runner == RunnerPod || d.Password.Secret != (SecretKey{}) || d.Scratch.Password.Secret != (SecretKey{}) {
 		p.fail(n, `a target whose database, password or scratch runner is in a cluster lacks the key "kubernetes"`)
 	}
+}
+
+// probes reads requests that prove a service to work.
+func (p *parser) probes(n *yaml.Node) (all []health.Probe) {
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > maxProbes {
+		p.fail(n, "kubernetes.probes must be a list of 1 to %d probes", maxProbes)
+		return nil
+	}
+	for _, item := range n.Content {
+		probe := health.Probe{Path: "/"}
+		p.fields(item, "a probe", map[string]func(*yaml.Node){
+			"name":     p.text(&probe.Name, "a probe's name", kube.NameProblem),
+			"service":  p.text(&probe.Service, "a probe's service", kube.NameProblem),
+			"port":     p.number(&probe.Port, "a probe's port", 1, 65535),
+			"path":     p.text(&probe.Path, "a probe's path", checkPath),
+			"scheme":   p.text(&probe.Scheme, "a probe's scheme", oneOf([]string{"http", "https"})),
+			"status":   p.number(&probe.Status, "a probe's status", 100, 599),
+			"contains": p.text(&probe.Contains, "a probe's contains", checkContains),
+		}, "name", "service", "port")
+		if slices.ContainsFunc(all, func(o health.Probe) bool { return o.Name == probe.Name }) {
+			p.fail(item, "there are two probes named %q", probe.Name)
+		}
+		all = append(all, probe)
+	}
+	return all
+}
+
+func checkPath(v string) string {
+	if u, err := url.Parse(v); err != nil || len(v) > 1000 || !strings.HasPrefix(v, "/") || strings.HasPrefix(v, "//") || u.Fragment != "" {
+		return "must be a path that begins with /, at most 1000 bytes"
+	}
+	return ""
+}
+
+func checkContains(v string) string {
+	if v == "" || len(v) > 200 {
+		return "must be a text of 1 to 200 bytes that the right answer has"
+	}
+	return ""
 }
