@@ -7,6 +7,7 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
@@ -87,13 +88,24 @@ func (w *Worker) registerDatabase(r sdkworker.Registry) {
 		postgres.IsSwapped:        p.IsSwapped,
 		postgres.DropReplaced:     p.DropReplaced,
 		postgres.DropCopy:         p.DropCopy,
+		postgres.LookSessions:     p.LookSessions,
+		postgres.DrainSessions:    p.DrainSessions,
+		postgres.CheckForeignKeys: p.CheckForeignKeys,
 	})
 }
 
-// registerCluster registers what acts on Kubernetes. Nothing does yet but what every run needs; the
-// activities of kubernetes and helm are added here.
+// registerCluster registers what acts on Kubernetes.
 func (w *Worker) registerCluster(r sdkworker.Registry) {
 	w.registerCommon(r)
+	k := w.kubernetes
+	register(r, map[string]any{
+		kubernetes.PlanStop:       k.PlanStop,
+		kubernetes.SuspendOwners:  k.SuspendOwners,
+		kubernetes.StopClients:    k.StopClients,
+		kubernetes.StartClients:   k.StartClients,
+		kubernetes.ResumeOwners:   k.ResumeOwners,
+		kubernetes.ProveRecovered: k.ProveRecovered,
+	})
 }
 
 // registerCommon registers what a run needs wherever it has its activities done: the configuration, and

@@ -20,12 +20,14 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
+	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
@@ -38,6 +40,7 @@ import (
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
+	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
@@ -95,6 +98,7 @@ type Worker struct {
 	config        func() (*config.Config, error)
 	configuration *configuration.Activities
 	postgres      *postgres.Activities
+	kubernetes    *kubernetes.Activities
 	store         store.Activities
 	health        *health
 	metrics       *metrics
@@ -161,6 +165,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		return nil, err
 	}
 	w.postgres.Ended = w.endedFor(0)
+	w.kubernetes = &kubernetes.Activities{Realm: w.postgres.Realm, Ended: w.postgres.Ended, Temporal: o.Client.HostPort}
 	if acts {
 		if w.store.AuditKey, err = audit.LoadKey(o.DataDir); err != nil {
 			return nil, err
@@ -223,6 +228,7 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
+		recoverdata.WorkflowType:  recoverdataworkflow.Workflow,
 		prunebackups.WorkflowType: pruneworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})

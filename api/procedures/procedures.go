@@ -9,6 +9,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
+	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 )
@@ -38,6 +39,9 @@ var help = map[string]string{
 	"grade":                "how deep to look: stored, decoded or restored (the default, and the only one that proves)",
 	"mode":                 "beside (the default) or replace: put the copy in the live database's place, after an approval",
 	"confirm":              "with mode replace: the name of the live database, written out",
+	"RecoverData.backup":   "a backup's id, latest, or proven (the default): the newest whose comparison was PASS",
+	"RecoverData.confirm":  "the name of the live database that is replaced, written out",
+	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name, with commas between; those of the configuration, or found by their sessions, when left out",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 
@@ -47,6 +51,7 @@ func All() []Procedure {
 		describe(backupdatabase.WorkflowType, backupdatabase.Purpose, func() any { return new(backupdatabase.Input) }),
 		describe(drillrecovery.WorkflowType, drillrecovery.Purpose, func() any { return new(drillrecovery.Input) }),
 		describe(prunebackups.WorkflowType, prunebackups.Purpose, func() any { return new(prunebackups.Input) }),
+		describe(recoverdata.WorkflowType, recoverdata.Purpose, func() any { return new(recoverdata.Input) }),
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
 	}

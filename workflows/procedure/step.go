@@ -115,7 +115,7 @@ func (r *Run) once(step Step, arg, result any) error {
 	o.TaskQueue = step.Queue
 	if o.TaskQueue == "" {
 		o.TaskQueue = run.DatabaseQueue
-	} else if o.TaskQueue != run.DatabaseQueue {
+	} else if o.TaskQueue != run.DatabaseQueue && o.TaskQueue != run.ClusterQueue { // one worker's alone
 		o.ScheduleToStartTimeout = workerReturnsWithin
 	}
 	ctx := r.ctx

@@ -5,6 +5,7 @@ package proceduretest
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
@@ -21,6 +23,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/prune"
+	"github.com/upkeep-run/upkeep/internal/quiesce"
 	"github.com/upkeep-run/upkeep/internal/restore"
 	"github.com/upkeep-run/upkeep/internal/retention"
 )
@@ -48,6 +51,8 @@ type World struct {
 	Locked []string
 	// ReplacedDays is how long the world's configuration keeps databases that were replaced.
 	ReplacedDays int
+	// Cluster is where the world's target is; nil: in none.
+	Cluster *config.Kubernetes
 
 	mu      sync.Mutex
 	calls   []string
@@ -232,7 +237,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		configuration.ResolveTarget: answer(w, configuration.ResolveTarget, func(in configuration.Request) configuration.Resolved {
 			return configuration.Resolved{Target: postgres.Target{
 				Name: "shop", DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: config.Secret{Env: "SHOP_DB_PASSWORD"},
-				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
+				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes, Kubernetes: w.Cluster,
 			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}
 		}),
 		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
@@ -275,12 +280,28 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			w.swaps = append(w.swaps, in)
 			return postgres.Swapped{Ended: 3, ClosedSeconds: 0.1}
 		}),
-		postgres.IsSwapped:    answer(w, postgres.IsSwapped, func(postgres.SwapOrder) bool { return w.Swapped }),
-		postgres.DropReplaced: answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),
-		store.WritePlan:       answer(w, store.WritePlan, func(in store.PlanRecord) string { return in.Store + "/runs/" + in.RunID + "/plan-" + in.Hash + ".json" }),
-		postgres.DropCopy:     answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),
-		runs.AskLease:         w.askLease,
-		runs.EndedRuns:        func([]string) ([]string, error) { return nil, nil },
+		postgres.LookSessions: answer(w, postgres.LookSessions, func(postgres.Target) postgres.Use {
+			return postgres.Use{Database: restore.Named{Name: "shop", Oid: 16000}, Sessions: []postgres.Session{{Address: "10.0.0.7", Role: "app", Count: 3}}}
+		}),
+		postgres.DrainSessions:    answer(w, postgres.DrainSessions, func(postgres.DrainRequest) int { return 0 }),
+		postgres.CheckForeignKeys: check[postgres.Target](w, postgres.CheckForeignKeys),
+		kubernetes.PlanStop: answer(w, kubernetes.PlanStop, func(in kubernetes.StopRequest) kubernetes.StopPlan {
+			return kubernetes.StopPlan{Others: []string{}, Clients: []quiesce.Client{
+				{Ref: quiesce.Ref{Kind: "Deployment", Name: "web"}, UID: "u1", Before: json.RawMessage("3")},
+				{Ref: quiesce.Ref{Kind: "CronJob", Name: "report"}, UID: "u2", Before: json.RawMessage("false")},
+			}}
+		}),
+		kubernetes.SuspendOwners:  answer(w, kubernetes.SuspendOwners, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
+		kubernetes.StopClients:    answer(w, kubernetes.StopClients, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
+		kubernetes.StartClients:   answer(w, kubernetes.StartClients, func(kubernetes.StopOrder) []string { return nil }),
+		kubernetes.ResumeOwners:   answer(w, kubernetes.ResumeOwners, func(kubernetes.StopOrder) []string { return nil }),
+		kubernetes.ProveRecovered: check[kubernetes.StopOrder](w, kubernetes.ProveRecovered),
+		postgres.IsSwapped:        answer(w, postgres.IsSwapped, func(postgres.SwapOrder) bool { return w.Swapped }),
+		postgres.DropReplaced:     answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),
+		store.WritePlan:           answer(w, store.WritePlan, func(in store.PlanRecord) string { return in.Store + "/runs/" + in.RunID + "/plan-" + in.Hash + ".json" }),
+		postgres.DropCopy:         answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),
+		runs.AskLease:             w.askLease,
+		runs.EndedRuns:            func([]string) ([]string, error) { return nil, nil },
 		store.PlanPrune: answer(w, store.PlanPrune, func(store.PruneRequest) prune.Plan {
 			return prune.Plan{Remove: []prune.Backup{{ID: OldBackupID, Why: []string{"no rule keeps it"}}}, Keep: []prune.Backup{{ID: BackupID, Why: []string{"last"}}}, Frees: 2048, Unreadable: w.Unreadable, Space: w.Space}
 		}),
