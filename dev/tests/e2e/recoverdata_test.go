@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	sdk "go.temporal.io/sdk/client"
 
 	api "github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/run"
@@ -47,7 +48,10 @@ func approve(t *testing.T, s *harness.Stack, id string) *run.Document {
 	t.Helper()
 	doc := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.AsksApproval() })
 	require.True(t, doc.AsksApproval(), doc.Summary)
-	h, err := s.Client.UpdateWorkflow(t.Context(), updateOf(id, run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "test", Reason: "the rows are gone"}))
+	h, err := s.Client.UpdateWorkflow(t.Context(), sdk.UpdateWorkflowOptions{
+		WorkflowID: id, UpdateName: run.ApproveUpdate, WaitForStage: sdk.WorkflowUpdateStageCompleted,
+		Args: []any{run.PlanDecision{Plan: doc.Approval.Hash, By: "test", Reason: "the rows are gone"}},
+	})
 	require.NoError(t, err)
 	require.NoError(t, h.Get(t.Context(), nil))
 	return doc
