@@ -8,6 +8,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
 	"github.com/upkeep-run/upkeep/activities/helm"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
@@ -88,6 +89,9 @@ func (w *Worker) registerDatabase(r sdkworker.Registry) {
 		postgres.IsSwapped:        p.IsSwapped,
 		postgres.DropReplaced:     p.DropReplaced,
 		postgres.DropCopy:         p.DropCopy,
+		postgres.LookSessions:     p.LookSessions,
+		postgres.DrainSessions:    p.DrainSessions,
+		postgres.CheckForeignKeys: p.CheckForeignKeys,
 	})
 }
 
@@ -101,6 +105,15 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		helm.Rollback:      h.Rollback,
 		helm.CountRestarts: h.CountRestarts,
 		helm.Watch:         h.Watch,
+	})
+	k := w.kubernetes
+	register(r, map[string]any{
+		kubernetes.PlanStop:       k.PlanStop,
+		kubernetes.SuspendOwners:  k.SuspendOwners,
+		kubernetes.StopClients:    k.StopClients,
+		kubernetes.StartClients:   k.StartClients,
+		kubernetes.ResumeOwners:   k.ResumeOwners,
+		kubernetes.ProveRecovered: k.ProveRecovered,
 	})
 }
 

@@ -21,12 +21,14 @@ import (
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
 	"github.com/upkeep-run/upkeep/activities/helm"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
+	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
@@ -40,6 +42,7 @@ import (
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
+	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
@@ -99,6 +102,7 @@ type Worker struct {
 	configuration *configuration.Activities
 	postgres      *postgres.Activities
 	helm          *helm.Activities
+	kubernetes    *kubernetes.Activities
 	store         store.Activities
 	health        *health
 	metrics       *metrics
@@ -166,6 +170,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		return nil, err
 	}
 	w.postgres.Ended = w.endedFor(0)
+	w.kubernetes = &kubernetes.Activities{Realm: w.postgres.Realm, Ended: w.postgres.Ended, Temporal: o.Client.HostPort}
 	if acts {
 		if w.store.AuditKey, err = audit.LoadKey(o.DataDir); err != nil {
 			return nil, err
@@ -229,7 +234,7 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
 		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
-		target.WorkflowType: targetworkflow.Workflow,
+		recoverdata.WorkflowType: recoverdataworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}

@@ -10,4 +10,6 @@ type Activities struct {
 	Realm string
 	// Ended reports whether the run of a workflow id is over.
 	Ended func(ctx context.Context, runID string) (bool, error)
+	// Temporal is the address of the server that these runs are on, which none of them may stop.
+	Temporal string
 }

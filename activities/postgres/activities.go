@@ -76,6 +76,17 @@ func (a *Activities) TakeBackup(ctx context.Context, in BackupRequest) (BackupSu
 // FindBackup finds a backup by its id, or the newest.
 func (a *Activities) FindBackup(ctx context.Context, in FindRequest) (BackupSummary, error) {
 	return withStore(ctx, in.Target, func(store objstore.Store) (BackupSummary, error) {
+		if in.Backup == Proven {
+			id, err := catalog.NewestProvenID(ctx, store, in.Target.Name)
+			if err != nil {
+				return BackupSummary{}, err
+			}
+			if id == "" {
+				return BackupSummary{}, failure.New(failure.UnknownBackup, "no backup of target %s is proven", in.Target.Name).
+					Do("prove one with VerifyBackup, or name one, or %s, yourself", catalog.Latest)
+			}
+			in.Backup = id
+		}
 		m, err := catalog.Load(ctx, store, in.Target.Name, in.Backup, in.Target.keys(store))
 		if failure.Is(err, failure.NoIdentity) {
 			return closed(ctx, store, in, err)

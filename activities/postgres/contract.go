@@ -45,7 +45,10 @@ type BackupRequest struct {
 	BackupID string `json:"backupId"`
 }
 
-// FindRequest names a backup by its id or as the latest.
+// Proven names the newest backup whose newest comparison was PASS, and that is not known to be damaged.
+const Proven = "proven"
+
+// FindRequest names a backup by its id, as the latest, or as the newest that is proven.
 type FindRequest struct {
 	Target Target `json:"target"`
 	Backup string `json:"backup"`

@@ -9,6 +9,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
+	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/restore"
 )
 
@@ -62,7 +63,31 @@ func (a *Activities) CheckReplaceable(ctx context.Context, in SwapRequest) error
 		return failure.New(failure.BadInput, "confirm is %q, and the live database of target %s is %q; nothing was touched", in.Live, in.Copy.Target.Name, own).
 			Do("if that is the one to replace, set confirm to its name")
 	}
+	if itself, err := a.holdsItself(ctx, in); err != nil {
+		return err
+	} else if itself {
+		return failure.New(failure.NotItself, "database %q holds the state of this run's own Temporal namespace", in.Live).
+			Do("stop Temporal, restore beside without it (upkeep restore --direct), and rename by hand")
+	}
 	return restore.CheckReplaceable(ctx, restore.Options{Server: in.Copy.server()}, in.Live)
+}
+
+// holdsItself reports whether the Temporal server that this run belongs to keeps its state in the live
+// database. One that is not there holds nothing.
+func (a *Activities) holdsItself(ctx context.Context, in SwapRequest) (bool, error) {
+	conn, err := in.Copy.server().Connect(ctx, postgres.WithDatabase(in.Live), postgres.WithApp("upkeep-admin"))
+	if failure.Is(err, failure.MissingDatabase) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	temporal, err := postgres.HoldsTemporal(ctx, conn)
+	if err != nil || !temporal {
+		return false, err
+	}
+	return postgres.HoldsNamespace(ctx, conn, a.Realm)
 }
 
 // SealCopy keeps everybody out of the finished copy.

@@ -9,6 +9,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
+	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
@@ -44,6 +45,9 @@ var help = map[string]string{
 	"set":                  "values by their dotted paths, such as {\"image.tag\": \"1.2\"}; no secrets",
 	"skipStaging":          "leave the staging target out",
 	"override":             "why a release that migrates goes without a drilled backup; approved with the plan",
+	"RecoverData.backup":   "a backup's id, latest, or proven (the default): the newest whose comparison was PASS",
+	"RecoverData.confirm":  "the name of the live database that is replaced, written out",
+	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name, with commas between; those of the configuration, or found by their sessions, when left out",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 
@@ -53,6 +57,7 @@ func All() []Procedure {
 		describe(backupdatabase.WorkflowType, backupdatabase.Purpose, func() any { return new(backupdatabase.Input) }),
 		describe(drillrecovery.WorkflowType, drillrecovery.Purpose, func() any { return new(drillrecovery.Input) }),
 		describe(prunebackups.WorkflowType, prunebackups.Purpose, func() any { return new(prunebackups.Input) }),
+		describe(recoverdata.WorkflowType, recoverdata.Purpose, func() any { return new(recoverdata.Input) }),
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
 		describe(rolloutrelease.WorkflowType, rolloutrelease.Purpose, func() any { return new(rolloutrelease.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),

@@ -265,10 +265,20 @@ func look(ctx context.Context, store objstore.Store, target, id string, keys *ke
 	return e, r, err
 }
 
-// NewestProven is when the run began that took the newest backup of a target that is there, whose newest
-// comparison was PASS, and of which nothing was found damaged since; zero where there is none. It reads
-// no manifest, so that it can be asked often.
+// NewestProven is when the run began that took the newest proven backup of a target; zero where there is
+// none.
 func NewestProven(ctx context.Context, store objstore.Store, target string) (time.Time, error) {
+	id, err := NewestProvenID(ctx, store, target)
+	if err != nil || id == "" {
+		return time.Time{}, err
+	}
+	return takenAt(id), nil
+}
+
+// NewestProvenID is the newest backup of a target that is there, whose newest comparison was PASS, and of
+// which nothing was found damaged since; "" where there is none. It reads no manifest, so that it can be
+// asked often.
+func NewestProvenID(ctx context.Context, store objstore.Store, target string) (string, error) {
 	var ids []string
 	prefix := strings.TrimSuffix(format.ProofKey(target, ""), ".json")
 	err := store.List(ctx, prefix, func(o objstore.Info) error {
@@ -279,7 +289,7 @@ func NewestProven(ctx context.Context, store objstore.Store, target string) (tim
 		return nil
 	})
 	if err != nil {
-		return time.Time{}, err
+		return "", err
 	}
 	for _, id := range slices.Backward(ids) {
 		_, err := store.Stat(ctx, format.ManifestKey(target, id))
@@ -294,13 +304,13 @@ func NewestProven(ctx context.Context, store objstore.Store, target string) (tim
 			e.Mark, err = ReadMark(ctx, store, target, id)
 		}
 		if err != nil {
-			return time.Time{}, err
+			return "", err
 		}
 		if e.Proven() && !takenAt(id).IsZero() {
-			return takenAt(id), nil
+			return id, nil
 		}
 	}
-	return time.Time{}, nil
+	return "", nil
 }
 
 // takenAt is when a backup's run began, as its id says; zero when it says nothing.

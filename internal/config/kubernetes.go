@@ -3,13 +3,18 @@ package config
 import (
 	"context"
 	"net"
+	"net/url"
 	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/quiesce"
 )
 
 // Kubernetes says where a target lives in a cluster. It is kept in the histories of runs.
@@ -18,7 +23,27 @@ type Kubernetes struct {
 	Context    string `json:"context,omitempty"`   // of the kubeconfig; its current one when empty
 	Namespace  string `json:"namespace"`
 	Release    string `json:"release,omitempty"` // of Helm
+	// Owners says what may be done about others who own what a run changes: one of ownership's policies,
+	// refuse when empty.
+	Owners string `json:"owners,omitempty"`
+	// Clients are the workloads that use the database, in the order in which they start; none: found by
+	// their sessions.
+	Clients []Client `json:"clients,omitempty"`
+	// Probes are requests that prove the target's service to work.
+	Probes []health.Probe `json:"probes,omitempty"`
 }
+
+// Client is a workload that uses the database.
+type Client struct {
+	Kind string `json:"kind"` // one of quiesce's
+	Name string `json:"name"`
+}
+
+// maxClients bounds the clients of a target.
+const maxClients = 100
+
+// maxProbes bounds the probes of a target, which are all sent at each look.
+const maxProbes = 20
 
 // Connect reaches the cluster. A target that is in none is refused.
 func (k *Kubernetes) Connect(ctx context.Context) (*kube.Cluster, error) {
@@ -75,8 +100,31 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 		"context":        p.text(&k.Context, "kubernetes.context", checkContext),
 		"namespace":      p.text(&k.Namespace, "kubernetes.namespace", kube.NamespaceProblem),
 		"release":        p.text(&k.Release, "kubernetes.release", kube.ReleaseProblem),
+		"owners":         p.text(&k.Owners, "kubernetes.owners", ownership.PolicyProblem),
+		"clients":        func(n *yaml.Node) { k.Clients = p.clients(n) },
+		"probes":         func(n *yaml.Node) { k.Probes = p.probes(n) },
 	}, "namespace")
 	return k
+}
+
+func (p *parser) clients(n *yaml.Node) (clients []Client) {
+	const what = "kubernetes.clients"
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > maxClients {
+		p.fail(n, "%s must be a list of 1 to %d workloads, as in [{kind: Deployment, name: web}]", what, maxClients)
+		return nil
+	}
+	for _, item := range n.Content {
+		var c Client
+		p.fields(item, what, map[string]func(*yaml.Node){
+			"kind": p.text(&c.Kind, what+".kind", quiesce.KindProblem),
+			"name": p.text(&c.Name, what+".name", kube.NameProblem),
+		}, "kind", "name")
+		if slices.Contains(clients, c) {
+			p.fail(item, "%s names %s %s twice", what, c.Kind, c.Name)
+		}
+		clients = append(clients, c)
+	}
+	return clients
 }
 
 func checkContext(v string) string {
@@ -95,4 +143,43 @@ func (p *parser) inCluster(n *yaml.Node, t *Target) {
 	if d.In != (kube.Endpoint{}) || d.Scratch.Runner == RunnerPod || d.Password.Secret != (SecretKey{}) || d.Scratch.Password.Secret != (SecretKey{}) {
 		p.fail(n, `a target whose database, password or scratch runner is in a cluster lacks the key "kubernetes"`)
 	}
+}
+
+// probes reads requests that prove a service to work.
+func (p *parser) probes(n *yaml.Node) (all []health.Probe) {
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > maxProbes {
+		p.fail(n, "kubernetes.probes must be a list of 1 to %d probes", maxProbes)
+		return nil
+	}
+	for _, item := range n.Content {
+		probe := health.Probe{Path: "/"}
+		p.fields(item, "a probe", map[string]func(*yaml.Node){
+			"name":     p.text(&probe.Name, "a probe's name", kube.NameProblem),
+			"service":  p.text(&probe.Service, "a probe's service", kube.NameProblem),
+			"port":     p.number(&probe.Port, "a probe's port", 1, 65535),
+			"path":     p.text(&probe.Path, "a probe's path", checkPath),
+			"scheme":   p.text(&probe.Scheme, "a probe's scheme", oneOf([]string{"http", "https"})),
+			"status":   p.number(&probe.Status, "a probe's status", 100, 599),
+			"contains": p.text(&probe.Contains, "a probe's contains", checkContains),
+		}, "name", "service", "port")
+		if slices.ContainsFunc(all, func(o health.Probe) bool { return o.Name == probe.Name }) {
+			p.fail(item, "there are two probes named %q", probe.Name)
+		}
+		all = append(all, probe)
+	}
+	return all
+}
+
+func checkPath(v string) string {
+	if u, err := url.Parse(v); err != nil || len(v) > 1000 || !strings.HasPrefix(v, "/") || strings.HasPrefix(v, "//") || u.Fragment != "" {
+		return "must be a path that begins with /, at most 1000 bytes"
+	}
+	return ""
+}
+
+func checkContains(v string) string {
+	if v == "" || len(v) > 200 {
+		return "must be a text of 1 to 200 bytes that the right answer has"
+	}
+	return ""
 }

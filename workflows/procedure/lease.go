@@ -9,6 +9,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
+	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/lease"
 )
@@ -67,6 +68,16 @@ func (r *Run) waitFor(signal workflow.ReceiveChannel, most time.Duration) error 
 	return r.ctx.Err()
 }
 
+// Urgent makes the run's turns independent of the target's calendar: an emergency waits for no window.
+func (r *Run) Urgent() { r.urgent = true }
+
+func (r *Run) calendar() calendar.Calendar {
+	if r.urgent {
+		return calendar.Calendar{}
+	}
+	return r.target.Calendar
+}
+
 // ask asks the target's workflow how the run's lease stands; what keeps it from answering is for a
 // person to see to.
 func (r *Run) ask(claims []lease.Claim) (answer target.Answer, err error) {
@@ -75,7 +86,7 @@ func (r *Run) ask(claims []lease.Claim) (answer target.Answer, err error) {
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 45 * time.Second, MaximumAttempts: 12},
 		Summary:                "Ask for the run's turn on the target",
 	})
-	in := runs.Request{Target: r.target.Name, Calendar: r.target.Calendar, Lease: lease.Lease{Holder: r.ID(), Claims: claims, Purpose: r.doc.Procedure}}
+	in := runs.Request{Target: r.target.Name, Calendar: r.calendar(), Lease: lease.Lease{Holder: r.ID(), Claims: claims, Purpose: r.doc.Procedure}}
 	for {
 		err = workflow.ExecuteLocalActivity(ctx, runs.AskLease, in).Get(ctx, &answer)
 		if err == nil || temporal.IsCanceledError(err) {

@@ -34,6 +34,7 @@ type Run struct {
 	began  []time.Time // of the document's steps
 	target configuration.Resolved
 
+	urgent  bool // no calendar keeps it waiting
 	inTurn  bool // there may be a lease to give back
 	parked  bool
 	asks    bool      // for a decision on the plan in the document

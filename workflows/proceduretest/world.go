@@ -5,6 +5,7 @@ package proceduretest
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
 	"github.com/upkeep-run/upkeep/activities/helm"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
@@ -24,6 +26,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/prune"
+	"github.com/upkeep-run/upkeep/internal/quiesce"
 	"github.com/upkeep-run/upkeep/internal/restore"
 	"github.com/upkeep-run/upkeep/internal/retention"
 )
@@ -57,6 +60,8 @@ type World struct {
 	Migrations []string
 	// Stands is how far the upgrades had come before.
 	Stands helm.Stands
+	// Cluster is where the world's target is; nil: in none.
+	Cluster *config.Kubernetes
 
 	mu         sync.Mutex
 	calls      []string
@@ -257,7 +262,7 @@ func (w *World) summary(id string) postgres.BackupSummary {
 func (w *World) Register(s sdkworker.ActivityRegistry) {
 	for name, fn := range map[string]any{
 		configuration.ResolveTarget: answer(w, configuration.ResolveTarget, func(in configuration.Request) configuration.Resolved {
-			name, place := "shop", (*config.Kubernetes)(nil)
+			name, place := "shop", w.Cluster
 			if w.Rollout != nil {
 				place = &config.Kubernetes{Namespace: "shop", Release: "shop"}
 				if in.Target != "" && in.Target == w.Rollout.Staging {
@@ -309,12 +314,28 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			w.swaps = append(w.swaps, in)
 			return postgres.Swapped{Ended: 3, ClosedSeconds: 0.1}
 		}),
-		postgres.IsSwapped:    answer(w, postgres.IsSwapped, func(postgres.SwapOrder) bool { return w.Swapped }),
-		postgres.DropReplaced: answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),
-		store.WritePlan:       answer(w, store.WritePlan, func(in store.PlanRecord) string { return in.Store + "/runs/" + in.RunID + "/plan-" + in.Hash + ".json" }),
-		postgres.DropCopy:     answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),
-		runs.AskLease:         w.askLease,
-		runs.EndedRuns:        func([]string) ([]string, error) { return nil, nil },
+		postgres.LookSessions: answer(w, postgres.LookSessions, func(postgres.Target) postgres.Use {
+			return postgres.Use{Database: restore.Named{Name: "shop", Oid: 16000}, Sessions: []postgres.Session{{Address: "10.0.0.7", Role: "app", Count: 3}}}
+		}),
+		postgres.DrainSessions:    answer(w, postgres.DrainSessions, func(postgres.DrainRequest) int { return 0 }),
+		postgres.CheckForeignKeys: check[postgres.Target](w, postgres.CheckForeignKeys),
+		kubernetes.PlanStop: answer(w, kubernetes.PlanStop, func(in kubernetes.StopRequest) kubernetes.StopPlan {
+			return kubernetes.StopPlan{Others: []string{}, Clients: []quiesce.Client{
+				{Ref: quiesce.Ref{Kind: "Deployment", Name: "web"}, UID: "u1", Before: json.RawMessage("3")},
+				{Ref: quiesce.Ref{Kind: "CronJob", Name: "report"}, UID: "u2", Before: json.RawMessage("false")},
+			}}
+		}),
+		kubernetes.SuspendOwners:  answer(w, kubernetes.SuspendOwners, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
+		kubernetes.StopClients:    answer(w, kubernetes.StopClients, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
+		kubernetes.StartClients:   answer(w, kubernetes.StartClients, func(kubernetes.StopOrder) []string { return nil }),
+		kubernetes.ResumeOwners:   answer(w, kubernetes.ResumeOwners, func(kubernetes.StopOrder) []string { return nil }),
+		kubernetes.ProveRecovered: check[kubernetes.StopOrder](w, kubernetes.ProveRecovered),
+		postgres.IsSwapped:        answer(w, postgres.IsSwapped, func(postgres.SwapOrder) bool { return w.Swapped }),
+		postgres.DropReplaced:     answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),
+		store.WritePlan:           answer(w, store.WritePlan, func(in store.PlanRecord) string { return in.Store + "/runs/" + in.RunID + "/plan-" + in.Hash + ".json" }),
+		postgres.DropCopy:         answer(w, postgres.DropCopy, func(postgres.Copy) struct{} { return struct{}{} }),
+		runs.AskLease:             w.askLease,
+		runs.EndedRuns:            func([]string) ([]string, error) { return nil, nil },
 		store.PlanPrune: answer(w, store.PlanPrune, func(store.PruneRequest) prune.Plan {
 			return prune.Plan{Remove: []prune.Backup{{ID: OldBackupID, Why: []string{"no rule keeps it"}}}, Keep: []prune.Backup{{ID: BackupID, Why: []string{"last"}}}, Frees: 2048, Unreadable: w.Unreadable, Space: w.Space}
 		}),

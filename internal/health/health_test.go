@@ -1,0 +1,111 @@
+package health
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/upkeep-run/upkeep/api/run"
+)
+
+func TestJudge(t *testing.T) {
+	whole := Workload{Kind: Deployment, Name: "web", Generation: 2, Observed: 2, Desired: 2, Updated: 2, Ready: 2, Available: 2}
+	with := func(change func(*Workload)) Workload {
+		w := whole
+		change(&w)
+		return w
+	}
+	passes, fails, unknown := Answer{Probe: "front", Verdict: run.Pass}, Answer{Probe: "front", Verdict: run.Fail, Detail: "answered 500"}, Answer{Probe: "front", Verdict: run.NotProven, Detail: "could not be sent"}
+	stopped := with(func(w *Workload) { w.Desired, w.Updated, w.Ready, w.Available = 0, 0, 0, 0 })
+	for name, c := range map[string]struct {
+		state   State
+		verdict run.Verdict
+		says    string
+	}{
+		"whole":                        {State{Workloads: []Workload{whole}}, run.Pass, ""},
+		"whole and probed":             {State{Workloads: []Workload{whole}, Answers: []Answer{passes}}, run.Pass, ""},
+		"a probe fails":                {State{Workloads: []Workload{whole}, Answers: []Answer{passes, fails}}, run.Fail, "probe front: answered 500"},
+		"a probe cannot run":           {State{Workloads: []Workload{whole}, Answers: []Answer{unknown}}, run.NotProven, "could not be sent"},
+		"a probe cannot run, and down": {State{Workloads: []Workload{with(func(w *Workload) { w.Ready = 0 })}, Answers: []Answer{unknown}}, run.Fail, "0 of 2 pods are ready"},
+		"not seen yet":                 {State{Workloads: []Workload{with(func(w *Workload) { w.Observed = 1 })}}, run.Fail, "has not seen its newest change"},
+		"ready but not for long":       {State{Workloads: []Workload{with(func(w *Workload) { w.Available = 1 })}}, run.Fail, "1 available"},
+		"the old revision serves": {State{Workloads: []Workload{with(func(w *Workload) {
+			w.Updated, w.Pods = 1, []Pod{{Name: "new", Newest: true, Reason: ImagePull, Detail: "shop:typo"}, {Name: "old", Ready: true}}
+		})}}, run.Fail, "pod new cannot get its image (shop:typo)"},
+		"paused":               {State{Workloads: []Workload{with(func(w *Workload) { w.Paused, w.Updated = true, 0 })}}, run.Fail, "paused"},
+		"paused and whole":     {State{Workloads: []Workload{with(func(w *Workload) { w.Paused = true })}}, run.Pass, ""},
+		"a quota":              {State{Workloads: []Workload{with(func(w *Workload) { w.Ready, w.Refused = 1, "exceeded quota" })}}, run.Fail, "exceeded quota"},
+		"one of two is off":    {State{Workloads: []Workload{whole, stopped}}, run.Pass, ""},
+		"all are off":          {State{Workloads: []Workload{stopped}}, run.Fail, "scaled to 0"},
+		"replaced on delete":   {State{Workloads: []Workload{with(func(w *Workload) { w.OnDelete, w.Updated = true, 0 })}}, run.Pass, ""},
+		"a pod on a lost node": {State{Workloads: []Workload{with(func(w *Workload) { w.Pods = []Pod{{Name: "a", Reason: NodeLost, Detail: "n1"}} })}}, run.Fail, "nothing is heard"},
+		"an evicted pod":       {State{Workloads: []Workload{with(func(w *Workload) { w.Pods = []Pod{{Name: "a", Reason: Ended}} })}}, run.Pass, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			verdict, problems := Judge(c.state)
+			require.Equal(t, c.verdict, verdict)
+			require.Contains(t, Words(problems), c.says)
+			require.Equal(t, c.verdict == run.Pass, len(problems) == 0)
+		})
+	}
+}
+
+func TestReasons(t *testing.T) {
+	now := time.Now()
+	waiting := func(reason string) corev1.PodStatus {
+		return corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason}}}}}
+	}
+	killed := waiting("CrashLoopBackOff")
+	killed.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{Reason: "OOMKilled", ExitCode: 137}
+	is := func(kind corev1.PodConditionType, status corev1.ConditionStatus, message string) corev1.PodCondition {
+		return corev1.PodCondition{Type: kind, Status: status, Message: message}
+	}
+	for name, c := range map[string]struct {
+		status  corev1.PodStatus
+		deleted time.Duration // ago
+		want    Reason
+	}{
+		"crash":      {waiting("CrashLoopBackOff"), 0, CrashLoop},
+		"memory":     {killed, 0, OutOfMemory},
+		"image":      {waiting("ImagePullBackOff"), 0, ImagePull},
+		"no image":   {waiting("ErrImageNeverPull"), 0, ImagePull},
+		"config":     {waiting("CreateContainerConfigError"), 0, BadReference},
+		"young":      {waiting("ContainerCreating"), 0, Starting},
+		"no node":    {corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{is(corev1.PodScheduled, corev1.ConditionFalse, "0/1 nodes: Insufficient cpu")}}, 0, Unschedulable},
+		"no volume":  {corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{is(corev1.PodScheduled, corev1.ConditionFalse, "pod has unbound immediate PersistentVolumeClaims")}}, 0, VolumePending},
+		"silent":     {corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{is(corev1.PodReady, corev1.ConditionFalse, ""), is(corev1.ContainersReady, corev1.ConditionTrue, "")}}, 0, NodeLost},
+		"ends":       {waiting("ContainerCreating"), time.Second, Ending},
+		"cannot end": {waiting("ContainerCreating"), time.Hour, StuckEnding},
+		"evicted":    {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted"}, 0, Ended},
+		"not ready":  {corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{is(corev1.PodReady, corev1.ConditionFalse, ""), is(corev1.ContainersReady, corev1.ConditionFalse, "")}}, 0, NotReady},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &corev1.Pod{Status: c.status}
+			if c.deleted > 0 {
+				p.DeletionTimestamp = &metav1.Time{Time: now.Add(-c.deleted)}
+			}
+			require.Equal(t, c.want, ofPod(p, &Workload{}, now).Reason)
+		})
+	}
+}
+
+func TestBelongs(t *testing.T) {
+	object := func(label, annotation string) *metav1.ObjectMeta {
+		m := &metav1.ObjectMeta{Labels: map[string]string{}, Annotations: map[string]string{}}
+		if label != "" {
+			m.Labels[instanceLabel] = label
+		}
+		if annotation != "" {
+			m.Annotations[releaseAnnotation] = annotation
+		}
+		return m
+	}
+	require.True(t, Belongs(object("shop", ""), "shop"))
+	require.True(t, Belongs(object("", "shop"), "shop"))
+	require.True(t, Belongs(object("other", "shop"), "shop"))
+	require.False(t, Belongs(object("shop", "other"), "shop"), "what Helm wrote counts")
+	require.False(t, Belongs(object("", ""), ""), "no release is not every release")
+}

@@ -1,0 +1,164 @@
+package recoverdata_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
+	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/activities/store"
+	api "github.com/upkeep-run/upkeep/api/recoverdata"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/workflows/proceduretest"
+)
+
+const confirmed = `{"confirm":"shop"}`
+
+var (
+	looking = []string{
+		configuration.ResolveTarget, postgres.FindBackup, postgres.CheckReplaceable, postgres.PlanRestore, postgres.CheckStored, postgres.LookSessions,
+		kubernetes.PlanStop, store.WritePlan,
+	}
+	doing = []string{
+		kubernetes.SuspendOwners, kubernetes.StopClients, postgres.DrainSessions, postgres.CreateDatabase, postgres.LoadRows, postgres.Compare,
+		postgres.SealCopy, postgres.PlanSwap, postgres.ApplySwap, postgres.CheckForeignKeys, kubernetes.StartClients, kubernetes.StartClients,
+		kubernetes.ResumeOwners, kubernetes.ProveRecovered,
+	}
+)
+
+func world() *proceduretest.World {
+	return &proceduretest.World{Cluster: &config.Kubernetes{Namespace: "shop", Release: "shop"}}
+}
+
+// approving approves each plan that the run waits with.
+func approving(r *proceduretest.Run) {
+	r.WhenWaiting(func(doc run.Document) {
+		r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "the incident"})
+	})
+}
+
+func TestEverythingInItsOrder(t *testing.T) {
+	w := world()
+	r := proceduretest.New(t, w)
+	r.WhenWaiting(func(doc run.Document) {
+		require.Equal(t, looking, w.Calls(), "nothing is done before")
+		require.Contains(t, doc.WaitingFor, "stop Deployment web (3), CronJob report; put backup "+proceduretest.BackupID)
+		r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "the incident"})
+	})
+	doc := r.Do(api.WorkflowType, confirmed)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Equal(t, append(append(append([]string{}, looking...), doing...), store.WriteRun), w.Calls())
+	require.Equal(t, []string{"asks for shared backups", "gives back", "asks for exclusive database exclusive release shared backups", "gives back"}, w.Turns())
+	var got api.Result
+	require.NoError(t, json.Unmarshal(doc.Result, &got))
+	require.Equal(t, run.Pass, got.Verdict)
+	require.Equal(t, w.Swaps()[0].Plan.Kept, got.Kept)
+}
+
+func TestADryRunOnlyLooks(t *testing.T) {
+	w := world()
+	doc := proceduretest.New(t, w).Do(api.WorkflowType, `{"confirm":"shop","dryRun":true}`)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	for _, call := range w.Calls() {
+		require.NotContains(t, append([]string{store.WritePlan}, doing...), call)
+	}
+	require.Empty(t, w.Turns())
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	for input, code := range map[string]failure.Code{
+		`{}`: failure.BadInput,
+		`{"confirm":"shop","clients":"DaemonSet/agent"}`:               failure.BadInput,
+		`{"confirm":"shop","clients":"Deployment/web,Deployment/web"}`: failure.BadInput,
+		`{"confirm":"shop","clients":"web"}`:                           failure.BadInput,
+		`{"confirm":"shop","Clients":"Deployment/web"}`:                failure.BadInput,
+	} {
+		doc := proceduretest.New(t, world()).Do(api.WorkflowType, input)
+		require.Equal(t, run.Refused, doc.Outcome, input)
+		require.Equal(t, string(code), doc.Error.Code, input)
+	}
+	doc := proceduretest.New(t, &proceduretest.World{}).Do(api.WorkflowType, confirmed)
+	require.Equal(t, string(failure.NoCluster), doc.Error.Code)
+}
+
+// TestWhatFailsIsPutBack at each step: what was stopped is started, and then the owners act again.
+func TestWhatFailsIsPutBack(t *testing.T) {
+	for i, activity := range doing {
+		w := world()
+		w.Fail(activity, failure.New(failure.BackupDamaged, "broken"))
+		r := proceduretest.New(t, w)
+		approving(r)
+		doc := r.Do(api.WorkflowType, confirmed)
+		require.Equal(t, run.Failed, doc.Outcome, activity)
+		calls := w.Calls()[len(looking):]
+		first := i
+		for first > 0 && doing[first-1] == activity {
+			first--
+		}
+		require.Equal(t, doing[:first+1], calls[:first+1], activity)
+		tail := calls[len(calls)-3:]
+		require.Equal(t, []string{kubernetes.StartClients, kubernetes.ResumeOwners, store.WriteRun}, tail, activity)
+	}
+}
+
+func TestAbandonedItPutsBack(t *testing.T) {
+	w := world()
+	w.Fail(kubernetes.StopClients, failure.New(failure.LockHeld, "the clients have not ended"))
+	r := proceduretest.New(t, w)
+	r.WhenWaiting(func(doc run.Document) {
+		r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "the incident"})
+		r.WhenWaiting(func(run.Document) { r.Decide(run.AbandonUpdate, run.Decision{By: "ann"}) })
+	})
+	doc := r.Do(api.WorkflowType, confirmed)
+	require.Equal(t, run.Cancelled, doc.Outcome, doc.Summary)
+	require.Equal(t, []string{kubernetes.SuspendOwners, kubernetes.StopClients, kubernetes.StartClients, kubernetes.ResumeOwners, store.WriteRun}, w.Calls()[len(looking):])
+}
+
+func TestCancelledItPutsBack(t *testing.T) {
+	w := world()
+	w.Hang(postgres.LoadRows)
+	r := proceduretest.New(t, w)
+	approving(r)
+	r.OnStarted(func(activity, _ string) {
+		if activity == postgres.LoadRows {
+			r.CancelWorkflow()
+		}
+	})
+	doc := r.Do(api.WorkflowType, confirmed)
+	require.Equal(t, run.Cancelled, doc.Outcome, doc.Summary)
+	calls := w.Calls()
+	require.Equal(t, []string{postgres.DropCopy, kubernetes.StartClients, kubernetes.ResumeOwners, store.WriteRun}, calls[len(calls)-4:])
+	require.Empty(t, w.Swaps())
+}
+
+func TestAVoidPlanIsMadeAnew(t *testing.T) {
+	w := world()
+	w.Fail(kubernetes.StopClients, failure.New(failure.PlanVoid, "it had 3, and has 4"))
+	r := proceduretest.New(t, w)
+	r.WhenWaiting(func(doc run.Document) {
+		r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "the incident"})
+		approving(r)
+	})
+	doc := r.Do(api.WorkflowType, confirmed)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Equal(t, []string{
+		kubernetes.SuspendOwners, kubernetes.StopClients, kubernetes.StartClients, kubernetes.StartClients, kubernetes.ResumeOwners,
+		postgres.LookSessions, kubernetes.PlanStop, store.WritePlan,
+	}, w.Calls()[len(looking):len(looking)+8])
+}
+
+func TestARejectedPlanTouchesNothing(t *testing.T) {
+	w := world()
+	r := proceduretest.New(t, w)
+	r.WhenWaiting(func(doc run.Document) {
+		r.DecideOnPlan(run.RejectUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "no"})
+	})
+	doc := r.Do(api.WorkflowType, confirmed)
+	require.Equal(t, run.Refused, doc.Outcome)
+	require.Equal(t, append(append([]string{}, looking...), store.WriteRun), w.Calls())
+}
