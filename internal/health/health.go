@@ -40,6 +40,7 @@ type Workload struct {
 	Generation int64  `json:"generation"`
 	Observed   int64  `json:"observed"` // the generation that its controller has seen
 	Desired    int32  `json:"desired"`
+	Total      int32  `json:"total"`   // pods of all revisions
 	Updated    int32  `json:"updated"` // pods of the newest revision
 	Ready      int32  `json:"ready"`
 	Available  int32  `json:"available"`
@@ -177,7 +178,7 @@ func (w Workload) problems() []Problem {
 	case w.Ready < w.Desired || w.Available < w.Desired:
 		say("", "%d of %d pods are ready, %d available", w.Ready, w.Desired, w.Available)
 	default:
-		say("", "%d of %d pods are of the newest revision", w.Updated, w.Desired)
+		say("", "%d of %d pods are of the newest revision, and %d there are", w.Updated, w.Desired, w.Total)
 	}
 	return all
 }
@@ -188,6 +189,9 @@ func (w Workload) Whole() bool {
 		return false
 	}
 	if slices.ContainsFunc(w.Pods, func(p Pod) bool { return p.Reason == NodeLost || p.Reason == StuckEnding }) {
+		return false
+	}
+	if w.Kind == Deployment && w.Total > w.Updated { // those of older revisions may be all that serve
 		return false
 	}
 	return w.OnDelete || w.Updated >= w.Desired

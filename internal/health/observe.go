@@ -130,7 +130,7 @@ func (o *observer) deployments(ctx context.Context) error {
 func ofDeployment(d *appsv1.Deployment) Workload {
 	w := Workload{
 		Kind: Deployment, Name: d.Name, UID: string(d.UID), Generation: d.Generation, Observed: d.Status.ObservedGeneration,
-		Desired: replicas(d.Spec.Replicas), Updated: d.Status.UpdatedReplicas, Ready: d.Status.ReadyReplicas, Available: d.Status.AvailableReplicas,
+		Desired: replicas(d.Spec.Replicas), Total: d.Status.Replicas, Updated: d.Status.UpdatedReplicas, Ready: d.Status.ReadyReplicas, Available: d.Status.AvailableReplicas,
 		Paused: d.Spec.Paused,
 	}
 	for _, c := range d.Status.Conditions {
@@ -159,7 +159,7 @@ func (o *observer) statefulSets(ctx context.Context) error {
 func ofStatefulSet(s *appsv1.StatefulSet) Workload {
 	w := Workload{
 		Kind: StatefulSet, Name: s.Name, UID: string(s.UID), Generation: s.Generation, Observed: s.Status.ObservedGeneration,
-		Desired: replicas(s.Spec.Replicas), Updated: s.Status.UpdatedReplicas, Ready: s.Status.ReadyReplicas, Available: s.Status.AvailableReplicas,
+		Desired: replicas(s.Spec.Replicas), Total: s.Status.Replicas, Updated: s.Status.UpdatedReplicas, Ready: s.Status.ReadyReplicas, Available: s.Status.AvailableReplicas,
 		OnDelete: s.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType, Revision: s.Status.UpdateRevision,
 	}
 	if s.Status.CurrentRevision == s.Status.UpdateRevision {
@@ -189,7 +189,7 @@ func (o *observer) daemonSets(ctx context.Context) error {
 func ofDaemonSet(d *appsv1.DaemonSet) Workload {
 	return Workload{
 		Kind: DaemonSet, Name: d.Name, UID: string(d.UID), Generation: d.Generation, Observed: d.Status.ObservedGeneration,
-		Desired: d.Status.DesiredNumberScheduled, Updated: d.Status.UpdatedNumberScheduled, Ready: d.Status.NumberReady, Available: d.Status.NumberAvailable,
+		Desired: d.Status.DesiredNumberScheduled, Total: d.Status.CurrentNumberScheduled, Updated: d.Status.UpdatedNumberScheduled, Ready: d.Status.NumberReady, Available: d.Status.NumberAvailable,
 		OnDelete: d.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType, Revision: d.Annotations[appsv1.DeprecatedTemplateGeneration],
 	}
 }
