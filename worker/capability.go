@@ -7,6 +7,7 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
@@ -90,10 +91,17 @@ func (w *Worker) registerDatabase(r sdkworker.Registry) {
 	})
 }
 
-// registerCluster registers what acts on Kubernetes. Nothing does yet but what every run needs; the
-// activities of kubernetes and helm are added here.
+// registerCluster registers what acts on Kubernetes.
 func (w *Worker) registerCluster(r sdkworker.Registry) {
 	w.registerCommon(r)
+	k := &kubernetes.Activities{Realm: w.postgres.Realm, Ended: w.endedFor(0)}
+	register(r, map[string]any{
+		kubernetes.LookAtService: k.LookAtService,
+		kubernetes.PlanRollback:  k.PlanRollback,
+		kubernetes.TakeStep:      k.TakeStep,
+		kubernetes.AwaitHealthy:  k.AwaitHealthy,
+		kubernetes.NoteRecovered: k.NoteRecovered,
+	})
 }
 
 // registerCommon registers what a run needs wherever it has its activities done: the configuration, and

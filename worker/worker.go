@@ -26,6 +26,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
+	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
@@ -38,6 +39,7 @@ import (
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
+	recoverserviceworkflow "github.com/upkeep-run/upkeep/workflows/recoverservice"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
@@ -223,7 +225,7 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
-		prunebackups.WorkflowType: pruneworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
+		prunebackups.WorkflowType: pruneworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
+	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 )
@@ -38,6 +39,8 @@ var help = map[string]string{
 	"grade":                "how deep to look: stored, decoded or restored (the default, and the only one that proves)",
 	"mode":                 "beside (the default) or replace: put the copy in the live database's place, after an approval",
 	"confirm":              "with mode replace: the name of the live database, written out",
+	"upTo":                 "the last step that may be taken: restart, rollout, recreate, clear or rollback (the default)",
+	"wait":                 "minutes that each step is given to show that it helped; 5 when left out",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 
@@ -47,6 +50,7 @@ func All() []Procedure {
 		describe(backupdatabase.WorkflowType, backupdatabase.Purpose, func() any { return new(backupdatabase.Input) }),
 		describe(drillrecovery.WorkflowType, drillrecovery.Purpose, func() any { return new(drillrecovery.Input) }),
 		describe(prunebackups.WorkflowType, prunebackups.Purpose, func() any { return new(prunebackups.Input) }),
+		describe(recoverservice.WorkflowType, recoverservice.Purpose, func() any { return new(recoverservice.Input) }),
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
 	}
@@ -74,6 +78,9 @@ func (p *Procedure) collect(t reflect.Type) {
 		kind := "string"
 		if f.Type.Kind() == reflect.Bool {
 			kind = "true or false"
+		}
+		if f.Type.Kind() == reflect.Int {
+			kind = "whole number"
 		}
 		text, ok := help[p.Name+"."+name]
 		if !ok {

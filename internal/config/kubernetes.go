@@ -12,7 +12,9 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/quiesce"
 )
 
 // Kubernetes says where a target lives in a cluster. It is kept in the histories of runs.
@@ -23,10 +25,26 @@ type Kubernetes struct {
 	Release    string `json:"release,omitempty"` // of Helm
 	// Probes are requests that prove the target's service to work.
 	Probes []health.Probe `json:"probes,omitempty"`
+	// Owners says what may be done about others who own what a run changes: one of ownership's policies,
+	// refuse when empty.
+	Owners string `json:"owners,omitempty"`
+	// Clients are the workloads that use the database, in the order in which they start; none: found by
+	// their sessions.
+	Clients []Client `json:"clients,omitempty"`
 }
 
-// maxProbes bounds the probes of a target, which are all sent at each look.
-const maxProbes = 20
+// Client is a workload that uses the database.
+type Client struct {
+	Kind string `json:"kind"` // one of quiesce's
+	Name string `json:"name"`
+}
+
+const (
+	// maxClients bounds the clients of a target.
+	maxClients = 100
+	// maxProbes bounds the probes of a target, which are all sent at each look.
+	maxProbes = 20
+)
 
 // Connect reaches the cluster. A target that is in none is refused.
 func (k *Kubernetes) Connect(ctx context.Context) (*kube.Cluster, error) {
@@ -84,8 +102,30 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 		"namespace":      p.text(&k.Namespace, "kubernetes.namespace", kube.NamespaceProblem),
 		"release":        p.text(&k.Release, "kubernetes.release", kube.ReleaseProblem),
 		"probes":         func(n *yaml.Node) { k.Probes = p.probes(n) },
+		"owners":         p.text(&k.Owners, "kubernetes.owners", ownership.PolicyProblem),
+		"clients":        func(n *yaml.Node) { k.Clients = p.clients(n) },
 	}, "namespace")
 	return k
+}
+
+func (p *parser) clients(n *yaml.Node) (clients []Client) {
+	const what = "kubernetes.clients"
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > maxClients {
+		p.fail(n, "%s must be a list of 1 to %d workloads, as in [{kind: Deployment, name: web}]", what, maxClients)
+		return nil
+	}
+	for _, item := range n.Content {
+		var c Client
+		p.fields(item, what, map[string]func(*yaml.Node){
+			"kind": p.text(&c.Kind, what+".kind", quiesce.KindProblem),
+			"name": p.text(&c.Name, what+".name", kube.NameProblem),
+		}, "kind", "name")
+		if slices.Contains(clients, c) {
+			p.fail(item, "%s names %s %s twice", what, c.Kind, c.Name)
+		}
+		clients = append(clients, c)
+	}
+	return clients
 }
 
 func checkContext(v string) string {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
 // Scope is what belongs together: a release, and the probes of its service.
@@ -48,7 +49,10 @@ type Workload struct {
 	OnDelete   bool   `json:"onDelete,omitempty"` // its pods get a new revision only when somebody deletes them
 	Revision   string `json:"revision,omitempty"` // the newest: the hash in its pods' labels
 	Refused    string `json:"refused,omitempty"`  // why the API server takes no pod of it, such as a quota
-	Pods       []Pod  `json:"pods,omitempty"`     // by name; the worst hundred
+	// Owners are others who would take a change of it back; Marked is why it must not be touched at all.
+	Owners []ownership.Owner `json:"owners,omitempty"`
+	Marked string            `json:"marked,omitempty"`
+	Pods   []Pod             `json:"pods,omitempty"` // by name; the worst hundred
 }
 
 func (w Workload) String() string { return w.Kind + " " + w.Name }

@@ -15,7 +15,9 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
 const (
@@ -112,6 +114,12 @@ func pages(doing string, next func(metav1.ListOptions) (token string, n int, err
 	}
 }
 
+// add adds a workload, and what its own metadata says about who else acts on it.
+func (o *observer) add(w Workload, of metav1.Object) {
+	w.Owners, w.Marked = ownership.Detect(of, o.now), itself.Marked(of)
+	o.state.Workloads = append(o.state.Workloads, w)
+}
+
 func (o *observer) deployments(ctx context.Context) error {
 	return pages("list the Deployments in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
 		list, err := o.c.Client.AppsV1().Deployments(o.c.Namespace).List(ctx, options)
@@ -120,7 +128,7 @@ func (o *observer) deployments(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			if d := &list.Items[i]; Belongs(d, o.release) {
-				o.state.Workloads = append(o.state.Workloads, ofDeployment(d))
+				o.add(ofDeployment(d), d)
 			}
 		}
 		return list.Continue, len(list.Items), nil
@@ -149,7 +157,7 @@ func (o *observer) statefulSets(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			if s := &list.Items[i]; Belongs(s, o.release) {
-				o.state.Workloads = append(o.state.Workloads, ofStatefulSet(s))
+				o.add(ofStatefulSet(s), s)
 			}
 		}
 		return list.Continue, len(list.Items), nil
@@ -179,7 +187,7 @@ func (o *observer) daemonSets(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			if d := &list.Items[i]; Belongs(d, o.release) {
-				o.state.Workloads = append(o.state.Workloads, ofDaemonSet(d))
+				o.add(ofDaemonSet(d), d)
 			}
 		}
 		return list.Continue, len(list.Items), nil

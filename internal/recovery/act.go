@@ -50,6 +50,12 @@ func Look(ctx context.Context, c *kube.Cluster, scope health.Scope, proven Prove
 	if err != nil {
 		return State{}, err
 	}
+	for _, w := range seen.Workloads {
+		if w.Marked != "" {
+			return State{}, failure.New(failure.NotItself, "%s of release %s must not be touched: %s says that Upkeep or what it needs runs there", w, scope.Release, w.Marked).
+				Do("recover it by hand, or from a worker outside of it")
+		}
+	}
 	h, err := helmrelease.Open(c.Config, c.Namespace, scope.Release)
 	if err != nil {
 		return State{}, err

@@ -230,6 +230,9 @@ func (l *ladder) mend(rung Rung, f trouble) *Step {
 	case rung == Restart:
 		l.skip("restart of a pod of %s: it is not one pod that is bad", f)
 		return nil
+	case len(f.Owners) > 0:
+		l.skip("rollout restart of %s: %s would take it back (%s)", f, f.Owners[0], f.Owners[0].Why)
+		return nil
 	case f.Paused || f.OnDelete:
 		l.skip("rollout restart of %s: its rollouts are paused, or left to a person", f)
 		return nil
@@ -312,6 +315,12 @@ func (l *ladder) rollback(bad []trouble) *Step {
 		l.skip("rollback: a rollout is paused, or the cluster takes no pods; a rollback would stop there too")
 		return nil
 	}
+	for _, w := range l.state.Workloads {
+		if len(w.Owners) > 0 {
+			l.skip("rollback: %s would take back what becomes of %s (%s)", w.Owners[0], w, w.Owners[0].Why)
+			return nil
+		}
+	}
 	step := &Step{Rung: Rollback, Revision: r.Back.Revision}
 	proof := "the last that was deployed; that it was healthy is NOT_PROVEN"
 	if r.Back.Proven {
@@ -345,6 +354,9 @@ func (l *ladder) people(bad []trouble) {
 			if remedy := remedies[p.Reason]; remedy != "" {
 				say("pod %s is %s (%s): %s", p.Name, p.Reason, p.Detail, remedy)
 			}
+		}
+		for _, o := range f.Owners {
+			say("%s acts on %s: mend it where that gets it from, or suspend it (%s)", o, f, o.Command())
 		}
 		if f.probe != "" {
 			say("probe %s fails with ready pods of %s: read their logs", f.probe, f)
