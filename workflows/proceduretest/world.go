@@ -13,6 +13,7 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
@@ -21,6 +22,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/prune"
+	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/internal/restore"
 	"github.com/upkeep-run/upkeep/internal/retention"
 )
@@ -48,6 +50,12 @@ type World struct {
 	Locked []string
 	// ReplacedDays is how long the world's configuration keeps databases that were replaced.
 	ReplacedDays int
+	// Namespace is where the world's target is in a cluster; empty: in none.
+	Namespace string
+	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
+	// its health come to, and PASS after them.
+	Services []recovery.State
+	Waits    []run.Verdict
 
 	mu      sync.Mutex
 	calls   []string
@@ -226,15 +234,39 @@ func (w *World) summary(id string) postgres.BackupSummary {
 	}
 }
 
+func (w *World) kubernetes() *config.Kubernetes {
+	if w.Namespace == "" {
+		return nil
+	}
+	return &config.Kubernetes{Namespace: w.Namespace, Release: "shop"}
+}
+
 // Register registers the world's activities.
 func (w *World) Register(s sdkworker.ActivityRegistry) {
 	for name, fn := range map[string]any{
 		configuration.ResolveTarget: answer(w, configuration.ResolveTarget, func(in configuration.Request) configuration.Resolved {
 			return configuration.Resolved{Target: postgres.Target{
 				Name: "shop", DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: config.Secret{Env: "SHOP_DB_PASSWORD"},
-				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
+				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes, Kubernetes: w.kubernetes(),
 			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}
 		}),
+		kubernetes.LookAtService: answer(w, kubernetes.LookAtService, func(kubernetes.Service) (s recovery.State) {
+			if len(w.Services) > 0 {
+				s, w.Services = w.Services[0], w.Services[1:]
+			}
+			return s
+		}),
+		kubernetes.AwaitHealthy: answer(w, kubernetes.AwaitHealthy, func(kubernetes.AwaitRequest) run.Verdict {
+			if len(w.Waits) == 0 {
+				return run.Pass
+			}
+			v := w.Waits[0]
+			w.Waits = w.Waits[1:]
+			return v
+		}),
+		kubernetes.PlanRollback:  answer(w, kubernetes.PlanRollback, func(in kubernetes.StepOrder) recovery.Step { return in.Step }),
+		kubernetes.TakeStep:      answer(w, kubernetes.TakeStep, func(kubernetes.StepOrder) struct{} { return struct{}{} }),
+		kubernetes.NoteRecovered: answer(w, kubernetes.NoteRecovered, func(kubernetes.NoteRequest) int { return 2 }),
 		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
 			return postgres.BackupPlan{Database: "shop", ServerVersion: "15.1", Tables: 3, EstimatedRows: 40, EstimatedBytes: 8192, LeftOut: w.LeftOut}
 		}),
