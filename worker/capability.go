@@ -114,6 +114,11 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.StartClients:   k.StartClients,
 		kubernetes.ResumeOwners:   k.ResumeOwners,
 		kubernetes.ProveRecovered: k.ProveRecovered,
+		kubernetes.LookAtService:  k.LookAtService,
+		kubernetes.PlanRollback:   k.PlanRollback,
+		kubernetes.TakeStep:       k.TakeStep,
+		kubernetes.AwaitHealthy:   k.AwaitHealthy,
+		kubernetes.NoteRecovered:  k.NoteRecovered,
 	})
 }
 

@@ -29,6 +29,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/recoverdata"
+	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
@@ -43,6 +44,7 @@ import (
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
 	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
+	recoverserviceworkflow "github.com/upkeep-run/upkeep/workflows/recoverservice"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
@@ -234,7 +236,7 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
 		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
-		recoverdata.WorkflowType: recoverdataworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
+		recoverdata.WorkflowType: recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}

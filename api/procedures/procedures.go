@@ -10,6 +10,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/recoverdata"
+	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
@@ -48,6 +49,8 @@ var help = map[string]string{
 	"RecoverData.backup":   "a backup's id, latest, or proven (the default): the newest whose comparison was PASS",
 	"RecoverData.confirm":  "the name of the live database that is replaced, written out",
 	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name, with commas between; those of the configuration, or found by their sessions, when left out",
+	"upTo":                 "the last step that may be taken: restart, rollout, recreate, clear or rollback (the default)",
+	"wait":                 "minutes that each step is given to show that it helped; 5 when left out",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 
@@ -58,6 +61,7 @@ func All() []Procedure {
 		describe(drillrecovery.WorkflowType, drillrecovery.Purpose, func() any { return new(drillrecovery.Input) }),
 		describe(prunebackups.WorkflowType, prunebackups.Purpose, func() any { return new(prunebackups.Input) }),
 		describe(recoverdata.WorkflowType, recoverdata.Purpose, func() any { return new(recoverdata.Input) }),
+		describe(recoverservice.WorkflowType, recoverservice.Purpose, func() any { return new(recoverservice.Input) }),
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
 		describe(rolloutrelease.WorkflowType, rolloutrelease.Purpose, func() any { return new(rolloutrelease.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
@@ -89,6 +93,9 @@ func (p *Procedure) collect(t reflect.Type) {
 		}
 		if f.Type.Kind() == reflect.Map {
 			kind = "object"
+		}
+		if f.Type.Kind() == reflect.Int {
+			kind = "whole number"
 		}
 		text, ok := help[p.Name+"."+name]
 		if !ok {

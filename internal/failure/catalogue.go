@@ -71,6 +71,7 @@ const (
 	HookFailed         Code = "HookFailed"         // a hook of a Helm release failed, such as a migration
 	NotReady           Code = "NotReady"           // what was applied does not become ready in time
 	ApplyFailed        Code = "ApplyFailed"        // the cluster refused an object of a Helm release
+	NotRecovered       Code = "NotRecovered"       // no step that may be taken brings a service back
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
@@ -84,7 +85,7 @@ var catalogue = map[Code]Class{
 	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson, StoreLocked: NeedsPerson,
 	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson, ReleaseBusy: NeedsPerson,
-	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged, NotReady: Damaged, ApplyFailed: Damaged,
+	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged, NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
 	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,

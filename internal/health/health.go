@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
 // Scope is what belongs together: a release, and the probes of its service.
@@ -40,6 +41,7 @@ type Workload struct {
 	Generation int64  `json:"generation"`
 	Observed   int64  `json:"observed"` // the generation that its controller has seen
 	Desired    int32  `json:"desired"`
+	Total      int32  `json:"total"`   // pods of all revisions
 	Updated    int32  `json:"updated"` // pods of the newest revision
 	Ready      int32  `json:"ready"`
 	Available  int32  `json:"available"`
@@ -47,7 +49,10 @@ type Workload struct {
 	OnDelete   bool   `json:"onDelete,omitempty"` // its pods get a new revision only when somebody deletes them
 	Revision   string `json:"revision,omitempty"` // the newest: the hash in its pods' labels
 	Refused    string `json:"refused,omitempty"`  // why the API server takes no pod of it, such as a quota
-	Pods       []Pod  `json:"pods,omitempty"`     // by name; the worst hundred
+	// Owners are others who would take a change of it back; Marked is why it must not be touched at all.
+	Owners []ownership.Owner `json:"owners,omitempty"`
+	Marked string            `json:"marked,omitempty"`
+	Pods   []Pod             `json:"pods,omitempty"` // by name; the worst hundred
 }
 
 func (w Workload) String() string { return w.Kind + " " + w.Name }
@@ -177,7 +182,7 @@ func (w Workload) problems() []Problem {
 	case w.Ready < w.Desired || w.Available < w.Desired:
 		say("", "%d of %d pods are ready, %d available", w.Ready, w.Desired, w.Available)
 	default:
-		say("", "%d of %d pods are of the newest revision", w.Updated, w.Desired)
+		say("", "%d of %d pods are of the newest revision, and %d there are", w.Updated, w.Desired, w.Total)
 	}
 	return all
 }
@@ -188,6 +193,9 @@ func (w Workload) Whole() bool {
 		return false
 	}
 	if slices.ContainsFunc(w.Pods, func(p Pod) bool { return p.Reason == NodeLost || p.Reason == StuckEnding }) {
+		return false
+	}
+	if w.Kind == Deployment && w.Total > w.Updated { // those of older revisions may be all that serve
 		return false
 	}
 	return w.OnDelete || w.Updated >= w.Desired

@@ -35,14 +35,15 @@ func TestJudge(t *testing.T) {
 		"the old revision serves": {State{Workloads: []Workload{with(func(w *Workload) {
 			w.Updated, w.Pods = 1, []Pod{{Name: "new", Newest: true, Reason: ImagePull, Detail: "shop:typo"}, {Name: "old", Ready: true}}
 		})}}, run.Fail, "pod new cannot get its image (shop:typo)"},
-		"paused":               {State{Workloads: []Workload{with(func(w *Workload) { w.Paused, w.Updated = true, 0 })}}, run.Fail, "paused"},
-		"paused and whole":     {State{Workloads: []Workload{with(func(w *Workload) { w.Paused = true })}}, run.Pass, ""},
-		"a quota":              {State{Workloads: []Workload{with(func(w *Workload) { w.Ready, w.Refused = 1, "exceeded quota" })}}, run.Fail, "exceeded quota"},
-		"one of two is off":    {State{Workloads: []Workload{whole, stopped}}, run.Pass, ""},
-		"all are off":          {State{Workloads: []Workload{stopped}}, run.Fail, "scaled to 0"},
-		"replaced on delete":   {State{Workloads: []Workload{with(func(w *Workload) { w.OnDelete, w.Updated = true, 0 })}}, run.Pass, ""},
-		"a pod on a lost node": {State{Workloads: []Workload{with(func(w *Workload) { w.Pods = []Pod{{Name: "a", Reason: NodeLost, Detail: "n1"}} })}}, run.Fail, "nothing is heard"},
-		"an evicted pod":       {State{Workloads: []Workload{with(func(w *Workload) { w.Pods = []Pod{{Name: "a", Reason: Ended}} })}}, run.Pass, ""},
+		"the old one is all that serves": {State{Workloads: []Workload{with(func(w *Workload) { w.Total = 3 })}}, run.Fail, "and 3 there are"},
+		"paused":                         {State{Workloads: []Workload{with(func(w *Workload) { w.Paused, w.Updated = true, 0 })}}, run.Fail, "paused"},
+		"paused and whole":               {State{Workloads: []Workload{with(func(w *Workload) { w.Paused = true })}}, run.Pass, ""},
+		"a quota":                        {State{Workloads: []Workload{with(func(w *Workload) { w.Ready, w.Refused = 1, "exceeded quota" })}}, run.Fail, "exceeded quota"},
+		"one of two is off":              {State{Workloads: []Workload{whole, stopped}}, run.Pass, ""},
+		"all are off":                    {State{Workloads: []Workload{stopped}}, run.Fail, "scaled to 0"},
+		"replaced on delete":             {State{Workloads: []Workload{with(func(w *Workload) { w.OnDelete, w.Updated = true, 0 })}}, run.Pass, ""},
+		"a pod on a lost node":           {State{Workloads: []Workload{with(func(w *Workload) { w.Pods = []Pod{{Name: "a", Reason: NodeLost, Detail: "n1"}} })}}, run.Fail, "nothing is heard"},
+		"an evicted pod":                 {State{Workloads: []Workload{with(func(w *Workload) { w.Pods = []Pod{{Name: "a", Reason: Ended}} })}}, run.Pass, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			verdict, problems := Judge(c.state)

@@ -15,7 +15,9 @@ import (
 	"k8s.io/client-go/metadata"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
 const (
@@ -112,6 +114,12 @@ func pages(doing string, next func(metav1.ListOptions) (token string, n int, err
 	}
 }
 
+// add adds a workload, and what its own metadata says about who else acts on it.
+func (o *observer) add(w Workload, of metav1.Object) {
+	w.Owners, w.Marked = ownership.Detect(of, o.now), itself.Marked(of)
+	o.state.Workloads = append(o.state.Workloads, w)
+}
+
 func (o *observer) deployments(ctx context.Context) error {
 	return pages("list the Deployments in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
 		list, err := o.c.Client.AppsV1().Deployments(o.c.Namespace).List(ctx, options)
@@ -120,7 +128,7 @@ func (o *observer) deployments(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			if d := &list.Items[i]; Belongs(d, o.release) {
-				o.state.Workloads = append(o.state.Workloads, ofDeployment(d))
+				o.add(ofDeployment(d), d)
 			}
 		}
 		return list.Continue, len(list.Items), nil
@@ -130,7 +138,7 @@ func (o *observer) deployments(ctx context.Context) error {
 func ofDeployment(d *appsv1.Deployment) Workload {
 	w := Workload{
 		Kind: Deployment, Name: d.Name, UID: string(d.UID), Generation: d.Generation, Observed: d.Status.ObservedGeneration,
-		Desired: replicas(d.Spec.Replicas), Updated: d.Status.UpdatedReplicas, Ready: d.Status.ReadyReplicas, Available: d.Status.AvailableReplicas,
+		Desired: replicas(d.Spec.Replicas), Total: d.Status.Replicas, Updated: d.Status.UpdatedReplicas, Ready: d.Status.ReadyReplicas, Available: d.Status.AvailableReplicas,
 		Paused: d.Spec.Paused,
 	}
 	for _, c := range d.Status.Conditions {
@@ -149,7 +157,7 @@ func (o *observer) statefulSets(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			if s := &list.Items[i]; Belongs(s, o.release) {
-				o.state.Workloads = append(o.state.Workloads, ofStatefulSet(s))
+				o.add(ofStatefulSet(s), s)
 			}
 		}
 		return list.Continue, len(list.Items), nil
@@ -159,7 +167,7 @@ func (o *observer) statefulSets(ctx context.Context) error {
 func ofStatefulSet(s *appsv1.StatefulSet) Workload {
 	w := Workload{
 		Kind: StatefulSet, Name: s.Name, UID: string(s.UID), Generation: s.Generation, Observed: s.Status.ObservedGeneration,
-		Desired: replicas(s.Spec.Replicas), Updated: s.Status.UpdatedReplicas, Ready: s.Status.ReadyReplicas, Available: s.Status.AvailableReplicas,
+		Desired: replicas(s.Spec.Replicas), Total: s.Status.Replicas, Updated: s.Status.UpdatedReplicas, Ready: s.Status.ReadyReplicas, Available: s.Status.AvailableReplicas,
 		OnDelete: s.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType, Revision: s.Status.UpdateRevision,
 	}
 	if s.Status.CurrentRevision == s.Status.UpdateRevision {
@@ -179,7 +187,7 @@ func (o *observer) daemonSets(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			if d := &list.Items[i]; Belongs(d, o.release) {
-				o.state.Workloads = append(o.state.Workloads, ofDaemonSet(d))
+				o.add(ofDaemonSet(d), d)
 			}
 		}
 		return list.Continue, len(list.Items), nil
@@ -189,7 +197,7 @@ func (o *observer) daemonSets(ctx context.Context) error {
 func ofDaemonSet(d *appsv1.DaemonSet) Workload {
 	return Workload{
 		Kind: DaemonSet, Name: d.Name, UID: string(d.UID), Generation: d.Generation, Observed: d.Status.ObservedGeneration,
-		Desired: d.Status.DesiredNumberScheduled, Updated: d.Status.UpdatedNumberScheduled, Ready: d.Status.NumberReady, Available: d.Status.NumberAvailable,
+		Desired: d.Status.DesiredNumberScheduled, Total: d.Status.CurrentNumberScheduled, Updated: d.Status.UpdatedNumberScheduled, Ready: d.Status.NumberReady, Available: d.Status.NumberAvailable,
 		OnDelete: d.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType, Revision: d.Annotations[appsv1.DeprecatedTemplateGeneration],
 	}
 }

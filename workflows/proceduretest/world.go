@@ -27,6 +27,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/prune"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
+	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/internal/restore"
 	"github.com/upkeep-run/upkeep/internal/retention"
 )
@@ -62,6 +63,10 @@ type World struct {
 	Stands helm.Stands
 	// Cluster is where the world's target is; nil: in none.
 	Cluster *config.Kubernetes
+	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
+	// its health come to, and PASS after them.
+	Services []recovery.State
+	Waits    []run.Verdict
 
 	mu         sync.Mutex
 	calls      []string
@@ -274,6 +279,23 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
 			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}
 		}),
+		kubernetes.LookAtService: answer(w, kubernetes.LookAtService, func(kubernetes.Service) (s recovery.State) {
+			if len(w.Services) > 0 {
+				s, w.Services = w.Services[0], w.Services[1:]
+			}
+			return s
+		}),
+		kubernetes.AwaitHealthy: answer(w, kubernetes.AwaitHealthy, func(kubernetes.AwaitRequest) run.Verdict {
+			if len(w.Waits) == 0 {
+				return run.Pass
+			}
+			v := w.Waits[0]
+			w.Waits = w.Waits[1:]
+			return v
+		}),
+		kubernetes.PlanRollback:  answer(w, kubernetes.PlanRollback, func(in kubernetes.StepOrder) recovery.Step { return in.Step }),
+		kubernetes.TakeStep:      answer(w, kubernetes.TakeStep, func(kubernetes.StepOrder) struct{} { return struct{}{} }),
+		kubernetes.NoteRecovered: answer(w, kubernetes.NoteRecovered, func(kubernetes.NoteRequest) int { return 2 }),
 		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
 			return postgres.BackupPlan{Database: "shop", ServerVersion: "15.1", Tables: 3, EstimatedRows: 40, EstimatedBytes: 8192, LeftOut: w.LeftOut}
 		}),

@@ -1,0 +1,279 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/upkeep-run/upkeep/api/recoverservice"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/dev/internal/harness"
+)
+
+// A service that can be broken: wedged, its page is gone until it is started anew; crashed, it ends at
+// each start for as long as its pod lives.
+const shopChart = `apiVersion: v1
+kind: Service
+metadata: {name: {{ .Release.Name }}-web}
+spec: {selector: {app: {{ .Release.Name }}-web}, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: {{ .Release.Name }}-web}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: {{ .Release.Name }}-web}}
+  template:
+    metadata: {labels: {app: {{ .Release.Name }}-web}}
+    spec:
+      automountServiceAccountToken: false
+      terminationGracePeriodSeconds: 0
+      volumes: [{name: state, emptyDir: {}}]
+      containers:
+      - name: web
+        image: {{ .Values.image }}
+        imagePullPolicy: Never
+        command: [sh, -c, "test -e /state/crash && exit 1; mkdir -p /tmp/www; echo open > /tmp/www/index.html; httpd -f -p 8080 -h /tmp/www & wait $!"]
+        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+        volumeMounts: [{name: state, mountPath: /state}]
+`
+
+// shop installs the service, and has Temporal and a target for it.
+func shop(t *testing.T, name string) (s *harness.Stack, chart string) {
+	t.Helper()
+	chart = t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(chart, "templates"), 0o755))
+	for file, text := range map[string]string{"Chart.yaml": "apiVersion: v2\nname: shop\nversion: 1.0.0\n", "values.yaml": "image: upkeep.test/busybox:dev\n", "templates/all.yaml": shopChart} {
+		require.NoError(t, os.WriteFile(filepath.Join(chart, file), []byte(text), 0o600))
+	}
+	_, err := helm("install", name, chart, "--wait", "--timeout", "1m")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := helm("uninstall", name, "--wait")
+		require.NoError(t, err)
+	})
+	target := fmt.Sprintf(`  - name: shop
+    kubernetes:
+      namespace: %s
+      release: %s
+      probes: [{name: front, service: %s-web, port: 80, path: /index.html, contains: open}]
+    database: {url: "postgres://nobody@127.0.0.1:1/none"}
+`, namespace, name, name)
+	return harness.New(t, target), chart
+}
+
+func serve(t *testing.T, s *harness.Stack, name string, env ...string) *harness.Worker {
+	t.Helper()
+	return s.Worker(t, name, append([]string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}, env...)...)
+}
+
+func recovered(t *testing.T, doc *run.Document) (r recoverservice.Result, steps string) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(doc.Result, &r))
+	for _, taken := range r.Taken {
+		steps += taken.Step + " "
+	}
+	t.Log(doc.Outcome, doc.Summary, doc.Error)
+	return r, strings.TrimSpace(steps)
+}
+
+func shopPod(t *testing.T, name string) string {
+	t.Helper()
+	pod, err := kubectl("get", "pods", "-l", "app="+name+"-web", "-o", "jsonpath={.items[0].metadata.name}")
+	require.NoError(t, err)
+	return pod
+}
+
+// breakShop breaks the service, and waits until it is seen.
+func breakShop(t *testing.T, name, how string) {
+	t.Helper()
+	_, err := kubectl("exec", shopPod(t, name), "--", "sh", "-c", how)
+	if err != nil { // the shell may end with what it breaks
+		t.Log(err)
+	}
+	require.NoError(t, until(30*time.Second, func() error {
+		ready, err := kubectl("get", "deployment", name+"-web", "-o", "jsonpath={.status.readyReplicas}")
+		if err == nil && ready != "" {
+			err = fmt.Errorf("%s pods are ready", ready)
+		}
+		return err
+	}))
+}
+
+const (
+	wedge = "rm /tmp/www/index.html"
+	crash = "touch /state/crash; kill -9 $(pidof httpd)"
+)
+
+func TestAServiceIsRecovered(t *testing.T) {
+	const name = "shop-a"
+	s, chart := shop(t, name)
+	serve(t, s, "w")
+
+	calm := s.Run(t, "RecoverService", `{"wait":1}`)
+	r, steps := recovered(t, calm)
+	require.Equal(t, run.Succeeded, calm.Outcome, calm.Summary)
+	require.Empty(t, steps)
+	require.Equal(t, 1, r.Revision)
+
+	for how, what := range map[string]string{wedge: "NotReady", crash: "CrashLoop"} {
+		before := shopPod(t, name)
+		breakShop(t, name, how)
+		doc := s.Run(t, "RecoverService", `{"wait":1}`)
+		r, steps := recovered(t, doc)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+		require.Equal(t, "restart", steps, what)
+		require.Contains(t, r.Taken[0].What, what)
+		require.Equal(t, run.Pass, r.Verdict)
+		require.NotEqual(t, before, shopPod(t, name))
+		require.NotEmpty(t, r.Before)
+		require.Empty(t, r.After)
+	}
+
+	_, err := helm("upgrade", name, chart, "--set", "image=upkeep.test/nothing:dev")
+	require.NoError(t, err)
+	require.NoError(t, until(30*time.Second, func() error {
+		reasons, err := kubectl("get", "pods", "-l", "app="+name+"-web", "-o", "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}")
+		if err == nil && !strings.Contains(reasons, "ErrImageNeverPull") {
+			err = fmt.Errorf("the image is not missed yet: %s", reasons)
+		}
+		return err
+	}))
+	foreseen := s.Run(t, "RecoverService", `{"dryRun":true}`)
+	r, _ = recovered(t, foreseen)
+	require.Contains(t, r.Next, "proven healthy")
+	doc := s.Run(t, "RecoverService", `{"wait":1}`)
+	r, steps = recovered(t, doc)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Equal(t, "rollback", steps)
+	require.Contains(t, r.Taken[0].What, "proven healthy")
+	require.Equal(t, 3, r.Revision)
+}
+
+// TestAStuckReleaseIsCleared: helm was killed in the middle, lately, so a person is asked.
+func TestAStuckReleaseIsCleared(t *testing.T) {
+	const name = "shop-b"
+	s, chart := shop(t, name)
+	serve(t, s, "w")
+	killed := exec.Command("helm", "--namespace", namespace, "upgrade", name, chart, "--set", "image=upkeep.test/nothing:dev", "--wait")
+	require.NoError(t, killed.Start())
+	require.NoError(t, until(30*time.Second, func() error {
+		_, err := kubectl("get", "secret", "sh.helm.release.v1."+name+".v2")
+		return err
+	}))
+	require.NoError(t, until(30*time.Second, func() error {
+		reasons, err := kubectl("get", "pods", "-l", "app="+name+"-web", "-o", "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}")
+		if err == nil && !strings.Contains(reasons, "ErrImageNeverPull") {
+			err = fmt.Errorf("the image is not missed yet: %s", reasons)
+		}
+		return err
+	}))
+	require.NoError(t, killed.Process.Kill())
+	_ = killed.Wait() // it was killed
+	id := s.Start(t, "RecoverService", `{"wait":1}`)
+	asked := s.Until(t, id, func(d *run.Document) bool { return d.AsksApproval() || d.Outcome.Ended() })
+	require.True(t, asked.AsksApproval(), asked.Summary)
+	require.Contains(t, asked.WaitingFor, "somebody's helm may still run")
+	approve(t, s, id, asked)
+	doc := s.Await(t, id)
+	_, steps := recovered(t, doc)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Equal(t, "clear rollback", steps)
+}
+
+func approve(t *testing.T, s *harness.Stack, id string, doc *run.Document) {
+	t.Helper()
+	called := s.Upkeep(t, "approve", id, "--plan", doc.Approval.Hash, "--by", "the test", "--reason", "it was killed")
+	require.Zero(t, called.Code, called)
+}
+
+// TestADryRunNeedsNoRightToWrite: it succeeds under a role that has none.
+func TestADryRunNeedsNoRightToWrite(t *testing.T) {
+	const name = "shop-c"
+	s, _ := shop(t, name)
+	role := `{"apiVersion": "v1", "kind": "List", "items": [
+		{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "looker"}},
+		{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "looker"}, "rules": [
+			{"apiGroups": ["", "apps", "batch", "discovery.k8s.io"], "verbs": ["get", "list", "watch"],
+			 "resources": ["pods", "pods/portforward", "services", "secrets", "deployments", "statefulsets", "daemonsets", "replicasets", "jobs", "endpointslices"]}]},
+		{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "looker"},
+		 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "looker"}, "subjects": [{"kind": "ServiceAccount", "name": "looker"}]}]}`
+	_, err := command(time.Minute, role, "kubectl", "--namespace", namespace, "apply", "-f", "-")
+	require.NoError(t, err)
+	token, err := kubectl("create", "token", "looker")
+	require.NoError(t, err)
+	config, err := kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json")
+	require.NoError(t, err)
+	var file map[string]any
+	require.NoError(t, json.Unmarshal([]byte(config), &file))
+	file["users"].([]any)[0].(map[string]any)["user"] = map[string]string{"token": strings.TrimSpace(token)}
+	text, err := json.Marshal(file)
+	require.NoError(t, err)
+	path := filepath.Join(s.Dir, "looker")
+	require.NoError(t, os.WriteFile(path, text, 0o600))
+	s.Worker(t, "w", "KUBECONFIG="+path)
+	breakShop(t, name, wedge)
+	doc := s.Run(t, "RecoverService", `{"dryRun":true}`)
+	r, steps := recovered(t, doc)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Empty(t, steps)
+	require.Contains(t, r.Next, "restart pod")
+	require.Equal(t, run.Fail, r.Verdict)
+}
+
+// TestAKilledWorkerRecoversOnce: at each side of an effect, and none is made twice.
+func TestAKilledWorkerRecoversOnce(t *testing.T) {
+	const name = "shop-d"
+	s, chart := shop(t, name)
+	for i, c := range []struct{ point, steps string }{
+		{"recover/delete/before", "restart"}, {"recover/delete/after", "restart"},
+		{"recover/rollback/before", "rollback"}, {"helm/record/after", "rollback"}, {"recover/rollback/after", "rollback"},
+	} {
+		t.Run(c.point, func(t *testing.T) {
+			before := revisions(t, name)
+			want := before
+			if c.steps == "rollback" {
+				_, err := helm("upgrade", name, chart, "--set", "image=upkeep.test/nothing:dev")
+				require.NoError(t, err)
+				want += 2
+			} else {
+				breakShop(t, name, wedge)
+			}
+			w := serve(t, s, fmt.Sprint("killed-", i), "UPKEEP_FAULT=point="+c.point+":kill")
+			id := s.Start(t, "RecoverService", `{"wait":1}`)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			select {
+			case <-w.Done():
+			case <-ctx.Done():
+				require.Fail(t, "the point is not reached")
+			}
+			next := serve(t, s, fmt.Sprint("next-", i))
+			doc := s.Await(t, id)
+			_, steps := recovered(t, doc)
+			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+			require.Equal(t, c.steps, steps)
+			require.Equal(t, want, revisions(t, name), "each effect is there once")
+			next.Kill()
+		})
+	}
+}
+
+func revisions(t *testing.T, name string) int {
+	t.Helper()
+	text, err := helm("history", name, "-o", "json")
+	require.NoError(t, err)
+	var all []struct{ Revision int }
+	require.NoError(t, json.Unmarshal([]byte(text), &all))
+	return all[len(all)-1].Revision
+}

@@ -1,0 +1,272 @@
+package recovery
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
+	"github.com/upkeep-run/upkeep/internal/health"
+	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/kube"
+)
+
+const (
+	// lookEvery is the pause between looks while a step is waited for.
+	lookEvery = time.Second
+	// stableFor is how long all must be healthy without a break: pods that flap are not.
+	stableFor = 8 * time.Second
+	// restartedBy is the annotation of a pod template that a rollout restart sets.
+	restartedBy = "upkeep.run/restarted-by"
+)
+
+var (
+	pointDeleteBefore   = fault.NewPoint("recover/delete/before")
+	pointDeleteAfter    = fault.NewPoint("recover/delete/after")
+	pointRolloutBefore  = fault.NewPoint("recover/rollout/before")
+	pointRolloutAfter   = fault.NewPoint("recover/rollout/after")
+	pointClearBefore    = fault.NewPoint("recover/clear/before")
+	pointClearAfter     = fault.NewPoint("recover/clear/after")
+	pointRollbackBefore = fault.NewPoint("recover/rollback/before")
+	pointRollbackAfter  = fault.NewPoint("recover/rollback/after")
+)
+
+// Proven tells which revisions were seen healthy.
+type Proven func(helmrelease.Revision) (bool, error)
+
+// Look sees how the release is. It only gets and lists.
+func Look(ctx context.Context, c *kube.Cluster, scope health.Scope, proven Proven) (State, error) {
+	seen, err := health.Observe(ctx, c, scope)
+	if err != nil {
+		return State{}, err
+	}
+	for _, w := range seen.Workloads {
+		if w.Marked != "" {
+			return State{}, failure.New(failure.NotItself, "%s of release %s must not be touched: %s says that Upkeep or what it needs runs there", w, scope.Release, w.Marked).
+				Do("recover it by hand, or from a worker outside of it")
+		}
+	}
+	h, err := helmrelease.Open(c.Config, c.Namespace, scope.Release)
+	if err != nil {
+		return State{}, err
+	}
+	history, err := h.History(ctx)
+	if err != nil {
+		return State{}, err
+	}
+	s := State{State: seen}
+	s.Release, err = ofHistory(history, proven, time.Now())
+	return s, err
+}
+
+// ofHistory says where the release stands, and where it could go back to: the newest earlier revision that
+// is proven healthy, else the newest that was deployed.
+func ofHistory(history []helmrelease.Revision, proven Proven, now time.Time) (Release, error) {
+	latest := history[0]
+	r := Release{Latest: latest.Number, Status: latest.Status, Record: latest.Record, Locked: latest.Pending(), Ours: latest.Operation != "", Age: now.Sub(latest.At)}
+	var err error
+	if r.Proven, err = proven(latest); err != nil {
+		return r, err
+	}
+	var hooks []string
+	at, hooksAt := -1, []string(nil)
+	for i, earlier := range history {
+		if i > 0 && (earlier.Status == "deployed" || earlier.Status == "superseded") && earlier.ManifestSHA256 != latest.ManifestSHA256 {
+			is, err := proven(earlier)
+			if err != nil {
+				return r, err
+			}
+			if at < 0 || is {
+				at, hooksAt, r.Back.Proven = i, slices.Clone(hooks), is
+			}
+			if is {
+				break
+			}
+		}
+		for _, hook := range earlier.Hooks {
+			if (hook.Kind == "Job" || hook.Kind == "Pod") && (slices.Contains(hook.Events, "pre-upgrade") || slices.Contains(hook.Events, "post-upgrade")) {
+				hooks = append(hooks, fmt.Sprintf("%s of revision %d", hook.Object, earlier.Number))
+			}
+		}
+	}
+	if at > 0 {
+		r.Back.Revision, r.Back.Hooks = history[at].Number, hooksAt[:min(len(hooksAt), 10)]
+	}
+	return r, nil
+}
+
+// Await looks until all is healthy and stays so, or the time is over. Each look is told.
+func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.Time, tell func(string)) (run.Verdict, error) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var since time.Time
+	restarts := int32(-1)
+	for {
+		s, err := health.Observe(ctx, c, scope)
+		if ctx.Err() != nil {
+			return run.NotProven, kube.Classify(ctx.Err(), "see the release healthy")
+		}
+		verdict, problems := run.NotProven, []health.Problem(nil)
+		if err == nil {
+			verdict, problems = health.Judge(s)
+			tell(cmp.Or(health.Words(problems), "all is healthy; is it to stay?"))
+		} else if f, ok := failure.As(err); ok && f.Class() != failure.Transient {
+			return run.NotProven, err
+		}
+		now, count := time.Now(), started(s)
+		if verdict != run.Pass || count != restarts {
+			since, restarts = now, count
+		} else if now.Sub(since) >= stableFor {
+			return run.Pass, nil
+		}
+		if now.After(until) {
+			return verdict, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// started counts how often programs were started again.
+func started(s health.State) (n int32) {
+	for _, w := range s.Workloads {
+		for _, p := range w.Pods {
+			n += p.Restarts
+		}
+	}
+	return n
+}
+
+// Act takes a step. The key names it over all attempts: taken twice, it is taken once.
+func Act(ctx context.Context, c *kube.Cluster, release string, step Step, key, who string, tell func(string)) error {
+	switch step.Rung {
+	case Restart, Recreate:
+		for _, p := range step.Pods {
+			if err := remove(ctx, c, p, step.Rung == Recreate); err != nil {
+				return err
+			}
+		}
+		return nil
+	case Rollout:
+		return rollout(ctx, c, step, key)
+	case Clear:
+		return unlock(ctx, c, release, step, key, who, tell)
+	case Rollback:
+		return rollBack(ctx, c, release, step, key, who, tell)
+	}
+	return nil
+}
+
+// remove deletes a pod, if it is still the one that was meant.
+func remove(ctx context.Context, c *kube.Cluster, p PodRef, now bool) error {
+	uid := types.UID(p.UID)
+	options := metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}
+	if now {
+		options.GracePeriodSeconds = new(int64)
+	}
+	pointDeleteBefore.Hit()
+	err := c.Client.CoreV1().Pods(c.Namespace).Delete(ctx, p.Name, options)
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil // it is gone; what has its name now is another
+	}
+	pointDeleteAfter.Hit()
+	return kube.Classify(err, "delete pod "+p.Name+" in namespace "+c.Namespace)
+}
+
+// rollout has all pods of a workload replaced, by an annotation of their template that follows from the
+// key: a second attempt changes nothing. The UID in the patch is a precondition.
+func rollout(ctx context.Context, c *kube.Cluster, step Step, key string) error {
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": step.UID},
+		"spec":     map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": map[string]string{restartedBy: key}}}},
+	})
+	if err != nil {
+		return err
+	}
+	apps, options := c.Client.AppsV1(), metav1.PatchOptions{FieldManager: "upkeep"}
+	pointRolloutBefore.Hit()
+	switch step.Kind {
+	case health.Deployment:
+		_, err = apps.Deployments(c.Namespace).Patch(ctx, step.Workload, types.StrategicMergePatchType, patch, options)
+	case health.StatefulSet:
+		_, err = apps.StatefulSets(c.Namespace).Patch(ctx, step.Workload, types.StrategicMergePatchType, patch, options)
+	case health.DaemonSet:
+		_, err = apps.DaemonSets(c.Namespace).Patch(ctx, step.Workload, types.StrategicMergePatchType, patch, options)
+	default:
+		err = errors.New("nothing of this kind is rolled out")
+	}
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
+		return void("%s %s is not the one that was looked at", step.Kind, step.Workload)
+	}
+	pointRolloutAfter.Hit()
+	return kube.Classify(err, fmt.Sprintf("restart %s %s in namespace %s", step.Kind, step.Workload, c.Namespace))
+}
+
+func void(format string, args ...any) error {
+	return failure.New(failure.PlanVoid, format, args...).Do("look again, and decide by what is there now")
+}
+
+func unlock(ctx context.Context, c *kube.Cluster, release string, step Step, key, who string, tell func(string)) error {
+	h, err := helmrelease.Open(c.Config, c.Namespace, release)
+	if err != nil {
+		return err
+	}
+	pointClearBefore.Hit()
+	err = h.Clear(ctx, helmrelease.ClearOrder{
+		Revision: step.Revision, Record: step.Record, Operation: key, Attempt: who, By: "Upkeep", Why: "nobody goes on with it", Beat: tell,
+	})
+	if err == nil {
+		pointClearAfter.Hit()
+	}
+	return err
+}
+
+// rollBack plans and does it. Planned again after it began, it goes on with what it began.
+func rollBack(ctx context.Context, c *kube.Cluster, release string, step Step, key, who string, tell func(string)) error {
+	h, err := helmrelease.Open(c.Config, c.Namespace, release)
+	if err != nil {
+		return err
+	}
+	plan := step.Plan
+	if plan == nil {
+		return void("the rollback to revision %d has no plan", step.Revision)
+	}
+	pointRollbackBefore.Hit()
+	_, err = h.Rollback(ctx, helmrelease.Order{Plan: *plan, Operation: key, Attempt: who, Beat: tell})
+	if err == nil {
+		pointRollbackAfter.Hit()
+	}
+	return err
+}
+
+// PlanRollback completes a rollback's step by its plan, as Helm would do it now. What the cluster would
+// refuse, such as a volume that has grown, is refused here.
+func PlanRollback(ctx context.Context, c *kube.Cluster, release string, step Step) (Step, error) {
+	h, err := helmrelease.Open(c.Config, c.Namespace, release)
+	if err != nil {
+		return step, err
+	}
+	plan, err := h.PlanRollback(ctx, step.Revision)
+	if err != nil {
+		return step, err
+	}
+	if len(plan.Blocked) > 0 {
+		return step, failure.New(failure.ApplyFailed, "the release cannot go back to revision %d: %s", step.Revision, plan.Blocked[0]).
+			Do("upgrade to a good revision instead (RolloutRelease)")
+	}
+	plan.Diff.Objects = nil // the facts are enough: the difference may be long
+	step.Plan = &plan
+	return step, nil
+}

@@ -1,0 +1,109 @@
+package recovery
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/health"
+	"github.com/upkeep-run/upkeep/internal/helmrelease"
+)
+
+func TestNext(t *testing.T) {
+	web := func(kind string, desired int32, pods ...health.Pod) health.Workload {
+		w := health.Workload{Kind: kind, Name: "web", UID: "u", Desired: desired, Total: int32(len(pods)), Updated: desired, Pods: pods}
+		for _, p := range pods {
+			if p.Ready {
+				w.Ready++
+			}
+		}
+		w.Available = w.Ready
+		return w
+	}
+	good := health.Pod{Name: "good", UID: "g", Ready: true, Newest: true}
+	old := health.Pod{Name: "old", UID: "o", Ready: true}
+	bad := func(r health.Reason) health.Pod {
+		return health.Pod{Name: "bad", UID: "b", Newest: true, Reason: r, Node: "n1"}
+	}
+	also := health.Pod{Name: "also", UID: "a", Newest: true, Reason: health.CrashLoop}
+	of := func(w ...health.Workload) State {
+		return State{State: health.State{Workloads: w}, Release: Release{Latest: 3, Status: "deployed", Back: Back{Revision: 2}}}
+	}
+	release := func(s State, change func(*Release)) State { change(&s.Release); return s }
+	broken := of(web(health.Deployment, 1, bad(health.ImagePull)))
+	wedged := of(web(health.Deployment, 1, good))
+	wedged.Answers = []health.Answer{{Probe: "front", Verdict: run.Fail, Workloads: []string{"Deployment web"}}}
+	locked := func(age time.Duration, ours bool) State {
+		return release(of(web(health.Deployment, 1, good)), func(r *Release) {
+			r.Locked, r.Status, r.Age, r.Ours, r.Record = true, "pending-upgrade", age, ours, helmrelease.Record{UID: "s", ResourceVersion: "7"}
+		})
+	}
+	paused := web(health.Deployment, 1, bad(health.CrashLoop))
+	paused.Paused = true
+	quota := web(health.Deployment, 1)
+	quota.Refused = "exceeded quota"
+	for name, c := range map[string]struct {
+		state State
+		tried []Step
+		upTo  Rung
+		want  Rung // "": none
+		says  string
+		asks  bool
+		pod   string
+	}{
+		"a pod crashes":                     {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), want: Restart, pod: "b"},
+		"one of two crashes":                {state: of(web(health.Deployment, 2, good, bad(health.CrashLoop))), want: Restart, pod: "b"},
+		"both crash":                        {state: of(web(health.Deployment, 2, also, bad(health.CrashLoop))), want: Rollout, says: "not one pod"},
+		"it is wedged":                      {state: wedged, want: Restart, pod: "g", says: "probe front"},
+		"wedged after a restart":            {state: wedged, tried: []Step{{Rung: Restart, UID: "u"}}, want: Rollout},
+		"still crashes after a restart":     {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}}, want: Rollout, says: "did not help"},
+		"still, after a rollout":            {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Rollout, UID: "u"}}, want: Recreate},
+		"still, after all":                  {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Rollout, UID: "u"}, {Rung: Recreate, UID: "u"}}, want: Rollback, says: "NOT_PROVEN"},
+		"nothing is left":                   {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Rollout, UID: "u"}, {Rung: Recreate, UID: "u"}, {Rung: Rollback}}, says: "read its log"},
+		"a wrong image":                     {state: broken, want: Rollback, says: "does not mend"},
+		"a wrong image beside the old":      {state: of(web(health.Deployment, 1, old, bad(health.ImagePull))), want: Rollback},
+		"a crash beside the old":            {state: of(web(health.Deployment, 2, old, bad(health.CrashLoop))), want: Rollback, says: "the one before serves"},
+		"no further than a rollout":         {state: broken, upTo: Rollout, says: "upTo is rollout"},
+		"it was healthy before":             {state: release(broken, func(r *Release) { r.Proven = true }), says: "was healthy before"},
+		"back to a proven one":              {state: release(broken, func(r *Release) { r.Back.Proven = true }), want: Rollback, says: "proven healthy"},
+		"back past a migration":             {state: release(broken, func(r *Release) { r.Back.Hooks = []string{"Job migrate"} }), want: Rollback, asks: true},
+		"nowhere to go back to":             {state: release(broken, func(r *Release) { r.Back = Back{} }), says: "correct the image"},
+		"an old lock":                       {state: locked(time.Hour, false), want: Clear},
+		"a young lock":                      {state: locked(time.Minute, false), want: Clear, asks: true},
+		"our lock":                          {state: locked(time.Hour, true), want: Clear, asks: true},
+		"a lock that was not to be cleared": {state: locked(time.Hour, false), upTo: Recreate, says: "upTo is recreate"},
+		"a lost node":                       {state: of(web(health.Deployment, 1, bad(health.NodeLost))), want: Recreate, asks: true, pod: "b"},
+		"a pod that does not end":           {state: of(web(health.Deployment, 1, bad(health.StuckEnding))), want: Recreate, pod: "b"},
+		"one of a StatefulSet":              {state: of(web(health.StatefulSet, 1, bad(health.StuckEnding))), want: Recreate, asks: true, pod: "b"},
+		"young":                             {state: of(web(health.Deployment, 1, bad(health.Starting))), want: Wait},
+		"paused":                            {state: of(paused), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Recreate, UID: "u"}}, says: "rollout resume"},
+		"a quota":                           {state: of(quota), says: "exceeded quota"},
+		"all scaled to 0":                   {state: of(web(health.Deployment, 0)), says: "scaled to 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			upTo := c.upTo
+			if upTo == "" {
+				upTo = Rollback
+			}
+			got := Next(c.state, c.tried, Policy{UpTo: upTo, Lock: 15 * time.Minute})
+			text := strings.Join(append(got.Skipped, got.Person...), "; ")
+			require.False(t, got.Done)
+			if c.want == "" {
+				require.Nil(t, got.Step, text)
+				require.Contains(t, text, c.says)
+				return
+			}
+			require.NotNil(t, got.Step, text)
+			require.Equal(t, c.want, got.Step.Rung)
+			require.Contains(t, got.Step.Words+"; "+text, c.says)
+			require.Equal(t, c.asks, got.Step.Asks != "", got.Step.Asks)
+			if c.pod != "" {
+				require.Equal(t, c.pod, got.Step.Pods[0].UID)
+			}
+		})
+	}
+	require.True(t, Next(of(web(health.Deployment, 1, good)), nil, Policy{UpTo: Rollback}).Done)
+}
