@@ -56,6 +56,10 @@ cluster-down: ## remove that cluster, after a crash too
 e2e: prerequisites-cluster ## run the end-to-end tests on a cluster: KUBECONFIG's, or this machine's for as long as they run (KEEP=1: it stays)
 	@dev/e2e.sh
 
+.PHONY: compose-test
+compose-test: prerequisites-image ## run docker-compose.yml on images made here, and one drill in it (with Docker, or as root with Debian's docker.io)
+	@dev/compose.sh
+
 .PHONY: failpoints
 failpoints: prerequisites ## kill and freeze the worker at every point of every effect, and run every mutant
 	FAILPOINTS=all $(GOTEST) -tags fault -count=1 -timeout 60m ./internal/...

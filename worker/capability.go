@@ -7,6 +7,7 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/helm"
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
@@ -106,6 +107,15 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.ResumeOwners:   k.ResumeOwners,
 		kubernetes.ProveRecovered: k.ProveRecovered,
 	})
+	h := w.helm
+	register(r, map[string]any{
+		helm.PlanUpgrade:   h.PlanUpgrade,
+		helm.Upgrade:       h.Upgrade,
+		helm.PlanUndo:      h.PlanUndo,
+		helm.Rollback:      h.Rollback,
+		helm.CountRestarts: h.CountRestarts,
+		helm.Watch:         h.Watch,
+	})
 }
 
 // registerCommon registers what a run needs wherever it has its activities done: the configuration, and
@@ -117,6 +127,8 @@ func (w *Worker) registerCommon(r sdkworker.Registry) {
 		store.WritePlan:             w.store.WritePlan,
 		store.PlanPrune:             w.store.PlanPrune,
 		store.Prune:                 w.store.Prune,
+		store.FindProven:            w.store.FindProven,
+		store.NoteHealthy:           w.store.NoteHealthy,
 	})
 }
 

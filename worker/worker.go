@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/helm"
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
@@ -29,6 +30,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
@@ -42,6 +44,7 @@ import (
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
 	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
+	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
@@ -99,6 +102,7 @@ type Worker struct {
 	configuration *configuration.Activities
 	postgres      *postgres.Activities
 	kubernetes    *kubernetes.Activities
+	helm          *helm.Activities
 	store         store.Activities
 	health        *health
 	metrics       *metrics
@@ -145,6 +149,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 			Version: version.String(),
 			Scratch: &postgres.Scratch{Root: filepath.Join(o.DataDir, "scratch"), Queue: run.DatabaseQueue + "-" + o.Name},
 		},
+		helm: &helm.Activities{Attempt: o.Name},
 	}
 	defer func() {
 		if err != nil {
@@ -229,7 +234,8 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
 		recoverdata.WorkflowType:  recoverdataworkflow.Workflow,
-		prunebackups.WorkflowType: pruneworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
+		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
+		target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 )
 
@@ -42,6 +43,11 @@ var help = map[string]string{
 	"RecoverData.backup":   "a backup's id, latest, or proven (the default): the newest whose comparison was PASS",
 	"RecoverData.confirm":  "the name of the live database that is replaced, written out",
 	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name, with commas between; those of the configuration, or found by their sessions, when left out",
+	"chart":                "an absolute path on the worker, or oci://host/repository; as in the target's rollout when left out",
+	"version":              "the chart's version; as in the target's rollout when left out",
+	"set":                  "values by their dotted paths, such as {\"image.tag\": \"1.2\"}; no secrets",
+	"skipStaging":          "leave the staging target out",
+	"override":             "why a release that migrates goes without a drilled backup; approved with the plan",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 
@@ -53,6 +59,7 @@ func All() []Procedure {
 		describe(prunebackups.WorkflowType, prunebackups.Purpose, func() any { return new(prunebackups.Input) }),
 		describe(recoverdata.WorkflowType, recoverdata.Purpose, func() any { return new(recoverdata.Input) }),
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
+		describe(rolloutrelease.WorkflowType, rolloutrelease.Purpose, func() any { return new(rolloutrelease.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
@@ -79,6 +86,9 @@ func (p *Procedure) collect(t reflect.Type) {
 		kind := "string"
 		if f.Type.Kind() == reflect.Bool {
 			kind = "true or false"
+		}
+		if f.Type.Kind() == reflect.Map {
+			kind = "object"
 		}
 		text, ok := help[p.Name+"."+name]
 		if !ok {

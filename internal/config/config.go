@@ -65,6 +65,8 @@ type Target struct {
 	Encryption Encryption
 	// Kubernetes says where the target lives in a cluster; nowhere when it is left out.
 	Kubernetes Kubernetes
+	// Rollout says how its Helm release is upgraded; nil: RolloutRelease refuses to run.
+	Rollout *Rollout
 }
 
 // Encryption is how a target's backups are encrypted. It is kept in the histories of runs.
@@ -386,6 +388,7 @@ func (p *parser) config(n *yaml.Node) *Config {
 				p.apart(t, c.Targets, target)
 				c.Targets = append(c.Targets, target)
 			}
+			p.stagings(n, c.Targets)
 		},
 	}, "version", "store", "targets")
 	return c
@@ -403,6 +406,7 @@ func (p *parser) target(n *yaml.Node) Target {
 
 		"encryption": func(n *yaml.Node) { t.Encryption = p.encryption(n) },
 		"kubernetes": func(n *yaml.Node) { t.Kubernetes = p.kubernetes(n) },
+		"rollout":    func(n *yaml.Node) { t.Rollout = p.rollout(n) },
 	}, "name", "database")
 	p.inCluster(n, &t)
 	if t.Retention.Set() {

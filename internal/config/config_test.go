@@ -33,8 +33,8 @@ func TestParse(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "file:///var/lib/upkeep", c.Store)
 	require.Equal(t, []Target{
-		{Name: "shop", Database: Database{URL: "postgres://app@127.0.0.1:5432/shop", Password: Secret{Env: "SHOP_DB_PASSWORD"}, Connections: DefaultConnections}, Schedules: defaults("shop", "UTC")},
-		{Name: "other", Database: Database{URL: "postgres://app@db/other", Connections: 4, Scratch: Scratch{URL: "postgres://drill@scratch/postgres", Password: Secret{File: "/run/secrets/drill"}}}, Schedules: defaults("other", "UTC")},
+		{Name: "shop", Database: Database{URL: "postgres://app@127.0.0.1:5432/shop", Password: Secret{Env: "SHOP_DB_PASSWORD"}, Connections: DefaultConnections, Scratch: Scratch{Runner: RunnerLocal}}, Schedules: defaults("shop", "UTC")},
+		{Name: "other", Database: Database{URL: "postgres://app@db/other", Connections: 4, Scratch: Scratch{Runner: RunnerServer, URL: "postgres://drill@scratch/postgres", Password: Secret{File: "/run/secrets/drill"}}}, Schedules: defaults("other", "UTC")},
 	}, c.Targets)
 	require.Len(t, c.SHA256, 64)
 }
@@ -60,8 +60,8 @@ func TestParseNamesEveryMistakeWithItsLine(t *testing.T) {
 		{"connections", "connections: 4", "connections: many", []string{"upkeep.yaml:11:", "whole number"}},
 		{"not yaml", "targets:", "targets: [", []string{"upkeep.yaml:3: did not find"}},
 		{"empty", good, "# nothing\n", []string{"upkeep.yaml: the file is empty"}},
-		{"secret of nothing", "{env: SHOP_DB_PASSWORD}", "{}", []string{"upkeep.yaml:7:", "either the key env or the key file"}},
-		{"secret of both", "{env: SHOP_DB_PASSWORD}", "{env: A, file: /b}", []string{"upkeep.yaml:7:", "either the key env or the key file"}},
+		{"secret of nothing", "{env: SHOP_DB_PASSWORD}", "{}", []string{"upkeep.yaml:7:", "one of the keys env, file and secret"}},
+		{"secret of both", "{env: SHOP_DB_PASSWORD}", "{env: A, file: /b}", []string{"upkeep.yaml:7:", "one of the keys env, file and secret"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.Contains(t, good, c.from)

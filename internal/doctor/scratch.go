@@ -21,6 +21,7 @@ const (
 	checkFolder     = "folder"
 	checkRights     = "version and rights"
 	checkAnother    = "is another server"
+	checkImage      = "image"
 )
 
 // privateScratch looks at what a private server on this machine needs. Why says why nothing is known of

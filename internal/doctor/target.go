@@ -112,9 +112,12 @@ func (p *patient) examine(ctx context.Context) {
 			Found: fmt.Sprintf("it could not be seen within %s", c.limit), Remedy: "look again when the server has less to do",
 		})
 	}
-	if p.target.Database.Scratch.URL != "" {
+	switch p.target.Database.Scratch.Runner {
+	case config.RunnerServer:
 		p.configuredScratch(ctx, why)
-	} else {
+	case config.RunnerPod:
+		p.podScratch(ctx)
+	default:
 		p.privateScratch(ctx, why)
 	}
 }

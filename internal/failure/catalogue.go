@@ -55,6 +55,7 @@ const (
 	ChunkRemoved       Code = "ChunkRemoved"       // something was removed that a backup used: take it again
 	WorkerStopped      Code = "WorkerStopped"      // the worker was stopped in the middle of a step
 	ConcurrentDDL      Code = "ConcurrentDDL"      // DDL crossed the snapshot: take a new one
+	NoProof            Code = "NoProof"            // no drilled backup is young enough for what would be changed
 	NoCluster          Code = "NoCluster"          // the target's configuration names no cluster
 	ClusterUnreachable Code = "ClusterUnreachable" // the API server does not answer, or is too busy
 	ClusterLogin       Code = "ClusterLogin"       // the API server refuses the login
@@ -85,7 +86,7 @@ var catalogue = map[Code]Class{
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson, ReleaseBusy: NeedsPerson,
 	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged, NotReady: Damaged, ApplyFailed: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
-	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NotItself: Refused,
+	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
 	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }

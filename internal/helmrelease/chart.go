@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 const (
@@ -88,7 +89,7 @@ func (c Chart) load(ctx context.Context) (bundle, error) {
 	}
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, classify(ctx.Err(), fmt.Sprintf("fetch the chart %s", c))
+			return nil, kube.Classify(ctx.Err(), fmt.Sprintf("fetch the chart %s", c))
 		}
 		return nil, badChart(c, err).Do("see that the chart is there and that helm show chart can read it")
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
-	"helm.sh/helm/v3/pkg/kube"
+	helmkube "helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/storage"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -25,6 +25,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 const (
@@ -33,6 +34,11 @@ const (
 	// maxReply bounds what is read of one reply of the API server.
 	maxReply = 64 << 20
 )
+
+// fieldManager is who changed a field, in the eyes of the API server; Helm's library knows it globally.
+const fieldManager = "upkeep"
+
+func init() { helmkube.ManagedFieldsManager = fieldManager }
 
 // gate decides on each request of a client before it is sent.
 type gate func(*http.Request) error
@@ -139,7 +145,7 @@ func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
 // the gate is also where they learn of its end.
 type client struct {
 	getter  *getter
-	kube    *kube.Client
+	kube    *helmkube.Client
 	set     kubernetes.Interface
 	last    *said
 	answers *answers
@@ -163,18 +169,18 @@ func (r *Release) client(ctx context.Context, g gate) (*client, error) {
 	})
 	look, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
-		return nil, classify(err, "make a client of the cluster")
+		return nil, kube.Classify(err, "make a client of the cluster")
 	}
 	set, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, classify(err, "make a client of the cluster")
+		return nil, kube.Classify(err, "make a client of the cluster")
 	}
 	cached := memory.NewMemCacheClient(look)
 	get := &getter{
 		config: config, namespace: r.namespace, discovery: cached,
 		mapper: restmapper.NewShortcutExpander(restmapper.NewDeferredDiscoveryRESTMapper(cached), cached, nil),
 	}
-	c := &client{getter: get, kube: kube.New(get), set: set, last: &said{}, answers: &given}
+	c := &client{getter: get, kube: helmkube.New(get), set: set, last: &said{}, answers: &given}
 	c.kube.Namespace = r.namespace
 	c.kube.Log = c.last.log
 	return c, nil
@@ -206,33 +212,15 @@ func (g *getter) ToRawKubeConfigLoader() clientcmd.ClientConfig {
 	return clientcmd.NewDefaultClientConfig(clientcmdapi.Config{}, &clientcmd.ConfigOverrides{Context: clientcmdapi.Context{Namespace: g.namespace}})
 }
 
-// classify gives an error of the cluster its code. What says what was done, in the infinitive.
-func classify(err error, what string) error {
-	if err == nil {
-		return nil
-	}
-	if f, ok := failure.As(err); ok {
-		return f
-	}
-	if apierrors.IsForbidden(err) {
-		return denied(err, what)
-	}
-	return failure.New(failure.Internal, "could not %s", what).Because(err)
-}
-
-func denied(err error, what string) error {
-	return failure.New(failure.MissingRight, "could not %s", what).Because(err).Do("give Upkeep's account the right, then resume the run")
-}
-
 // classify gives an error of Helm's library its code, if it is the cluster's; nil if it is not.
 func (c *client) classify(err error, what string) error {
 	switch {
 	case ofCluster(err):
-		return classify(err, what)
+		return kube.Classify(err, what)
 	case c.answers.passing.Load():
-		return failure.New(failure.Internal, "could not %s", what).Because(err)
+		return failure.New(failure.ClusterUnreachable, "could not %s", what).Because(err).Do("see whether the API server is up and can be reached from the worker")
 	case c.answers.denied.Load():
-		return denied(err, what)
+		return failure.New(failure.ClusterForbids, "could not %s", what).Because(err).Do("grant what upkeep rbac prints to the worker's account, then resume the run")
 	}
 	return nil
 }

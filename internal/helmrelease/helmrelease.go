@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 // Release is a release by its name, whether it is there or not.
@@ -45,11 +46,11 @@ func Open(config *rest.Config, namespace, name string) (*Release, error) {
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return again{next} })
 	set, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, classify(err, "make a client of the cluster")
+		return nil, kube.Classify(err, "make a client of the cluster")
 	}
 	meta, err := metadata.NewForConfig(config)
 	if err != nil {
-		return nil, classify(err, "make a client of the cluster")
+		return nil, kube.Classify(err, "make a client of the cluster")
 	}
 	return &Release{namespace: namespace, name: name, config: config, set: set, meta: meta}, nil
 }

@@ -362,7 +362,7 @@ func TestWhatIsTriedAgain(t *testing.T) {
 }
 
 func TestHelmsErrorsAreReadFromTheServersAnswers(t *testing.T) {
-	for status, want := range map[int]failure.Code{200: "", 404: "", 422: "", 401: failure.MissingRight, 403: failure.MissingRight, 409: failure.Internal, 429: failure.Internal, 503: failure.Internal} {
+	for status, want := range map[int]failure.Code{200: "", 404: "", 422: "", 401: failure.ClusterForbids, 403: failure.ClusterForbids, 409: failure.ClusterUnreachable, 429: failure.ClusterUnreachable, 503: failure.ClusterUnreachable} {
 		c := &client{answers: &answers{}}
 		c.answers.note(&http.Response{StatusCode: status}, nil)
 		err := c.classify(fmt.Errorf("a && b"), "apply")
@@ -374,7 +374,7 @@ func TestHelmsErrorsAreReadFromTheServersAnswers(t *testing.T) {
 		c.answers.reset()
 		require.NoError(t, c.classify(fmt.Errorf("a && b"), "apply"))
 		c.answers.note(nil, io.EOF)
-		require.True(t, failure.Is(c.classify(fmt.Errorf("a && b"), "apply"), failure.Internal))
+		require.True(t, failure.Is(c.classify(fmt.Errorf("a && b"), "apply"), failure.ClusterUnreachable))
 	}
 }
 

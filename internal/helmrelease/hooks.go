@@ -21,6 +21,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 const (
@@ -236,7 +237,7 @@ func (o *operation) get(info *resource.Info) (*unstructured.Unstructured, error)
 		return nil, nil
 	}
 	if err != nil {
-		return nil, classify(err, "look at "+nameOf(info))
+		return nil, kube.Classify(err, "look at "+nameOf(info))
 	}
 	live, ok := is.(*unstructured.Unstructured)
 	if !ok {
@@ -258,7 +259,7 @@ func (o *operation) create(info *resource.Info, tag string) error {
 		_ = unstructured.SetNestedField(body.Object, max(ttl, int64(keepEnded/time.Second)), "spec", "ttlSecondsAfterFinished")
 	}
 	effectHook.before.Hit()
-	_, err := resource.NewHelper(info.Client, info.Mapping).WithFieldManager("upkeep").Create(info.Namespace, true, body)
+	_, err := resource.NewHelper(info.Client, info.Mapping).WithFieldManager(fieldManager).Create(info.Namespace, true, body)
 	if err == nil {
 		effectHook.after.Hit()
 	}
@@ -272,7 +273,7 @@ func (o *operation) remove(info *resource.Info, uid types.UID) error {
 		Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &background,
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return classify(err, "delete "+nameOf(info))
+		return kube.Classify(err, "delete "+nameOf(info))
 	}
 	for {
 		live, err := o.get(info)

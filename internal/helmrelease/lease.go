@@ -15,6 +15,7 @@ import (
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 const (
@@ -136,7 +137,7 @@ func (r *Release) acquire(ctx context.Context, j journal, attempt string, beat f
 		case apierrors.IsNotFound(err):
 			is = &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: r.leaseName(), Labels: map[string]string{"app.kubernetes.io/managed-by": "upkeep"}}}
 		case err != nil:
-			return nil, nil, nil, classify(err, doing)
+			return nil, nil, nil, kube.Classify(err, doing)
 		}
 		if seen == nil || seen.ResourceVersion != is.ResourceVersion || seen.UID != is.UID {
 			if holder := holderOf(is); seen != nil && holder != "" && holder == holderOf(seen) && readJournal(is).Operation != j.Operation {
@@ -169,7 +170,7 @@ func (r *Release) acquire(ctx context.Context, j journal, attempt string, beat f
 		case apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err):
 			continue // somebody was faster
 		case err != nil:
-			return nil, nil, nil, classify(err, doing)
+			return nil, nil, nil, kube.Classify(err, doing)
 		}
 		f.lease, f.book, f.until = taken, j, sent.Add(believeFor)
 	}
@@ -245,14 +246,14 @@ func (f *fence) write(ctx context.Context, note func(*journal)) error {
 		}
 		if !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) {
 			cancel()
-			return classify(err, "renew the lease on the release")
+			return kube.Classify(err, "renew the lease on the release")
 		}
 		// It may be our own write, whose reply was lost.
 		is, err := f.leases.Get(within, f.lease.Name, metav1.GetOptions{})
 		cancel()
 		switch {
 		case err != nil && !apierrors.IsNotFound(err):
-			return classify(err, "renew the lease on the release")
+			return kube.Classify(err, "renew the lease on the release")
 		case err != nil || holderOf(is) != f.holder:
 			f.lose()
 			return fenced(f.holder)

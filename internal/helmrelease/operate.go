@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"helm.sh/helm/v3/pkg/kube"
+	helmkube "helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
 	helmtime "helm.sh/helm/v3/pkg/time"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -22,6 +22,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 const (
@@ -128,7 +129,16 @@ func (o Order) beat(progress string) {
 	}
 }
 
-func (o *operation) note(note func(*journal)) error { return o.fence.write(o.ctx, note) }
+// note writes something into the journal. What it does not say is looked for again by the next attempt,
+// so it is worth some tries.
+func (o *operation) note(note func(*journal)) error {
+	for try := 0; ; try++ {
+		err := o.fence.write(o.ctx, note)
+		if err == nil || failure.Is(err, failure.Fenced) || try == 4 || !pause(o.ctx, 200*time.Millisecond<<try) {
+			return err
+		}
+	}
+}
 
 func (r *Release) operate(ctx context.Context, kind Kind, order Order, prepare func(context.Context, state) (*release.Release, error)) (Applied, error) {
 	p := order.Plan
@@ -275,7 +285,7 @@ func (o *operation) begin(prepare func(context.Context, state) (*release.Release
 		return o.r.void("somebody made revision %d meanwhile", rel.Version)
 	}
 	if err != nil {
-		return classify(err, "make the record of the "+string(p.Kind))
+		return kube.Classify(err, "make the record of the "+string(p.Kind))
 	}
 	effectRecord.after.Hit()
 	return nil
@@ -332,7 +342,7 @@ func (o *operation) finish() error {
 
 // applyObjects brings the objects from one record's state to the other's. Done twice, it finds it done:
 // what a killed attempt has made carries the release's name, and is taken as it is.
-func (o *operation) applyObjects(current *record, target kube.ResourceList) error {
+func (o *operation) applyObjects(current *record, target helmkube.ResourceList) error {
 	from, err := o.client.kube.Build(bytes.NewBufferString(current.release.Manifest), false)
 	if err != nil {
 		return o.applying(err, fmt.Sprintf("read the objects of revision %d", current.number))
@@ -386,9 +396,9 @@ func owned(u *unstructured.Unstructured, name, namespace string) bool {
 }
 
 // waitReady waits until all that was applied is ready; Jobs until they are done.
-func (o *operation) waitReady(target kube.ResourceList) error {
+func (o *operation) waitReady(target helmkube.ResourceList) error {
 	var why said
-	checker := kube.NewReadyChecker(o.client.set, why.log, kube.PausedAsReady(true), kube.CheckJobs(true))
+	checker := helmkube.NewReadyChecker(o.client.set, why.log, helmkube.PausedAsReady(true), helmkube.CheckJobs(true))
 	within := o.order.Ready
 	if within <= 0 {
 		within = readyWithin
@@ -414,7 +424,7 @@ func (o *operation) waitReady(target kube.ResourceList) error {
 	}
 }
 
-func firstUnready(ctx context.Context, checker kube.ReadyChecker, target kube.ResourceList) (*resource.Info, error) {
+func firstUnready(ctx context.Context, checker helmkube.ReadyChecker, target helmkube.ResourceList) (*resource.Info, error) {
 	for _, info := range target {
 		ready, err := checker.IsReady(ctx, info)
 		if apierrors.IsNotFound(err) && info.Mapping.GroupVersionKind.Kind == "Job" {
@@ -468,7 +478,7 @@ func (o *operation) prune(heads []head) error {
 		uid := types.UID(h.UID)
 		err := o.client.set.CoreV1().Secrets(o.r.namespace).Delete(o.ctx, secretName(o.r.name, h.number), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			return classify(err, fmt.Sprintf("delete the record of revision %d", h.number))
+			return kube.Classify(err, fmt.Sprintf("delete the record of revision %d", h.number))
 		}
 	}
 	return nil
@@ -484,7 +494,7 @@ func (r *Release) changed(err error, number int) error {
 		return failure.New(failure.ReleaseBusy, "somebody else changed the record of revision %d of release %q", number, r.name).
 			Do("see helm history %s --namespace %s for who works on it, then resume the run", r.name, r.namespace)
 	}
-	return classify(err, fmt.Sprintf("change the record of revision %d", number))
+	return kube.Classify(err, fmt.Sprintf("change the record of revision %d", number))
 }
 
 // fail makes the record a failed one, so that it locks nobody out and Helm's users see why.
@@ -587,7 +597,7 @@ func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return r.void("revision %d is not locked any more, or somebody works on it", order.Revision)
 		}
-		return classify(err, fmt.Sprintf("clear revision %d", order.Revision))
+		return kube.Classify(err, fmt.Sprintf("clear revision %d", order.Revision))
 	}
 	return o.note(func(j *journal) { j.Done = true })
 }
@@ -601,7 +611,7 @@ func (o *operation) refuseActiveHooks() error {
 	for _, h := range o.rec.release.Hooks {
 		infos, err := o.client.kube.Build(bytes.NewBufferString(h.Manifest), false)
 		if err != nil {
-			return classify(err, "read the hook "+h.Name)
+			return kube.Classify(err, "read the hook "+h.Name)
 		}
 		for _, info := range infos {
 			live, err := o.get(info)

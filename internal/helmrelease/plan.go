@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 // planVersion is the version of a plan's schema.
@@ -282,7 +283,7 @@ func (r *Release) findObstacles(ctx context.Context, p *Plan, goal rendering) er
 		}
 		mapping, err := c.getter.mapper.RESTMapping(schema.GroupKind{Group: o.Group, Kind: o.Kind}, o.Version)
 		if err != nil {
-			return classify(err, "find the kind of "+o.String())
+			return kube.Classify(err, "find the kind of "+o.String())
 		}
 		namespace := o.Namespace
 		if namespace == "" {
@@ -293,7 +294,7 @@ func (r *Release) findObstacles(ctx context.Context, p *Plan, goal rendering) er
 			continue
 		}
 		if err != nil {
-			return classify(err, "look at "+o.String())
+			return kube.Classify(err, "look at "+o.String())
 		}
 		blocked, oneWay := obstacles(o.Object, is.Object, o.body)
 		p.Blocked, p.OneWay = append(p.Blocked, blocked...), append(p.OneWay, oneWay...)
@@ -311,7 +312,7 @@ func changesOneWay(o Object) bool {
 
 func (c *client) dynamic() (dynamic.Interface, error) {
 	d, err := dynamic.NewForConfig(rest.CopyConfig(c.getter.config))
-	return d, classify(err, "make a client of the cluster")
+	return d, kube.Classify(err, "make a client of the cluster")
 }
 
 // render makes the release that the chart and the values give on the cluster as it is. Nothing is

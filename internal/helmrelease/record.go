@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 const (
@@ -88,7 +89,7 @@ func (r *Release) heads(ctx context.Context) ([]head, error) {
 	for {
 		list, err := r.meta.Resource(corev1.SchemeGroupVersion.WithResource("secrets")).Namespace(r.namespace).List(ctx, options)
 		if err != nil {
-			return nil, classify(err, fmt.Sprintf("list the records of release %q", r.name))
+			return nil, kube.Classify(err, fmt.Sprintf("list the records of release %q", r.name))
 		}
 		for _, m := range list.Items {
 			number, err := strconv.Atoi(m.Labels["version"])
@@ -112,7 +113,7 @@ func (r *Release) read(ctx context.Context, number int) (*record, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, classify(err, fmt.Sprintf("read revision %d of release %q", number, r.name))
+		return nil, kube.Classify(err, fmt.Sprintf("read revision %d of release %q", number, r.name))
 	}
 	rel, err := unpack(secret.Data["release"])
 	if err == nil && (rel.Name != r.name || rel.Version != number || rel.Namespace != r.namespace) {

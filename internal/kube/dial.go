@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,7 +59,11 @@ func (c *Cluster) Dial(ctx context.Context, e Endpoint) (net.Conn, error) {
 		return nil, err
 	}
 	if !c.Inside {
-		return c.Forward(ctx, b.pod, b.port)
+		conn, err := c.Forward(ctx, b.pod, b.port)
+		if failure.Is(err, failure.MissingObject) { // it went away in between
+			return nil, unanswered("pod %s in namespace %s is gone", b.pod, c.Namespace)
+		}
+		return conn, err
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(b.address, strconv.Itoa(b.port)))
 	if err != nil {
@@ -196,8 +202,8 @@ func (c *Cluster) tunnel(pod string) (httpstream.Connection, error) {
 	return conn, nil
 }
 
-// forward makes one connection of a tunnel, which ends with it. What the caller has is one end of a pipe,
-// since streams know no deadlines, and drivers use them to break off.
+// forward makes one connection of a tunnel, which ends with it. What the caller has is one end of a pair of
+// sockets: streams know no deadlines, by which drivers break off, and have no descriptor to wait on.
 func forward(tunnel httpstream.Connection, port int) (net.Conn, error) {
 	headers := http.Header{}
 	headers.Set(corev1.StreamType, corev1.StreamTypeError)
@@ -213,8 +219,11 @@ func forward(tunnel httpstream.Connection, port int) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	near, far := net.Pipe()
-	conn := &forwarded{Conn: near}
+	near, far, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	conn := &forwarded{UnixConn: near}
 	var once sync.Once
 	end := func() {
 		once.Do(func() {
@@ -241,9 +250,28 @@ func forward(tunnel httpstream.Connection, port int) (net.Conn, error) {
 	return conn, nil
 }
 
+// socketPair makes two sockets that are connected to each other.
+func socketPair() (near, far *net.UnixConn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make a pair of sockets: %w", err)
+	}
+	var ends [2]*net.UnixConn
+	for i, fd := range fds {
+		file := os.NewFile(uintptr(fd), "forwarded")
+		conn, err := net.FileConn(file)
+		_ = file.Close() // the connection has a descriptor of its own
+		if err != nil {
+			return nil, nil, fmt.Errorf("use a pair of sockets: %w", err)
+		}
+		ends[i] = conn.(*net.UnixConn) // of a socket of that kind
+	}
+	return ends[0], ends[1], nil
+}
+
 // forwarded is a connection that says why it broke.
 type forwarded struct {
-	net.Conn
+	*net.UnixConn
 	mu  sync.Mutex
 	why error
 }
@@ -255,7 +283,7 @@ func (f *forwarded) fail(err error) {
 }
 
 func (f *forwarded) Read(p []byte) (int, error) {
-	n, err := f.Conn.Read(p)
+	n, err := f.UnixConn.Read(p)
 	if err == io.EOF {
 		f.mu.Lock()
 		defer f.mu.Unlock()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -21,13 +23,18 @@ func Egress(ctx context.Context, server postgres.Config) (remark string, err err
 		return "", err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	var host, port *string
-	err = conn.QueryRow(ctx, `SELECT substring(e FROM '(?:^|\n)KUBERNETES_SERVICE_HOST=([0-9a-f.:]+)'), substring(e FROM '(?:^|\n)KUBERNETES_SERVICE_PORT=([0-9]+)')
-		FROM convert_from(decode(replace(encode(pg_read_binary_file('/proc/self/environ', 0, 65536), 'hex'), '00', '0a'), 'hex'), 'LATIN1') AS e`).Scan(&host, &port)
-	if err != nil || host == nil || port == nil {
+	var host, port string
+	err = conn.QueryRow(ctx, "SELECT coalesce(current_setting($1, true), ''), coalesce(current_setting($2, true), '')", settingHost, settingPort).Scan(&host, &port)
+	if err != nil {
+		return "", postgres.Classify(err, "ask the scratch server for the API server's address")
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		host = ""
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || host == "" {
 		return "it is not proven that the scratch server can connect to nothing: it does not know the API server's address to try", nil
 	}
-	try := fmt.Sprintf("CREATE SUBSCRIPTION upkeep_egress CONNECTION %s PUBLICATION none", postgres.Literal(fmt.Sprintf("host=%s port=%s sslmode=disable dbname=none user=none", *host, *port)))
+	try := fmt.Sprintf("CREATE SUBSCRIPTION upkeep_egress CONNECTION %s PUBLICATION none", postgres.Literal(fmt.Sprintf("host=%s port=%s sslmode=disable dbname=none user=none", host, port)))
 	if _, err = conn.Exec(ctx, "SET statement_timeout = '3s'"); err != nil {
 		return "", postgres.Classify(err, "see whether the scratch server can connect to something")
 	}
@@ -45,5 +52,11 @@ func Egress(ctx context.Context, server postgres.Config) (remark string, err err
 	}
 	return "", postgres.Classify(err, "see whether the scratch server can connect to something")
 }
+
+// Settings of the server that hold the API server's address, which Kubernetes tells every container.
+const (
+	settingHost = "upkeep.api_host"
+	settingPort = "upkeep.api_port"
+)
 
 const reached = "the scratch server can connect to the API server's address although a NetworkPolicy forbids it everything: this cluster does not enforce NetworkPolicies, so code in the backup can reach its network"

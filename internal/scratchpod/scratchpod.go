@@ -120,9 +120,13 @@ func Find(ctx context.Context, c *kube.Cluster, o Options) (postgres.Config, err
 	name := Name(o.Key)
 	p, err := o.find(ctx, c, name)
 	if failure.Is(err, failure.MissingObject) || err == nil && ended(p) {
-		return postgres.Config{}, failure.New(failure.CopyLost, "the scratch server's pod %s has ended", name)
+		return postgres.Config{}, lost(name)
 	}
 	return o.server(c, name), err
+}
+
+func lost(name string) error {
+	return failure.New(failure.CopyLost, "the scratch server's pod %s has ended", name)
 }
 
 // find reads the server's pod, and refuses another's.
@@ -143,7 +147,11 @@ func (o Options) find(ctx context.Context, c *kube.Cluster, name string) (*corev
 func (o Options) server(c *kube.Cluster, name string) postgres.Config {
 	u := url.URL{Scheme: "postgres", User: url.User(o.Superuser), Host: net.JoinHostPort(name, fmt.Sprint(port)), Path: "/postgres"}
 	return postgres.Config{URL: u.String(), App: "upkeep", Untrusted: true, Dial: func(ctx context.Context) (net.Conn, error) {
-		return c.Forward(ctx, name, port)
+		conn, err := c.Forward(ctx, name, port)
+		if failure.Is(err, failure.MissingObject) {
+			return nil, lost(name)
+		}
+		return conn, err
 	}}
 }
 
@@ -210,6 +218,7 @@ func (o Options) pod(ctx context.Context, c *kube.Cluster) (*corev1.Pod, error) 
 	server.Command = []string{"postgres", "-D", folder + "/data"}
 	settings := pgserver.Throwaway()
 	settings["listen_addresses"], settings["unix_socket_directories"] = "127.0.0.1", folder
+	settings[settingHost], settings[settingPort] = "$(KUBERNETES_SERVICE_HOST)", "$(KUBERNETES_SERVICE_PORT)" // as Kubernetes writes them
 	for _, key := range slices.Sorted(maps.Keys(settings)) {
 		server.Command = append(server.Command, "-c", key+"="+settings[key])
 	}

@@ -177,6 +177,15 @@ func (r *Run) Target() postgres.Target { return r.target.Target }
 // Kubernetes says where in a cluster the target is; nil when it is in none.
 func (r *Run) Kubernetes() *config.Kubernetes { return r.target.Kubernetes }
 
+// Rollout says how the target's release is upgraded; nil when the configuration does not say.
+func (r *Run) Rollout() *config.Rollout { return r.target.Rollout }
+
+// Other is another target, as the worker's configuration has it now.
+func (r *Run) Other(name string) (other configuration.Resolved, err error) {
+	err = r.Do(Step{Name: "Read the configuration of target " + name, Activity: configuration.ResolveTarget, Options: Quick}, configuration.Request{Target: name}, &other)
+	return other, err
+}
+
 // Retention says which backups of the target are kept.
 func (r *Run) Retention() retention.Policy { return r.target.Retention }
 

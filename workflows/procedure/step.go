@@ -115,7 +115,7 @@ func (r *Run) once(step Step, arg, result any) error {
 	o.TaskQueue = step.Queue
 	if o.TaskQueue == "" {
 		o.TaskQueue = run.DatabaseQueue
-	} else if o.TaskQueue != run.DatabaseQueue && o.TaskQueue != run.ClusterQueue { // one worker's alone
+	} else if o.TaskQueue != run.DatabaseQueue && o.TaskQueue != run.ClusterQueue { // that of one worker
 		o.ScheduleToStartTimeout = workerReturnsWithin
 	}
 	ctx := r.ctx
@@ -253,3 +253,15 @@ func describe(err error) run.Error {
 func stillFailing(what string) run.Error {
 	return run.Error{Code: string(failure.StillFailing), Class: string(failure.NeedsPerson), What: what, Remedy: "see the worker's log, then resume the run"}
 }
+
+// Mark gives the newest step the verdict of what it found.
+func (r *Run) Mark(v run.Verdict, detail string) {
+	last := &r.doc.Steps[len(r.doc.Steps)-1]
+	last.Verdict = v
+	if detail != "" {
+		last.Detail = limit(detail)
+	}
+}
+
+// What says what an error is about, also one of an activity.
+func What(err error) string { return describe(err).What }

@@ -14,14 +14,17 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/helm"
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
+	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/prune"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
 	"github.com/upkeep-run/upkeep/internal/restore"
@@ -53,26 +56,43 @@ type World struct {
 	ReplacedDays int
 	// Cluster is where the world's target is; nil: in none.
 	Cluster *config.Kubernetes
+	// Rollout is how the release of the world's target is upgraded; nil: the target has none.
+	Rollout *config.Rollout
+	// Migrations are the hooks that an upgrade runs.
+	Migrations []string
+	// Stands is how far the upgrades had come before.
+	Stands helm.Stands
 
-	mu      sync.Mutex
-	calls   []string
-	errors  map[string][]error
-	proofs  map[string]postgres.Proof
-	hangs   map[string]chan struct{}
-	records []store.Record
-	copies  []postgres.Copy
-	backups []postgres.BackupRequest
-	prunes  []store.PruneRequest
-	swaps   []postgres.SwapOrder
-	leases  []target.Answer // of the next times a run asks for its turn; granted when there are no more
-	turns   []string
+	mu         sync.Mutex
+	calls      []string
+	errors     map[string][]error
+	proofs     map[string]postgres.Proof
+	hangs      map[string]chan struct{}
+	records    []store.Record
+	copies     []postgres.Copy
+	backups    []postgres.BackupRequest
+	prunes     []store.PruneRequest
+	swaps      []postgres.SwapOrder
+	rolledBack []string        // targets
+	watched    []helm.Watched  // what the next looks at a release find; PASS when there are no more
+	leases     []target.Answer // of the next times a run asks for its turn; granted when there are no more
+	turns      []string
+}
+
+// WatchFinds makes the next watches of a release come to these verdicts, one each.
+func (w *World) WatchFinds(verdicts ...run.Verdict) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, v := range verdicts {
+		w.watched = append(w.watched, helm.Watched{Verdict: v, Checks: []run.Check{{Name: "workloads", Verdict: v, Detail: "as the test says"}}})
+	}
 }
 
 // Forget makes the world healthy again, and as if nothing had been asked of it.
 func (w *World) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
 // Fail makes the next calls of an activity return the errors, one each.
@@ -176,6 +196,13 @@ func (w *World) Swaps() []postgres.SwapOrder {
 	return slices.Clone(w.swaps)
 }
 
+// RolledBack lists the targets whose releases were rolled back, in order.
+func (w *World) RolledBack() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.rolledBack)
+}
+
 // Prunes lists what prunes were told to remove, in order.
 func (w *World) Prunes() []store.PruneRequest {
 	w.mu.Lock()
@@ -235,9 +262,16 @@ func (w *World) summary(id string) postgres.BackupSummary {
 func (w *World) Register(s sdkworker.ActivityRegistry) {
 	for name, fn := range map[string]any{
 		configuration.ResolveTarget: answer(w, configuration.ResolveTarget, func(in configuration.Request) configuration.Resolved {
-			return configuration.Resolved{Target: postgres.Target{
-				Name: "shop", DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: config.Secret{Env: "SHOP_DB_PASSWORD"},
-				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes, Kubernetes: w.Cluster,
+			name, place := "shop", w.Cluster
+			if w.Rollout != nil {
+				place = &config.Kubernetes{Namespace: "shop", Release: "shop"}
+				if in.Target != "" && in.Target == w.Rollout.Staging {
+					name, place.Namespace = in.Target, "shop-staging"
+				}
+			}
+			return configuration.Resolved{Rollout: w.Rollout, Target: postgres.Target{
+				Name: name, Kubernetes: place, DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: config.Secret{Env: "SHOP_DB_PASSWORD"},
+				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
 			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}
 		}),
 		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
@@ -308,6 +342,38 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		store.Prune: answer(w, store.Prune, func(in store.PruneRequest) prune.Result {
 			w.prunes = append(w.prunes, in)
 			return prune.Result{Removed: in.Remove, Kept: 1, Condemned: 3, CondemnedBytes: 2048, Hurt: w.Hurt, Space: w.Space, Locked: w.Locked}
+		}),
+		store.FindProven: answer(w, store.FindProven, func(store.ProvenRequest) store.Proven {
+			return store.Proven{BackupID: BackupID, At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+		}),
+		store.NoteHealthy: answer(w, store.NoteHealthy, func(store.HealthyRecord) struct{} { return struct{}{} }),
+		helm.PlanUpgrade: answer(w, helm.PlanUpgrade, func(in helm.Change) helm.Planned {
+			if w.Stands != helm.New {
+				return helm.Planned{Stands: w.Stands, Revision: 2}
+			}
+			return helm.Planned{Plan: helmrelease.Plan{
+				Version: 1, Kind: helmrelease.KindUpgrade, Namespace: in.Kubernetes.Namespace, Release: in.Kubernetes.Release, From: 1, Base: helmrelease.Base{Number: 1},
+				Chart: helmrelease.ChartFacts{Name: "shop", Version: "1.2.3"}, Diff: helmrelease.Diff{Changed: 1}, Migrations: w.Migrations,
+			}}
+		}),
+		helm.Upgrade: answer(w, helm.Upgrade, func(helm.UpgradeOrder) helmrelease.Applied {
+			return helmrelease.Applied{Revision: 2, Status: "deployed"}
+		}),
+		helm.PlanUndo: answer(w, helm.PlanUndo, func(in helm.UndoRequest) helm.Undo {
+			return helm.Undo{Needed: true, Plan: helmrelease.Plan{Version: 1, Kind: helmrelease.KindRollback, Base: helmrelease.Base{Number: 2}, To: &helmrelease.Base{Number: 1}}}
+		}),
+		helm.Rollback: answer(w, helm.Rollback, func(in helm.RollbackOrder) helmrelease.Applied {
+			w.rolledBack = append(w.rolledBack, in.Target)
+			return helmrelease.Applied{Revision: 3, Status: "deployed"}
+		}),
+		helm.CountRestarts: answer(w, helm.CountRestarts, func(helm.Place) bake.Restarts { return nil }),
+		helm.Watch: answer(w, helm.Watch, func(helm.WatchRequest) helm.Watched {
+			if len(w.watched) == 0 {
+				return helm.Watched{Verdict: run.Pass, Checks: []run.Check{{Name: "workloads", Verdict: run.Pass, Detail: "all ready"}}}
+			}
+			found := w.watched[0]
+			w.watched = w.watched[1:]
+			return found
 		}),
 		store.WriteRun: answer(w, store.WriteRun, func(in store.Record) store.Written {
 			w.records = append(w.records, in)

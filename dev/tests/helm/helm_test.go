@@ -400,25 +400,36 @@ func TestAPlanNeedsNoRightToWrite(t *testing.T) {
 	require.NoError(t, err)
 	w := task{Release: r.name, Plan: plan, Request: r.request(map[string]any{"color": "blue", "extra": 1}), Operation: "reader", Attempt: "test"}
 	_, err = w.do(deadline(t), reader, nil)
-	require.True(t, failure.Is(err, failure.MissingRight), "%v", err)
+	require.True(t, failure.Is(err, failure.ClusterForbids), "%v", err)
 	require.Len(t, r.history(t), 1)
 	_, err = w.do(deadline(t), r.release, nil) // resumed, with the right
 	require.NoError(t, err)
 }
 
 // trouble answers requests as an API server in trouble does: some are turned away, some never arrive,
-// and the replies to some are lost.
+// and the replies to some are lost. It hits every 17th that reads or is the lease's, and some of the
+// first that change the release.
 type trouble struct {
-	next http.RoundTripper
-	sent *atomic.Int64
+	next           http.RoundTripper
+	others, change *atomic.Int64
 }
 
 func (f trouble) RoundTrip(request *http.Request) (*http.Response, error) {
-	n := f.sent.Add(1)
-	if n%17 != 0 {
-		return f.next.RoundTrip(request)
+	var kind int64
+	if request.Method == http.MethodGet || strings.Contains(request.URL.Path, "/leases") {
+		n := f.others.Add(1)
+		if n%17 != 0 {
+			return f.next.RoundTrip(request)
+		}
+		kind = n / 17 % 4
+	} else {
+		is, hit := map[int64]int64{1: 1, 3: 2, 5: 0, 8: 1, 12: 3, 15: 1}[f.change.Add(1)]
+		if !hit {
+			return f.next.RoundTrip(request)
+		}
+		kind = is
 	}
-	switch n / 17 % 4 {
+	switch kind {
 	case 0:
 		return nil, syscall.ECONNREFUSED
 	case 1:
@@ -428,7 +439,7 @@ func (f trouble) RoundTrip(request *http.Request) (*http.Response, error) {
 		}
 		return nil, syscall.ECONNRESET
 	}
-	status := []int{http.StatusServiceUnavailable, http.StatusTooManyRequests}[n/17%2]
+	status := []int{http.StatusServiceUnavailable, http.StatusTooManyRequests}[kind%2]
 	body := fmt.Sprintf(`{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "in trouble", "code": %d}`, status)
 	return &http.Response{
 		Status: http.StatusText(status), StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: request,
@@ -442,8 +453,8 @@ func TestAnAPIServerInTrouble(t *testing.T) {
 	w := r.upgrade(t, "trouble", map[string]any{"color": "blue", "extra": 5, "migration": "sleep 2"})
 	c, err := config()
 	require.NoError(t, err)
-	var sent atomic.Int64
-	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return trouble{next, &sent} })
+	var others, change atomic.Int64
+	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return trouble{next, &others, &change} })
 	release, err := helmrelease.Open(c, namespace, r.name)
 	require.NoError(t, err)
 	attempts := 0
@@ -457,11 +468,31 @@ func TestAnAPIServerInTrouble(t *testing.T) {
 		require.True(t, ok && f.Class() == failure.Transient, "%v", err)
 		require.NoError(t, ctx.Err())
 	}
-	t.Logf("%d attempts, %d requests", attempts+1, sent.Load())
+	t.Logf("%d attempts, %d changes", attempts+1, change.Load())
 	require.Positive(t, attempts)
 	require.Equal(t, "blue", r.setting(t, "color"))
 	require.Len(t, r.history(t), 2)
 	require.Len(t, r.seen("migrate"), 1)
 	require.Len(t, r.seen("after"), 1)
 	r.requireFree(t)
+}
+
+// TestARecordThatSomebodyChanges changes the operation's record while it waits for its migration.
+func TestARecordThatSomebodyChanges(t *testing.T) {
+	t.Parallel()
+	r := install(t, "touched")
+	w := r.upgrade(t, "touched", map[string]any{"color": "blue", "migration": "sleep 4"})
+	touched := false
+	_, err := w.do(deadline(t), r.release, func(s string) {
+		if !touched && strings.Contains(s, "touched-migrate runs") {
+			touched = true
+			kubectl(t, "label", "secret", "sh.helm.release.v1.touched.v2", "somebody=was-here")
+		}
+	})
+	require.True(t, failure.Is(err, failure.ReleaseBusy), "%v", err)
+	require.Equal(t, "red", r.setting(t, "color"))
+	_, err = w.do(deadline(t), r.release, nil) // resumed by a person who has looked
+	require.NoError(t, err)
+	require.Equal(t, "was-here", kubectl(t, "get", "secret", "sh.helm.release.v1.touched.v2", "-o", "jsonpath={.metadata.labels.somebody}"))
+	require.Len(t, r.seen("migrate"), 1)
 }

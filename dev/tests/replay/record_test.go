@@ -22,10 +22,12 @@ import (
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
+	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/lease"
 	"github.com/upkeep-run/upkeep/worker"
@@ -73,6 +75,19 @@ var scenarios = []scenario{
 			waitUntilParked(t, c, id)
 			require.NoError(t, c.CancelWorkflow(t.Context(), id, ""))
 		}},
+	{procedure: rolloutrelease.WorkflowType, name: "whole", input: `{}`, world: rollsOut(run.Pass), during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: rolloutrelease.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: rollsOut(run.Pass)},
+	{procedure: rolloutrelease.WorkflowType, name: "rolled-back", input: `{"skipStaging":true}`, world: rollsOut(run.Fail), during: decideOnPlan(run.ApproveUpdate),
+		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+}
+
+// rollsOut gives the world's target a release, whose watches come to this verdict.
+func rollsOut(v run.Verdict) func(*proceduretest.World) {
+	return func(w *proceduretest.World) {
+		w.Rollout = &config.Rollout{Chart: config.Chart{Path: "/charts/shop"}, Staging: "staging", Migrations: config.MigrationsCompatible, Bake: time.Minute, Timeout: time.Minute, BackupWithin: time.Hour}
+		w.Migrations = []string{"Job migrate (pre-upgrade)"}
+		w.WatchFinds(v, v)
+	}
 }
 
 func parks(activity string) func(*proceduretest.World) {
@@ -123,7 +138,7 @@ func TestRecord(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	w := &proceduretest.World{Attributes: true}
-	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, proceduretest.PrivateQueue} {
+	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, run.ClusterQueue, proceduretest.PrivateQueue} {
 		s := sdkworker.New(c, queue, sdkworker.Options{Interceptors: worker.Interceptors(), Identity: "recorder"})
 		worker.RegisterWorkflows(s)
 		w.Register(s)

@@ -1,0 +1,55 @@
+// Package rolloutrelease is the contract of the procedure RolloutRelease.
+package rolloutrelease
+
+import (
+	"time"
+
+	"github.com/upkeep-run/upkeep/api/run"
+)
+
+// WorkflowType is the name by which the procedure is started.
+const WorkflowType = "RolloutRelease"
+
+// Purpose is one line for people.
+const Purpose = "Upgrade the target's Helm release: staging first, watch it, then production; a bad one is rolled back by itself."
+
+// Input of RolloutRelease. What is left out is as the target's rollout in upkeep.yaml says.
+type Input struct {
+	run.Common
+	// Chart is an absolute path on the worker, or oci://host/repository.
+	Chart string `json:"chart,omitempty"`
+	// Version of the chart.
+	Version string `json:"version,omitempty"`
+	// Set are values by their dotted paths, over those of the files; no secrets, since inputs are kept.
+	Set map[string]any `json:"set,omitempty"`
+	// SkipStaging leaves the staging target out.
+	SkipStaging bool `json:"skipStaging,omitempty"`
+	// Override is why a release that migrates goes without a drilled backup; who approves the plan approves
+	// that too.
+	Override string `json:"override,omitempty"`
+}
+
+// Result of RolloutRelease.
+type Result struct {
+	Chart      string   `json:"chart"` // name and version
+	Migrations []string `json:"migrations,omitempty"`
+	BackupID   string   `json:"backupId,omitempty"` // the drilled backup that it relied on
+	BackupAt   string   `json:"backupAt,omitempty"` // the moment that it shows
+	Staging    *Stage   `json:"staging,omitempty"`
+	Production *Stage   `json:"production,omitempty"`
+}
+
+// Stage is what became of one release.
+type Stage struct {
+	Target       string      `json:"target"`
+	Namespace    string      `json:"namespace"`
+	Release      string      `json:"release"`
+	From         int         `json:"from"`               // the revision that it was at
+	Revision     int         `json:"revision,omitempty"` // that the upgrade made
+	Verdict      run.Verdict `json:"verdict,omitempty"`
+	Checks       []run.Check `json:"checks,omitempty"` // of the bake
+	Error        string      `json:"error,omitempty"`  // why the upgrade failed
+	RolledBackTo int         `json:"rolledBackTo,omitempty"`
+	UpgradedAt   time.Time   `json:"upgradedAt,omitzero"`
+	EndedAt      time.Time   `json:"endedAt,omitzero"` // healthy, or rolled back
+}

@@ -1,0 +1,28 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/upkeep-run/upkeep/internal/objstore"
+)
+
+// Healthy is the note that a revision of a release was seen to be good for as long as was asked.
+type Healthy struct {
+	Release        string    `json:"release"`
+	Revision       int       `json:"revision"`
+	ManifestSHA256 string    `json:"manifestSha256"` // a revision's number alone may come again
+	At             time.Time `json:"at"`
+	RunID          string    `json:"runId"`
+}
+
+// HealthyKey is the key of the note about a revision.
+func HealthyKey(target, release string, revision int, manifest string) string {
+	return fmt.Sprintf("%s/releases/%s/%d-%s.json", target, release, revision, manifest)
+}
+
+// SetHealthy notes that a revision is good.
+func SetHealthy(ctx context.Context, store objstore.Store, target string, h Healthy) error {
+	return writeNote(ctx, store, HealthyKey(target, h.Release, h.Revision, h.ManifestSHA256), h)
+}
