@@ -21,6 +21,8 @@ import (
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
+	"github.com/upkeep-run/upkeep/api/recoverdata"
+	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
@@ -29,7 +31,9 @@ import (
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/lease"
+	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/worker"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
@@ -79,6 +83,24 @@ var scenarios = []scenario{
 	{procedure: rolloutrelease.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: rollsOut(run.Pass)},
 	{procedure: rolloutrelease.WorkflowType, name: "rolled-back", input: `{"skipStaging":true}`, world: rollsOut(run.Fail), during: decideOnPlan(run.ApproveUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+	{procedure: recoverdata.WorkflowType, name: "whole", input: `{"confirm":"shop"}`, world: inCluster, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: recoverdata.WorkflowType, name: "rejected", input: `{"confirm":"shop"}`, world: inCluster, during: decideOnPlan(run.RejectUpdate),
+		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+	{procedure: recoverservice.WorkflowType, name: "healthy", input: `{}`, world: inCluster},
+	{procedure: recoverservice.WorkflowType, name: "restarted", input: `{}`, world: crashes},
+}
+
+// inCluster puts the world's target into a cluster.
+func inCluster(w *proceduretest.World) {
+	w.Cluster = &config.Kubernetes{Namespace: "shop", Release: "shop"}
+}
+
+// crashes has a pod of the world's service crash at the first look.
+func crashes(w *proceduretest.World) {
+	inCluster(w)
+	w.Services = []recovery.State{{State: health.State{Workloads: []health.Workload{{
+		Kind: health.Deployment, Name: "web", UID: "u", Desired: 1, Total: 1, Updated: 1, Pods: []health.Pod{{Name: "web-1", UID: "p", Newest: true, Reason: health.CrashLoop}},
+	}}}}}
 }
 
 // rollsOut gives the world's target a release, whose watches come to this verdict.
