@@ -25,4 +25,4 @@ if ! command -v kubectl >/dev/null || ! command -v helm >/dev/null; then
 	PATH="$("$built/cluster" tools):$PATH"
 	export PATH
 fi
-go test -vet=off -tags e2e,fault -count=1 -timeout 15m -p 1 "$@" ./tests/e2e ./tests/helm
+go test -vet=off -tags e2e,fault -count=1 -timeout 40m -p 1 "$@" ./tests/e2e ./tests/helm

@@ -50,7 +50,7 @@ func approve(t *testing.T, s *harness.Stack, id string) *run.Document {
 	require.True(t, doc.AsksApproval(), doc.Summary)
 	h, err := s.Client.UpdateWorkflow(t.Context(), sdk.UpdateWorkflowOptions{
 		WorkflowID: id, UpdateName: run.ApproveUpdate, WaitForStage: sdk.WorkflowUpdateStageCompleted,
-		Args: []any{run.PlanDecision{Plan: doc.Approval.Hash, By: "test", Reason: "the rows are gone"}},
+		Args: []any{run.PlanDecision{Plan: doc.Approval.Hash, By: "test", Reason: "it must be"}},
 	})
 	require.NoError(t, err)
 	require.NoError(t, h.Get(t.Context(), nil))
