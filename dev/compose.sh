@@ -22,7 +22,7 @@ finish() {
 	rm -rf "$made"
 }
 trap finish EXIT
-compose() { "$made/docker-compose" --project-name upkeep-compose-test --project-directory . "$@"; }
+compose() { timeout --kill-after 10 "${COMPOSE_TIMEOUT:-600}" "$made/docker-compose" --project-name upkeep-compose-test --project-directory . "$@"; }
 
 make image SERVER=1 VERSION=compose
 (cd dev/kit && go run ./cmd/compose-images --source . --to "$made") >"$made/list"
