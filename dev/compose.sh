@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs docker-compose.yml for real: every service from an image that is made here, under the same name,
+# Is to run docker-compose.yml to its end (README.md says how far it was seen to come): every service from an image that is made here, under the same name,
 # one drill to PASS, and all of it taken down again. With a Docker engine that answers, that one is used;
 # otherwise, as root, Debian's dockerd runs for as long as this does, in a network of its own, so that
 # nothing that it does to packet filters reaches the machine. Names of the world are refused there at
@@ -22,7 +22,7 @@ finish() {
 	rm -rf "$made"
 }
 trap finish EXIT
-compose() { "$made/docker-compose" --project-name upkeep-compose-test --project-directory . "$@"; }
+compose() { timeout --kill-after 10 "${COMPOSE_TIMEOUT:-600}" "$made/docker-compose" --project-name upkeep-compose-test --project-directory . "$@"; }
 
 make image SERVER=1 VERSION=compose
 (cd dev/kit && go run ./cmd/compose-images --source . --to "$made") >"$made/list"
