@@ -151,7 +151,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 			Version: version.String(),
 			Scratch: &postgres.Scratch{Root: filepath.Join(o.DataDir, "scratch"), Queue: run.DatabaseQueue + "-" + o.Name},
 		},
-		helm: &helm.Activities{Attempt: o.Name},
+		helm: &helm.Activities{Attempt: o.Name, Temporal: o.Client.HostPort},
 	}
 	defer func() {
 		if err != nil {

@@ -25,6 +25,7 @@ const (
 type Place struct {
 	Target     string             `json:"target"`
 	Kubernetes *config.Kubernetes `json:"kubernetes"`
+	Store      string             `json:"store,omitempty"` // URL of the object store, which must not run on the release
 }
 
 // Change is what a release is to become. The files of values are read on the worker, and are not kept.

@@ -3,6 +3,7 @@ package helm
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,6 +19,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/progress"
@@ -37,6 +39,8 @@ const (
 type Activities struct {
 	// Attempt names this worker in the lease of a release, for people.
 	Attempt string
+	// Temporal is the address of Temporal's server.
+	Temporal string
 }
 
 func (p Place) open(ctx context.Context) (*kube.Cluster, *helmrelease.Release, error) {
@@ -124,7 +128,7 @@ func set(values map[string]any, path string, value any) error {
 // PlanUpgrade says what would become of a release; it changes nothing. Of an operation that has begun
 // before, it says how far that has come.
 func (a *Activities) PlanUpgrade(ctx context.Context, in Change) (Planned, error) {
-	_, r, err := in.open(ctx)
+	c, r, err := in.open(ctx)
 	if err != nil {
 		return Planned{}, err
 	}
@@ -134,6 +138,9 @@ func (a *Activities) PlanUpgrade(ctx context.Context, in Change) (Planned, error
 	}
 	if mine := made(history, in.Operation); mine != nil {
 		return Planned{Stands: stands(history, mine), Revision: mine.Number}, nil
+	}
+	if err := a.guard(ctx, c, in.Place, workloadsOf(history[0])); err != nil {
+		return Planned{}, err
 	}
 	request, err := in.request()
 	if err != nil {
@@ -263,13 +270,17 @@ func workloads(ctx context.Context, r *helmrelease.Release) ([]bake.Workload, he
 	if err != nil {
 		return nil, helmrelease.Revision{}, err
 	}
-	var all []bake.Workload
-	for _, o := range history[0].Objects {
+	return workloadsOf(history[0]), history[0], nil
+}
+
+// workloadsOf are those of a revision.
+func workloadsOf(of helmrelease.Revision) (all []bake.Workload) {
+	for _, o := range of.Objects {
 		if bake.IsWorkload(o.Kind) && o.Group == "apps" {
 			all = append(all, bake.Workload{Kind: o.Kind, Name: o.Name})
 		}
 	}
-	return all, history[0], nil
+	return all
 }
 
 // CountRestarts counts how often the release's containers have been started again.
@@ -303,6 +314,10 @@ func (a *Activities) Watch(ctx context.Context, in WatchRequest) (Watched, error
 	w := bake.Watch{}
 	for _, check := range in.Checks {
 		w.Bounds = append(w.Bounds, bake.Bound{Name: check.Name, Min: check.Min, Max: check.Max})
+	}
+	for _, probe := range in.Kubernetes.Probes { // 1 where it is answered rightly, 0 where it is not
+		least := 1.0
+		w.Bounds = append(w.Bounds, bake.Bound{Name: "probe " + probe.Name, Min: &least})
 	}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -348,7 +363,23 @@ func sample(ctx context.Context, c *kube.Cluster, of []bake.Workload, in WatchRe
 		values, err := ask(ctx, c, check)
 		s.Readings = append(s.Readings, bake.Reading{Values: values, Err: err})
 	}
+	for _, probe := range in.Kubernetes.Probes {
+		s.Readings = append(s.Readings, probed(ctx, c, probe))
+	}
 	return s
+}
+
+func probed(ctx context.Context, c *kube.Cluster, p health.Probe) bake.Reading {
+	answer, err := p.Ask(ctx, c)
+	switch {
+	case err != nil:
+		return bake.Reading{Err: err}
+	case answer.Verdict == run.NotProven:
+		return bake.Reading{Err: errors.New(answer.Detail)}
+	case answer.Verdict == run.Pass:
+		return bake.Reading{Values: []float64{1}}
+	}
+	return bake.Reading{Values: []float64{0}}
 }
 
 func ask(ctx context.Context, c *kube.Cluster, check config.RolloutCheck) ([]float64, error) {

@@ -78,7 +78,7 @@ func Observe(ctx context.Context, c *kube.Cluster, scope Scope) (State, error) {
 		return State{}, err
 	}
 	for _, p := range scope.Probes {
-		a, err := p.ask(ctx, c)
+		a, err := p.Ask(ctx, c)
 		if err != nil {
 			return State{}, err
 		}

@@ -44,8 +44,8 @@ type Answer struct {
 	Workloads []string    `json:"workloads,omitempty"` // behind the probe's Service, as Workload.String says them
 }
 
-// ask sends the probe. An error is one that no answer can be got around, such as a cancelled context.
-func (p Probe) ask(ctx context.Context, c *kube.Cluster) (Answer, error) {
+// Ask sends the probe. An error is one that no answer can be got around, such as a cancelled context.
+func (p Probe) Ask(ctx context.Context, c *kube.Cluster) (Answer, error) {
 	a := Answer{Probe: p.Name, Verdict: run.Fail}
 	within, cancel := context.WithTimeout(ctx, probeWithin)
 	defer cancel()

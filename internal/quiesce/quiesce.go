@@ -131,7 +131,7 @@ func (s *Stopper) Look(ctx context.Context, refs []Ref, self itself.Self, serves
 		if err != nil {
 			return nil, err
 		}
-		w, err := workload(object)
+		w, err := Describe(object)
 		if err != nil {
 			return nil, err
 		}
@@ -190,7 +190,9 @@ func keda(owners []ownership.Owner) []ownership.Owner {
 	return nil
 }
 
-func workload(object *unstructured.Unstructured) (itself.Workload, error) {
+// Describe says what of a workload decides whether Upkeep itself runs on it. A selector that selects
+// everything is refused.
+func Describe(object *unstructured.Unstructured) (itself.Workload, error) {
 	template, selector := []string{"spec", "template", "metadata", "labels"}, labels.Everything()
 	if object.GetKind() == "CronJob" {
 		template = []string{"spec", "jobTemplate", "spec", "template", "metadata", "labels"}

@@ -103,7 +103,7 @@ func prepare(r *procedure.Run, in api.Input) (*rollout, error) {
 	at := func(name string, k *config.Kubernetes, policy *config.Rollout) *stage {
 		return &stage{
 			Change: helm.Change{
-				Place: helm.Place{Target: name, Kubernetes: k}, Chart: chart, Version: version, Values: policy.Values, Set: in.Set,
+				Place: helm.Place{Target: name, Kubernetes: k, Store: r.Target().Store}, Chart: chart, Version: version, Values: policy.Values, Set: in.Set,
 				Operation: r.Key() + "/" + name + "/upgrade",
 			},
 			policy: policy, undo: r.Key() + "/" + name + "/rollback",

@@ -130,7 +130,7 @@ func TestRolloutRelease(t *testing.T) {
 	target := func(name string, p place, more string) string {
 		return fmt.Sprintf(`  - name: %s
     database: {service: %s-postgresql, name: langfuse, role: langfuse, passwordFrom: {secret: {name: langfuse-postgresql, key: password}}}
-    kubernetes: {namespace: %s, release: %s}
+    kubernetes: {namespace: %s, release: %s, probes: [{name: traces, service: %[2]s-langfuse, port: 3000, path: /traces/count}]}
     rollout:
       chart: %s
       bake: 10s
@@ -152,6 +152,21 @@ func TestRolloutRelease(t *testing.T) {
 		require.Equal(t, 1, staging.deployed(t))
 		require.Equal(t, 1, production.deployed(t))
 	})
+	t.Run("what others own, or Upkeep runs on, is left alone", func(t *testing.T) {
+		for code, mark := range map[string][]string{
+			"OwnedByOther": {"helm.toolkit.fluxcd.io/name=shop", "helm.toolkit.fluxcd.io/namespace=flux-system"},
+			"NotItself":    {"app.kubernetes.io/part-of=upkeep", "upkeep.run/none=x"},
+		} {
+			_, err := production.run("kubectl", append([]string{"label", "--overwrite", web}, mark...)...)
+			require.NoError(t, err)
+			doc := s.Run(t, rolloutrelease.WorkflowType, `{"target": "production", "dryRun": true}`)
+			require.Equal(t, run.Refused, doc.Outcome, doc.Summary)
+			require.Equal(t, code, doc.Error.Code, doc.Summary)
+			_, err = production.run("kubectl", "label", "--overwrite", web, "app.kubernetes.io/part-of=lang-observatory",
+				"helm.toolkit.fluxcd.io/name-", "helm.toolkit.fluxcd.io/namespace-", "upkeep.run/none-")
+			require.NoError(t, err)
+		}
+	})
 	t.Run("without a drilled backup it does not migrate", func(t *testing.T) {
 		doc := s.Run(t, rolloutrelease.WorkflowType, `{"target": "production", "set": {"langfuse.schema": 2}}`)
 		require.Equal(t, run.Refused, doc.Outcome, doc.Summary)
@@ -165,6 +180,7 @@ func TestRolloutRelease(t *testing.T) {
 		r := resultOf(t, doc)
 		require.Equal(t, run.Pass, r.Staging.Verdict)
 		require.Equal(t, run.Pass, r.Production.Verdict)
+		require.Contains(t, fmt.Sprint(r.Production.Checks), "probe traces")
 		require.Equal(t, 2, staging.deployed(t))
 		require.Equal(t, 2, production.deployed(t))
 		require.Equal(t, "2", production.schema(t))
