@@ -132,12 +132,12 @@ func TestRolloutRelease(t *testing.T) {
     database: {service: %s-postgresql, name: langfuse, role: langfuse, passwordFrom: {secret: {name: langfuse-postgresql, key: password}}}
     kubernetes: {namespace: %s, release: %s, probes: [{name: traces, service: %[2]s-langfuse, port: 3000, path: /traces/count}]}
     rollout:
-      chart: %s
+      chart: %[5]s
       bake: 10s
       timeout: 30s
       migrations: compatible
       checks: [{name: up, query: 'min(up{job="lang-observatory"})', min: 1, prometheus: {service: prometheus-server, port: 9090}}]
-%s`, name, release, p, release, path, more)
+%[6]s`, name, release, p, release, path, more)
 	}
 	s := harness.New(t, target("staging", staging, "")+target("production", production, "      staging: staging\n"))
 	t.Cleanup(harness.RemoveBinaries)
