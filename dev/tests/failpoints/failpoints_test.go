@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,33 +94,6 @@ func stack(t *testing.T, encrypted bool) (*harness.Stack, *pgserver.Server, stri
 	t.Cleanup(func() { pgservertest.Exec(t, url, "DROP OWNED BY clerk; DROP ROLE clerk") })
 	return harness.New(t, harness.Target("shop", url, shop)+
 		harness.Target("onserver", url, "      scratch: {server: \""+server.DSN("", "postgres")+"\"}\n")), server, name
-}
-
-// choose leaves of the cases those that are run: a sample with every commit, all with FAILPOINTS=all,
-// and with FAILPOINTS=2/4 the second of four shares of all, for processes side by side.
-func choose(t *testing.T, all, sample []string) []string {
-	t.Helper()
-	asked := os.Getenv("FAILPOINTS")
-	switch asked {
-	case "":
-		for _, name := range sample {
-			require.Contains(t, all, name, "the sample names a case that is no more")
-		}
-		return sample
-	case "all":
-		return all
-	}
-	var share, shares int
-	_, err := fmt.Sscanf(asked, "%d/%d", &share, &shares)
-	require.NoError(t, err, "FAILPOINTS is all or a share such as 2/4")
-	require.True(t, 1 <= share && share <= shares, "FAILPOINTS=%s is no share", asked)
-	var chosen []string
-	for i, name := range all {
-		if i%shares == share-1 {
-			chosen = append(chosen, name)
-		}
-	}
-	return chosen
 }
 
 // sample are the points of the sample: each engine's commit, and the ends of effects.
@@ -256,7 +228,7 @@ func chunks(t *testing.T, s *harness.Stack) []string {
 
 // TestKilled kills the worker at each point, once, and starts it again.
 func TestKilled(t *testing.T) {
-	for _, c := range choose(t, cases(), sample) {
+	for _, c := range harness.Choose(t, cases(), sample) {
 		t.Run(c, func(t *testing.T) {
 			point, encrypted := strings.CutPrefix(c, sealed)
 			s, server, name := stack(t, encrypted)
@@ -280,7 +252,7 @@ func TestKilled(t *testing.T) {
 // TestFrozen stops the worker at each point for longer than it may be silent, lets another take
 // over, and wakes it: the stale twin must do no harm.
 func TestFrozen(t *testing.T) {
-	for _, c := range choose(t, cases(), []string{"backup/manifest/before", "restore/chunk/before", "sealed/backup/manifest/before", "sealed/key/create/before"}) {
+	for _, c := range harness.Choose(t, cases(), []string{"backup/manifest/before", "restore/chunk/before", "sealed/backup/manifest/before", "sealed/key/create/before"}) {
 		t.Run(c, func(t *testing.T) {
 			point, encrypted := strings.CutPrefix(c, sealed)
 			s, server, name := stack(t, encrypted)
@@ -311,7 +283,7 @@ func TestPressed(t *testing.T) {
 	for _, c := range cases() {
 		all = append(all, terminate+c, reset+c)
 	}
-	for _, c := range choose(t, all, []string{
+	for _, c := range harness.Choose(t, all, []string{
 		"terminate/backup/manifest/after", "reset/restore/chunk/after", "terminate/prune/backup/before", "reset/swap/after", "terminate/sealed/key/create/after",
 	}) {
 		t.Run(c, func(t *testing.T) {
@@ -481,7 +453,7 @@ func checkPruned(t *testing.T, s *harness.Stack, doc *run.Document) {
 
 // TestBroken breaks the engine in each way that a mutant knows. A drill must say FAIL.
 func TestBroken(t *testing.T) {
-	for _, mutant := range choose(t, fault.Mutants(), []string{"backup-null-becomes-empty", "backup-skip-last-range", "restore-skip-grant", "restore-repeat-chunk"}) {
+	for _, mutant := range harness.Choose(t, fault.Mutants(), []string{"backup-null-becomes-empty", "backup-skip-last-range", "restore-skip-grant", "restore-repeat-chunk"}) {
 		t.Run(mutant, func(t *testing.T) {
 			s, server, _ := stack(t, false)
 			s.Worker(t, "w", "UPKEEP_FAULT=mutant="+mutant)
