@@ -171,12 +171,15 @@ func (a *Activities) StopClients(ctx context.Context, in StopOrder) error {
 	if err != nil {
 		return err
 	}
-	for i := len(in.Clients) - 1; i >= 0; i-- {
-		if err := s.Stop(ctx, in.Clients[i], in.Order); err != nil {
-			return err
+	left, err := settle(ctx, "waiting for pods to end", func() (string, error) {
+		// At each look: an owner that was suspended may have been at its work, and have started one again.
+		for i := len(in.Clients) - 1; i >= 0; i-- {
+			if err := s.Stop(ctx, in.Clients[i], in.Order); err != nil {
+				return "", err
+			}
 		}
-	}
-	left, err := settle(ctx, "waiting for pods to end", func() (string, error) { return s.Running(ctx, in.Clients) })
+		return s.Running(ctx, in.Clients)
+	})
 	if err == nil && left != "" {
 		err = failure.New(failure.LockHeld, "the clients of the database have not ended within %s: %s", settleWithin, left).
 			Do("see why they stay (kubectl describe pod), then resume the run, or abandon it, and they are started again")

@@ -2,6 +2,7 @@ package recoverdata_test
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -131,7 +132,7 @@ func TestCancelledItPutsBack(t *testing.T) {
 	})
 	doc := r.Do(api.WorkflowType, confirmed)
 	require.Equal(t, run.Cancelled, doc.Outcome, doc.Summary)
-	calls := w.Calls()
+	calls := slices.DeleteFunc(w.Calls(), func(call string) bool { return call == postgres.LoadRows }) // it may note late that it was cut off
 	require.Equal(t, []string{postgres.DropCopy, kubernetes.StartClients, kubernetes.ResumeOwners, store.WriteRun}, calls[len(calls)-4:])
 	require.Empty(t, w.Swaps())
 }

@@ -33,6 +33,12 @@ func loss(t *testing.T, s *harness.Stack) (before count) {
 	require.Equal(t, run.Succeeded, drilled.Outcome, drilled.Summary)
 	_, err := kubectl("scale", web, "--replicas=3")
 	require.NoError(t, err)
+	t.Cleanup(func() { // as other tests know it
+		_, err := kubectl("scale", web, "--replicas=1")
+		require.NoError(t, err)
+		_, err = kubectl("rollout", "status", web, "--timeout=80s")
+		require.NoError(t, err)
+	})
 	_, err = kubectl("rollout", "status", web, "--timeout=80s")
 	require.NoError(t, err)
 	before, err = counted()
