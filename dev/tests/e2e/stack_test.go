@@ -36,9 +36,13 @@ func TestEverythingOfTheStackIsReady(t *testing.T) {
 		"statefulset/prometheus-server":           "{.status.readyReplicas}",
 		"job/lang-observatory-langfuse-migrate":   "{.status.succeeded}",
 	} {
-		ready, err := kubectl("get", object, "-o", "jsonpath="+of)
-		require.NoError(t, err)
-		require.Equal(t, "1", ready, object)
+		require.NoError(t, until(time.Minute, func() error {
+			ready, err := kubectl("get", object, "-o", "jsonpath="+of)
+			if err == nil && ready != "1" {
+				err = fmt.Errorf("%s has %q ready", object, ready)
+			}
+			return err
+		}))
 	}
 	claims, err := kubectl("get", "pvc", "-o", "jsonpath={.items[*].status.phase}")
 	require.NoError(t, err)
