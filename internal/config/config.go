@@ -4,29 +4,23 @@
 package config
 
 import (
-	"cmp"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/keyring"
-	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/retention"
 	"github.com/upkeep-run/upkeep/internal/schedule"
@@ -82,49 +76,6 @@ func (e *Encryption) Ring(store objstore.Store, target string) *keyring.Ring {
 		return nil
 	}
 	return keyring.New(store, target, keyring.Config{Recipients: e.Recipients, Identity: e.Identity.Resolver(), Keys: e.Keys})
-}
-
-// Database is a PostgreSQL database.
-type Database struct {
-	URL         string
-	Password    Secret
-	In          kube.Endpoint // where it is in the target's cluster; the zero one: at the URL's host
-	Scratch     Scratch
-	Connections int
-}
-
-// Runners of scratch servers.
-const (
-	RunnerLocal  = "local"  // a private server on the worker
-	RunnerServer = "server" // the server of scratch.server
-	RunnerPod    = "pod"    // a pod beside the database's, of the same image
-)
-
-// Runners are all of them.
-var Runners = []string{RunnerLocal, RunnerServer, RunnerPod}
-
-// Scratch says where drills restore.
-type Scratch struct {
-	Runner    string
-	URL       string // of the runner server
-	Password  Secret
-	Image     string // of the runner pod; that of the database's pod when empty
-	RunAsUser int64  // of the runner pod, where the database's pod does not say; the image's own when 0
-}
-
-// Secret is a reference to a secret: by an environment variable, a file, or a Secret in the target's
-// namespace; none of them: none is needed (trust, peer, .pgpass). It is kept in the histories of runs; what
-// it leads to is not.
-type Secret struct {
-	Env    string    `json:"env,omitempty"`
-	File   string    `json:"file,omitempty"`
-	Secret SecretKey `json:"secret,omitzero"`
-}
-
-// SecretKey is a key of a Secret in a cluster.
-type SecretKey struct {
-	Name string `json:"name"`
-	Key  string `json:"key"`
 }
 
 // Places are where a configuration is looked for when none is named.
@@ -252,114 +203,6 @@ func (c *Config) Target(name string) (*Target, error) {
 	return nil, f.Do("use one of: %s", strings.Join(names, ", "))
 }
 
-// Resolver returns a function that reads the secret when it is needed, or nil when there is none.
-func (s Secret) Resolver() func(context.Context) (string, error) {
-	if s == (Secret{}) {
-		return nil
-	}
-	return func(context.Context) (string, error) { return s.Read() }
-}
-
-// Read reads the secret. Errors name the reference, never the secret.
-func (s Secret) Read() (string, error) {
-	missing := func(format string, args ...any) *failure.Error {
-		return failure.New(failure.MissingSecret, format, args...)
-	}
-	if s.Env != "" {
-		v, ok := os.LookupEnv(s.Env)
-		if !ok || v == "" {
-			return "", missing("the environment variable %s, which should hold a secret, is not set on the worker", s.Env).
-				Do("set it for the worker and start the worker again, then resume the run")
-		}
-		return v, nil
-	}
-	data, err := readFile(s.File, maxSecret)
-	if err != nil {
-		var path *os.PathError
-		if errors.As(err, &path) {
-			err = path.Err
-		}
-		return "", missing("the file %s, which should hold a secret, cannot be read on the worker", s.File).Because(err).
-			Do("put it into the file, readable for the worker, then resume the run")
-	}
-	secret := strings.TrimRight(string(data), "\r\n")
-	if secret == "" {
-		return "", missing("the file %s, which should hold a secret, is empty", s.File).Do("put it into the file, then resume the run")
-	}
-	return secret, nil
-}
-
-// parser walks the YAML and gathers what is wrong.
-type parser struct {
-	path  string
-	wrong []string
-}
-
-func (p *parser) fail(n *yaml.Node, format string, args ...any) {
-	p.wrong = append(p.wrong, fmt.Sprintf("%s:%d: %s", p.path, n.Line, fmt.Sprintf(format, args...)))
-}
-
-// fields calls the function of each key that is there, and refuses what is not among them.
-func (p *parser) fields(n *yaml.Node, what string, known map[string]func(*yaml.Node), required ...string) {
-	if n.Kind != yaml.MappingNode {
-		p.fail(n, "%s must be a mapping of keys to values", what)
-		return
-	}
-	names := make([]string, 0, len(known))
-	for k := range known {
-		names = append(names, k)
-	}
-	slices.Sort(names)
-	seen := make(map[string]bool)
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
-		read, ok := known[key.Value]
-		switch {
-		case !ok:
-			hint := "use one of: " + strings.Join(names, ", ")
-			if near := strictjson.Nearest(key.Value, names); near != "" {
-				hint = fmt.Sprintf("did you mean %q?", near)
-			}
-			p.fail(key, "%s has the unknown key %.100q; %s", what, key.Value, hint)
-		case seen[key.Value]:
-			p.fail(key, "%s has the key %q twice", what, key.Value)
-		default:
-			read(value)
-		}
-		seen[key.Value] = true
-	}
-	for _, r := range required {
-		if !seen[r] {
-			p.fail(n, "%s lacks the key %q", what, r)
-		}
-	}
-}
-
-func (p *parser) text(into *string, what string, check func(string) string) func(*yaml.Node) {
-	return func(n *yaml.Node) {
-		if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
-			p.fail(n, "%s must be a text", what)
-			return
-		}
-		if problem := check(n.Value); problem != "" {
-			p.fail(n, "%s %s", what, problem)
-			return
-		}
-		*into = n.Value
-	}
-}
-
-func (p *parser) number(into *int, what string, low, high int) func(*yaml.Node) {
-	return func(n *yaml.Node) {
-		var v int
-		if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || n.Decode(&v) != nil || v < low || v > high {
-			p.fail(n, "%s must be a whole number from %d to %d", what, low, high)
-			return
-		}
-		*into = v
-	}
-}
-
 func (p *parser) version(n *yaml.Node) {
 	var v int
 	switch {
@@ -455,113 +298,6 @@ func (p *parser) encryption(n *yaml.Node) Encryption {
 	return e
 }
 
-// texts reads a list of one text or more, each once.
-func (p *parser) texts(into *[]string, what string, most int, check func(string) string) func(*yaml.Node) {
-	return func(n *yaml.Node) {
-		if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > most {
-			p.fail(n, "%s must be a list of 1 to %d texts", what, most)
-			return
-		}
-		for _, item := range n.Content {
-			var v string
-			wrong := len(p.wrong)
-			if item.Tag == "!!int" || item.Tag == "!!float" { // a fingerprint may happen to look like one
-				item.Tag = "!!str"
-			}
-			p.text(&v, what, check)(item)
-			if slices.Contains(*into, v) && len(p.wrong) == wrong {
-				p.fail(item, "%s has %.100q twice", what, v)
-			}
-			*into = append(*into, v)
-		}
-	}
-}
-
-func (p *parser) database(n *yaml.Node) Database {
-	d := Database{Connections: DefaultConnections}
-	var name, role string
-	var user int
-	p.fields(n, "database", map[string]func(*yaml.Node){
-		"url":          p.text(&d.URL, "database.url", checkDatabaseURL),
-		"service":      p.text(&d.In.Service, "database.service", kube.NameProblem),
-		"pod":          p.text(&d.In.Pod, "database.pod", kube.NameProblem),
-		"port":         p.number(&d.In.Port, "database.port", 1, 65535),
-		"name":         p.text(&name, "database.name", checkIdentifier),
-		"role":         p.text(&role, "database.role", checkIdentifier),
-		"passwordFrom": func(n *yaml.Node) { d.Password = p.secretAnywhere(n, "database.passwordFrom") },
-		"connections":  p.number(&d.Connections, "database.connections", 1, maxConnections),
-		"scratch": func(n *yaml.Node) {
-			p.fields(n, "scratch", map[string]func(*yaml.Node){
-				"runner":       p.text(&d.Scratch.Runner, "scratch.runner", oneOf(Runners)),
-				"server":       p.text(&d.Scratch.URL, "scratch.server", checkDatabaseURL),
-				"passwordFrom": func(n *yaml.Node) { d.Scratch.Password = p.secretAnywhere(n, "scratch.passwordFrom") },
-				"image":        p.text(&d.Scratch.Image, "scratch.image", checkImage),
-				"runAsUser":    p.number(&user, "scratch.runAsUser", 1, 1<<31-1),
-			})
-		},
-	})
-	d.Scratch.RunAsUser = int64(user)
-	switch named := d.In.Service != "" || d.In.Pod != ""; {
-	case n.Kind != yaml.MappingNode:
-	case d.URL == "" && !named:
-		p.fail(n, `database lacks the key "url" (or, for one in a cluster, "service" or "pod")`)
-	case d.URL != "" && (named || d.In.Port != 0 || name != "" || role != ""):
-		p.fail(n, "database has a url and keys of a database in a cluster (service, pod, port, name, role); give one or the other")
-	case d.In.Service != "" && d.In.Pod != "":
-		p.fail(n, "database has a service and a pod; give one of them")
-	case named && (name == "" || role == ""):
-		p.fail(n, `database in a cluster lacks the key "name" or the key "role"`)
-	case named:
-		d.In.Port = cmp.Or(d.In.Port, 5432)
-		d.URL = (&url.URL{Scheme: "postgres", User: url.User(role), Host: net.JoinHostPort(cmp.Or(d.In.Service, d.In.Pod), fmt.Sprint(d.In.Port)),
-			Path: "/" + name, RawPath: "/" + strings.ReplaceAll(url.PathEscape(name), "/", "%2F")}).String()
-	}
-	switch {
-	case d.Scratch.Runner == "" && d.Scratch.URL != "":
-		d.Scratch.Runner = RunnerServer
-	case d.Scratch.Runner == "" && d.In != (kube.Endpoint{}):
-		d.Scratch.Runner = RunnerPod // the worker of a cluster has no server programs, and not the extensions
-	case d.Scratch.Runner == "":
-		d.Scratch.Runner = RunnerLocal
-	case d.Scratch.Runner == RunnerServer && d.Scratch.URL == "":
-		p.fail(n, `scratch with the runner server lacks the key "server"`)
-	case d.Scratch.Runner != RunnerServer && (d.Scratch.URL != "" || d.Scratch.Password != (Secret{})):
-		p.fail(n, "scratch has a server or a password, which go with the runner server only")
-	}
-	if d.Scratch.Runner != RunnerPod && (d.Scratch.Image != "" || user != 0) {
-		p.fail(n, "scratch has an image or a user, which go with the runner pod only")
-	}
-	return d
-}
-
-// secret reads a reference to a secret that the worker has itself.
-func (p *parser) secret(n *yaml.Node, what string) Secret {
-	s := p.secretAnywhere(n, what)
-	if s.Secret != (SecretKey{}) {
-		p.fail(n, "%s cannot be a Secret of the cluster; it must have either the key env or the key file", what)
-	}
-	return s
-}
-
-// secretAnywhere reads a reference to a secret, also to one in the target's cluster.
-func (p *parser) secretAnywhere(n *yaml.Node, what string) Secret {
-	var s Secret
-	p.fields(n, what, map[string]func(*yaml.Node){
-		"env":  p.text(&s.Env, what+".env", checkEnv),
-		"file": p.text(&s.File, what+".file", checkAbsolute),
-		"secret": func(n *yaml.Node) {
-			p.fields(n, what+".secret", map[string]func(*yaml.Node){
-				"name": p.text(&s.Secret.Name, what+".secret.name", kube.NameProblem),
-				"key":  p.text(&s.Secret.Key, what+".secret.key", checkSecretKey),
-			}, "name", "key")
-		},
-	})
-	if n.Kind == yaml.MappingNode && len(n.Content) != 2 {
-		p.fail(n, "%s must have one of the keys env, file and secret", what)
-	}
-	return s
-}
-
 func checkStore(v string) string {
 	u, err := url.Parse(v)
 	switch {
@@ -589,64 +325,6 @@ func CheckName(v string) string {
 func checkWord(v string) string {
 	if len(v) > 63 || !format.ValidID(v) || v != strings.ToLower(v) {
 		return "must be of small letters, digits, - and _, and begin with a letter or digit (at most 63)"
-	}
-	return ""
-}
-
-func checkDatabaseURL(v string) string {
-	u, err := url.Parse(v)
-	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
-		return "must be a url such as postgres://role@host:5432/database"
-	}
-	if _, has := u.User.Password(); has || u.Query().Has("password") || u.Query().Has("sslpassword") {
-		return "must not hold a password; name it with passwordFrom: {env: ...} or {file: ...}"
-	}
-	for key := range u.Query() {
-		if !slices.Contains(urlParameters, key) {
-			hint := "use only: " + strings.Join(urlParameters, ", ")
-			if near := strictjson.Nearest(key, urlParameters); near != "" {
-				hint = fmt.Sprintf("did you mean %q?", near)
-			}
-			return fmt.Sprintf("has the parameter %.40q, which Upkeep's driver and pg_dump do not both know; %s (settings go into options=-csearch_path%%3Dapp)", key, hint)
-		}
-	}
-	return ""
-}
-
-// urlParameters are the parameters of a database's URL that both pgx and libpq know.
-var urlParameters = []string{
-	"application_name", "channel_binding", "connect_timeout", "host", "krbsrvname", "options", "passfile", "port", "service",
-	"sslcert", "sslkey", "sslmode", "sslrootcert", "target_session_attrs", "user",
-}
-
-var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,199}$`)
-
-func checkEnv(v string) string {
-	if !variable.MatchString(v) { // it may be the secret itself, put in the wrong place
-		return "must be the name of an environment variable: letters, digits and _"
-	}
-	return ""
-}
-
-// checkImage checks the name of an image; what it leads to, the cluster knows.
-func checkImage(v string) string {
-	if v == "" || len(v) > 512 || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "must be the name of an image"
-	}
-	return ""
-}
-
-func checkSecretKey(v string) string {
-	if len(validation.IsConfigMapKey(v)) > 0 {
-		return "must be a key of a Secret: letters, digits, -, _ and ."
-	}
-	return ""
-}
-
-// checkIdentifier checks a name of PostgreSQL's.
-func checkIdentifier(v string) string {
-	if v == "" || len(v) > 63 || strings.ContainsRune(v, 0) {
-		return "must be a name of 1 to 63 bytes"
 	}
 	return ""
 }

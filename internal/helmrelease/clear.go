@@ -1,0 +1,96 @@
+package helmrelease
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"helm.sh/helm/v3/pkg/release"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
+)
+
+// ClearOrder says which locked revision is to be made a failed one, and who says so.
+type ClearOrder struct {
+	Revision  int
+	Record    Record // as History had it: when it has changed since, somebody works on it
+	Operation string // the key
+	Attempt   string
+	By, Why   string       // for the record
+	Beat      func(string) // may be nil
+}
+
+// Clear takes the lock of an operation that nobody goes on with: its record becomes a failed one. It
+// refuses when the record has changed since it was looked at (PlanVoid), and when an attempt of ours or
+// one of the revision's hooks still works (ReleaseBusy). Whether somebody else's helm still runs can
+// only be told from the record's age.
+func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
+	if order.Operation == "" || order.Why == "" || order.By == "" || order.Record.UID == "" || order.Record.ResourceVersion == "" {
+		return failure.New(failure.BadInput, "a clearing needs a key, who says so and why, and the record that is meant")
+	}
+	mark := fmt.Sprintf("(upkeep %s)", OperationID(order.Operation)[:12])
+	over := func(rec *record) bool {
+		return rec != nil && rec.status == release.StatusFailed && rec.UID == order.Record.UID && hasMark(rec.release.Info.Description, mark)
+	}
+	rec, err := r.read(ctx, order.Revision)
+	if err != nil || over(rec) {
+		return err
+	}
+	as := Order{Operation: order.Operation, Beat: order.Beat}
+	f, held, end, err := r.acquire(ctx, journal{Operation: order.Operation, Kind: "clear", Revision: order.Revision}, order.Attempt, as.beat)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if rec, err = r.read(held, order.Revision); err != nil || over(rec) {
+		return err
+	}
+	if rec == nil || rec.Record != order.Record || !rec.status.IsPending() {
+		return r.void("revision %d is not locked any more, or somebody works on it", order.Revision)
+	}
+	c, err := r.client(held, f.gate)
+	if err != nil {
+		return err
+	}
+	o := &operation{r: r, order: as, ctx: held, fence: f, client: c, rec: rec}
+	if err := o.refuseActiveHooks(); err != nil {
+		return err
+	}
+	info := rec.release.Info
+	was := info.Status
+	info.Status = release.StatusFailed
+	info.Description = fmt.Sprintf("Was %s and was cleared by %s: %s %s", was, clip(order.By, 200), clip(order.Why, 1000), mark)
+	if err := rec.write(held, c.set); err != nil {
+		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+			return r.void("revision %d is not locked any more, or somebody works on it", order.Revision)
+		}
+		return kube.Classify(err, fmt.Sprintf("clear revision %d", order.Revision))
+	}
+	return o.note(func(j *journal) { j.Done = true })
+}
+
+func hasMark(description, mark string) bool {
+	return len(description) >= len(mark) && description[len(description)-len(mark):] == mark
+}
+
+// refuseActiveHooks refuses when a hook of the revision still works: a migration, most likely.
+func (o *operation) refuseActiveHooks() error {
+	for _, h := range o.rec.release.Hooks {
+		infos, err := o.client.kube.Build(bytes.NewBufferString(h.Manifest), false)
+		if err != nil {
+			return kube.Classify(err, "read the hook "+h.Name)
+		}
+		for _, info := range infos {
+			live, err := o.get(info)
+			if err != nil {
+				return err
+			}
+			if state, _ := judge(live, ""); state == hookActive {
+				return failure.New(failure.ReleaseBusy, "%s of release %q still runs", nameOf(info), o.r.name).Do("wait for its end, then resume the run")
+			}
+		}
+	}
+	return nil
+}
