@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -119,9 +120,16 @@ type gated struct {
 	next    http.RoundTripper
 	gate    gate
 	answers *answers
+	// changes lets one change at a time through the gate and out. Helm sends them side by side, and of those
+	// that are past the gate when the process freezes, each would still go out when it wakes up.
+	changes *sync.Mutex
 }
 
 func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !reads(r) {
+		g.changes.Lock()
+		defer g.changes.Unlock()
+	}
 	if err := g.gate(r); err != nil {
 		if r.Body != nil {
 			_ = r.Body.Close()
@@ -159,13 +167,14 @@ func (s *said) log(format string, args ...any) { s.text = fmt.Sprintf(format, ar
 func (r *Release) client(ctx context.Context, g gate) (*client, error) {
 	config := rest.CopyConfig(r.config)
 	var given answers
+	var changes sync.Mutex
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		return gated{next, func(request *http.Request) error {
 			if err := context.Cause(ctx); err != nil {
 				return err
 			}
 			return g(request)
-		}, &given}
+		}, &given, &changes}
 	})
 	look, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {

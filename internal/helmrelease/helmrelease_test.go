@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -44,7 +45,7 @@ func TestAPlansClientOnlyReads(t *testing.T) {
 	var asked []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { asked = append(asked, r.Method) }))
 	defer server.Close()
-	client := http.Client{Transport: gated{http.DefaultTransport, onlyReads, &answers{}}}
+	client := http.Client{Transport: gated{http.DefaultTransport, onlyReads, &answers{}, new(sync.Mutex)}}
 	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"} {
 		request, err := http.NewRequest(method, server.URL, strings.NewReader("x"))
 		require.NoError(t, err)

@@ -160,9 +160,7 @@ func stoppedNow(pid int) bool {
 // TestAStaleTwin freezes an attempt before it sends a change, lets another take over, and wakes it up.
 func TestAStaleTwin(t *testing.T) {
 	t.Parallel()
-	// Not in the middle of the apply: Helm sends changes side by side there, and one that is past the fence
-	// when its process freezes is sent when it wakes up (docs/design.md).
-	for name, point := range map[string]string{"t-record": "helm/record/before", "t-hook": "helm/hook/before", "t-done": "helm/done/before"} {
+	for name, point := range map[string]string{"t-record": "helm/record/before", "t-hook": "helm/hook/before", "t-apply": "helm/apply/before", "t-done": "helm/done/before"} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			r := install(t, name)
