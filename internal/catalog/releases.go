@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,4 +26,13 @@ func HealthyKey(target, release string, revision int, manifest string) string {
 // SetHealthy notes that a revision is good.
 func SetHealthy(ctx context.Context, store objstore.Store, target string, h Healthy) error {
 	return writeNote(ctx, store, HealthyKey(target, h.Release, h.Revision, h.ManifestSHA256), h)
+}
+
+// IsHealthy reports whether a revision was noted to be good.
+func IsHealthy(ctx context.Context, store objstore.Store, target, release string, revision int, manifest string) (bool, error) {
+	_, err := store.Stat(ctx, HealthyKey(target, release, revision, manifest))
+	if errors.Is(err, objstore.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
