@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -58,12 +59,6 @@ type StopOrder struct {
 	Order      held.Order         `json:"order"`
 	// Await waits, after a start, until each is ready before the next is started.
 	Await bool `json:"await,omitempty"`
-}
-
-// Proof is what a check found.
-type Proof struct {
-	Verdict run.Verdict `json:"verdict"`
-	Checks  []run.Check `json:"checks"`
 }
 
 // PlanStop says which workloads use the database and how they are. It changes nothing, and refuses what
@@ -215,12 +210,12 @@ func (a *Activities) StartClients(ctx context.Context, in StopOrder) (remarks []
 
 // ProveRecovered looks whether the release is healthy: its workloads ready, and its probes answered
 // through the application. It waits for a while until it is.
-func (a *Activities) ProveRecovered(ctx context.Context, in StopOrder) (Proof, error) {
+func (a *Activities) ProveRecovered(ctx context.Context, in StopOrder) (postgres.Proof, error) {
 	c, err := in.Kubernetes.Connect(ctx)
 	if err != nil {
-		return Proof{}, err
+		return postgres.Proof{}, err
 	}
-	none := Proof{Verdict: run.NotProven, Checks: []run.Check{{Name: "service", Verdict: run.NotProven, Detail: "no release and no probes are configured (kubernetes.release, kubernetes.probes), so only readiness is known"}}}
+	none := postgres.Proof{Verdict: run.NotProven, Checks: []run.Check{{Name: "service", Verdict: run.NotProven, Detail: "no release and no probes are configured (kubernetes.release, kubernetes.probes), so only readiness is known"}}}
 	if in.Kubernetes.Release == "" || len(in.Kubernetes.Probes) == 0 {
 		return none, nil
 	}
@@ -235,7 +230,7 @@ func (a *Activities) ProveRecovered(ctx context.Context, in StopOrder) (Proof, e
 		if verdict == run.Pass {
 			detail = "workloads ready, probes answered"
 		}
-		proof = Proof{Verdict: verdict, Checks: []run.Check{{Name: "service", Verdict: verdict, Detail: detail}}}
+		proof = postgres.Proof{Verdict: verdict, Checks: []run.Check{{Name: "service", Verdict: verdict, Detail: detail}}}
 		if verdict == run.Fail {
 			return detail, nil
 		}
