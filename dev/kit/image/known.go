@@ -106,32 +106,44 @@ func (i *Image) PostgresServer(lib string) error {
 	return nil
 }
 
-// Postgres makes an image of the machine's newest PostgreSQL: the server and its client programs, with
-// files of its own, so that an upgrade of the machine's packages does not break a server that runs.
+// Postgres makes the test cluster's image of the machine's newest PostgreSQL.
 func Postgres(ctx context.Context) (*Image, error) {
-	servers, err := PostgresFolders("initdb")
+	i, _, err := NewestPostgres(ctx, "/data", postgresStart)
 	if err != nil {
 		return nil, err
 	}
-	lib := servers[len(servers)-1]
-	i := New(Prefix+"postgres:dev", "/usr/local/bin/start")
-	i.User, i.StopSignal = "999:999", "SIGINT" // a fast shutdown: the default waits for every client to leave
-	i.Env = []string{"PATH=/usr/local/bin:" + lib + "/bin:/usr/bin:/bin", "PGDATA=/data/pgdata", "PGPWFILE=/password/postgres-password", "LANG=C.UTF-8"}
-	if err := i.Busybox(ctx); err != nil {
-		return nil, err
-	}
-	if err := i.PostgresServer(lib); err != nil {
-		return nil, err
-	}
-	if err := i.Libraries(ctx); err != nil {
-		return nil, err
-	}
-	i.Text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\npostgres:x:999:999::/data:/bin/sh\n", 0o644)
-	i.Text("/etc/group", "root:x:0:\npostgres:x:999:\n", 0o644)
-	i.Text("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", 0o644)
-	i.Text("/usr/local/bin/start", postgresStart, 0o755)
+	i.Name = Prefix + "postgres:dev"
+	i.Env = append(i.Env, "PGDATA=/data/pgdata", "PGPWFILE=/password/postgres-password")
 	i.Folder("/data", 0o777)
 	return i, nil
+}
+
+// NewestPostgres begins an image of the machine's newest PostgreSQL: the server and its client programs, with
+// files of its own, so that an upgrade of the machine's packages does not break a server that runs. Home is
+// its OS user's, start the script that starts it. The major version is returned beside it.
+func NewestPostgres(ctx context.Context, home, start string) (i *Image, major string, err error) {
+	servers, err := PostgresFolders("initdb")
+	if err != nil {
+		return nil, "", err
+	}
+	lib := servers[len(servers)-1]
+	i = New("", "/usr/local/bin/start")
+	i.User, i.StopSignal = "999:999", "SIGINT" // a fast shutdown: the default waits for every client to leave
+	i.Env = []string{"PATH=/usr/local/bin:" + lib + "/bin:/usr/bin:/bin", "LANG=C.UTF-8"}
+	if err := i.Busybox(ctx); err != nil {
+		return nil, "", err
+	}
+	if err := i.PostgresServer(lib); err != nil {
+		return nil, "", err
+	}
+	if err := i.Libraries(ctx); err != nil {
+		return nil, "", err
+	}
+	i.Text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\npostgres:x:999:999::"+home+":/bin/sh\n", 0o644)
+	i.Text("/etc/group", "root:x:0:\npostgres:x:999:\n", 0o644)
+	i.Text("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", 0o644)
+	i.Text("/usr/local/bin/start", start, 0o755)
+	return i, filepath.Base(lib), nil
 }
 
 // Import gives an image to a containerd, whose socket is named, for Kubernetes.

@@ -160,27 +160,12 @@ func webUI(ctx context.Context, source string, programs map[string]string) (*ima
 }
 
 func postgres(ctx context.Context) (*image.Image, error) {
-	servers, err := image.PostgresFolders("initdb")
+	i, major, err := image.NewestPostgres(ctx, "/var/lib/postgresql", postgresStart)
 	if err != nil {
 		return nil, err
 	}
-	lib := servers[len(servers)-1]
-	i := image.New("postgres:"+filepath.Base(lib), "/usr/local/bin/start")
-	i.User, i.StopSignal = "999:999", "SIGINT"
-	i.Env = []string{"PATH=/usr/local/bin:" + lib + "/bin:/usr/bin:/bin", "PGDATA=/var/lib/postgresql/data", "LANG=C.UTF-8"}
-	if err := i.Busybox(ctx); err != nil {
-		return nil, err
-	}
-	if err := i.PostgresServer(lib); err != nil {
-		return nil, err
-	}
-	if err := i.Libraries(ctx); err != nil {
-		return nil, err
-	}
-	i.Text("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\npostgres:x:999:999::/var/lib/postgresql:/bin/sh\n", 0o644)
-	i.Text("/etc/group", "root:x:0:\npostgres:x:999:\n", 0o644)
-	i.Text("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n", 0o644)
-	i.Text("/usr/local/bin/start", postgresStart, 0o755)
+	i.Name = "postgres:" + major
+	i.Env = append(i.Env, "PGDATA=/var/lib/postgresql/data")
 	i.Owned("/var/lib/postgresql/data", 0o700, 999)
 	i.Volumes = []string{"/var/lib/postgresql/data"}
 	return i, nil
