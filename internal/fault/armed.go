@@ -4,6 +4,7 @@ package fault
 
 import (
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -61,7 +62,21 @@ func (p Point) Hit() {
 		}
 		_ = f.Close()
 	}
+	if armed.signal == syscall.SIGSTOP {
+		freeze()
+		return
+	}
 	_ = syscall.Kill(os.Getpid(), armed.signal)
+}
+
+// freeze stops the process here: a stop reaches other threads first at times, and this one would go on past
+// its point for a moment.
+func freeze() {
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	defer signal.Stop(continued)
+	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	<-continued
 }
 
 // On reports whether the process is armed with this mutant.
