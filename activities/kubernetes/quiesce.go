@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,7 +90,7 @@ func (a *Activities) PlanStop(ctx context.Context, in StopRequest) (StopPlan, er
 		refs = found
 	} else {
 		for _, f := range found {
-			if !contains(refs, f) {
+			if !slices.Contains(refs, f) {
 				others = append(others, f.String()+" uses the database and is not among the clients that are written out")
 			}
 		}
@@ -97,15 +98,6 @@ func (a *Activities) PlanStop(ctx context.Context, in StopRequest) (StopPlan, er
 	plan.Others = others
 	plan.Clients, err = s.Look(ctx, refs, itself.Find(a.Temporal, in.Store), serves, in.Kubernetes.Owners, time.Now())
 	return plan, err
-}
-
-func contains(refs []quiesce.Ref, ref quiesce.Ref) bool {
-	for _, r := range refs {
-		if r == ref {
-			return true
-		}
-	}
-	return false
 }
 
 func stopper(ctx context.Context, k *config.Kubernetes) (*quiesce.Stopper, error) {
