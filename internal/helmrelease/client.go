@@ -61,12 +61,20 @@ func onlyReads(r *http.Request) error {
 // it need not be the end of an attempt. What changes something is sent once, and looked at by the next attempt.
 type again struct{ next http.RoundTripper }
 
-const readTries = 5
+const (
+	readTries = 5
+	// discoverTries are fewer: a group of an API that somebody added may be down for good.
+	discoverTries = 3
+)
 
 func (a again) RoundTrip(r *http.Request) (*http.Response, error) {
+	tries := readTries
+	if discovers(r.URL.Path) {
+		tries = discoverTries
+	}
 	for try := 1; ; try++ {
 		reply, err := a.next.RoundTrip(r)
-		if !reads(r) || discovers(r.URL.Path) || try == readTries || err == nil && !passes(reply.StatusCode) {
+		if !reads(r) || try == tries || err == nil && !passes(reply.StatusCode) {
 			return reply, err
 		}
 		if err == nil {
@@ -137,7 +145,8 @@ func (g gated) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	reply, err := g.next.RoundTrip(r)
-	if !discovers(r.URL.Path) {
+	// Of discovery only what says that the API server itself is in trouble: one group may be down for good.
+	if !discovers(r.URL.Path) || err != nil || reply.StatusCode == http.StatusTooManyRequests {
 		g.answers.note(reply, err)
 	}
 	if err == nil {
