@@ -1,0 +1,91 @@
+// Package dependency is what the update of dependencies speaks of: what a repository depends on and
+// where that is written (a Manager finds and edits it), which releases there are (a Datasource knows), and
+// which of them are proposed. It does no I/O.
+package dependency
+
+import (
+	"context"
+	"io/fs"
+	"time"
+)
+
+// Dependency is a package as one file mentions it. Two mentions in one file that are written alike are one.
+type Dependency struct {
+	Manager string  `json:"manager"` // the name of the Manager that found it
+	File    string  `json:"file"`    // its path from the repository's root, with slashes
+	Name    string  `json:"name"`    // as a person knows it, and unique in the file together with Written
+	Package Package `json:"package"`
+	// Current is the version in use: what the lock file says, or else what is written. It is of the
+	// package's versioning, without an operator.
+	Current string `json:"current"`
+	// Written is what stands in the file, byte for byte: a version, a range, a tag.
+	Written string `json:"written"`
+	// Digest is the digest or the commit that Written is pinned to, if it is.
+	Digest   string `json:"digest,omitempty"`
+	Indirect bool   `json:"indirect,omitempty"` // needed by another dependency, and not by the repository itself
+	// Skip says why nothing is proposed for it, in words for a person; empty if something may be.
+	Skip string `json:"skip,omitempty"`
+}
+
+// Package is what a Datasource is asked for.
+type Package struct {
+	Datasource string `json:"datasource"`         // the name of a Datasource
+	Name       string `json:"name"`               // as the Datasource knows it
+	Registry   string `json:"registry,omitempty"` // a URL or a host, where the file names one; the datasource's own when empty
+	Versioning string `json:"versioning"`         // one of the package version's
+}
+
+// Release is one version of a package.
+type Release struct {
+	Version string    `json:"version"`
+	Time    time.Time `json:"time,omitzero"` // zero: not known, so it counts as too young
+	Digest  string    `json:"digest,omitempty"`
+	// Withdrawn says why nobody should begin to use it: deprecated, retracted or yanked, with the
+	// maker's words.
+	Withdrawn string `json:"withdrawn,omitempty"`
+}
+
+// Manager knows one kind of files that say what a repository depends on.
+type Manager interface {
+	Name() string
+	// Claims says whether it reads the file of this path.
+	Claims(path string) bool
+	// Extract finds the dependencies of a file that it claims; it may read others of the repository,
+	// such as a lock file beside it. An error is about the whole file.
+	Extract(ctx context.Context, repository fs.FS, file string) ([]Dependency, error)
+	// Edit returns the file's content with the dependency brought to the update, and all else, comments
+	// and format included, as it was. A content that has it already comes back as it is; one that has
+	// neither is an error.
+	Edit(content []byte, d Dependency, to Update) ([]byte, error)
+}
+
+// Datasource knows the releases of packages. It is safe for use by several goroutines.
+type Datasource interface {
+	Name() string
+	// Releases gives all releases of a package in no order. A datasource that has to ask once more for
+	// each release's time or withdrawal leaves them out and fills them in by Complete.
+	Releases(ctx context.Context, p Package) ([]Release, error)
+	// Complete fills in what Releases has left out of one release.
+	Complete(ctx context.Context, p Package, r Release) (Release, error)
+}
+
+// Types of updates, by what they may break.
+const (
+	Patch    = "patch"
+	Minor    = "minor"
+	Major    = "major"
+	Digest   = "digest"   // the same version, made anew
+	Security = "security" // the lowest version that ends a vulnerability
+)
+
+// Update is a newer release that is proposed for a dependency.
+type Update struct {
+	Type    string `json:"type"`
+	Version string `json:"version"`
+	// Written replaces the dependency's Written: the version in the file's own form (a range stays one).
+	Written    string    `json:"written"`
+	Package    string    `json:"package,omitempty"` // the name to be written instead: a Go module's next major version is another module
+	Digest     string    `json:"digest,omitempty"`
+	Released   time.Time `json:"released,omitzero"`
+	Advisories []string  `json:"advisories,omitempty"` // the ids of what it mends
+}
