@@ -5,6 +5,7 @@ package dependency
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"time"
 )
@@ -27,12 +28,28 @@ type Dependency struct {
 	Skip string `json:"skip,omitempty"`
 }
 
+// The datasources that the managers name, and the versionings.
+const (
+	SourceGo         = "go"             // a Go module proxy; Name is a module path
+	SourceGoRelease  = "golang-version" // releases of Go itself; Name is "go"
+	SourceNPM        = "npm"            // an npm registry; Name may have a scope
+	SourceImage      = "docker"         // an OCI registry; Registry is its host, or empty for Docker Hub; Name is library/x for Docker's own
+	SourceHelm       = "helm"           // a repository of charts with an index; Registry is its URL
+	SourceGitHubTags = "github-tags"    // Name is owner/name
+
+	VersioningGo     = "go"     // v1.2.3, pseudo-versions, +incompatible; 1.24.3 for Go itself
+	VersioningNPM    = "npm"    // versions and ranges of npm
+	VersioningImage  = "docker" // tags with suffixes
+	VersioningHelm   = "helm"   // versions and constraints of Masterminds/semver
+	VersioningGitHub = "github" // v4, v4.2, v4.2.1
+)
+
 // Package is what a Datasource is asked for.
 type Package struct {
 	Datasource string `json:"datasource"`         // the name of a Datasource
 	Name       string `json:"name"`               // as the Datasource knows it
 	Registry   string `json:"registry,omitempty"` // a URL or a host, where the file names one; the datasource's own when empty
-	Versioning string `json:"versioning"`         // one of the package version's
+	Versioning string `json:"versioning"`         // one of those above
 }
 
 // Release is one version of a package.
@@ -58,6 +75,10 @@ type Manager interface {
 	// neither is an error.
 	Edit(content []byte, d Dependency, to Update) ([]byte, error)
 }
+
+// ErrLockFile is what Edit returns for a dependency that only a lock file names: its ecosystem's own tool
+// changes it.
+var ErrLockFile = errors.New("only the lock file names it, which is not edited but made anew")
 
 // Datasource knows the releases of packages. It is safe for use by several goroutines.
 type Datasource interface {
