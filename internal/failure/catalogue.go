@@ -72,6 +72,8 @@ const (
 	NotReady           Code = "NotReady"           // what was applied does not become ready in time
 	ApplyFailed        Code = "ApplyFailed"        // the cluster refused an object of a Helm release
 	NotRecovered       Code = "NotRecovered"       // no step that may be taken brings a service back
+	NotEditable        Code = "NotEditable"        // an update cannot be written to a file without changing more
+	LockFailed         Code = "LockFailed"         // a lock file cannot be made anew
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
@@ -88,6 +90,7 @@ var catalogue = map[Code]Class{
 	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged, NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
 	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
+	NotEditable: Precondition, LockFailed: Precondition,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
 	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }
