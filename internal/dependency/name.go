@@ -22,6 +22,7 @@ var (
 	gitHubName  = regexp.MustCompile(`^[A-Za-z0-9](-?[A-Za-z0-9]){0,38}/[A-Za-z0-9._][A-Za-z0-9._-]{0,99}$`)
 	chartName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	writtenText = regexp.MustCompile(`^[A-Za-z0-9._+~^<>=|*!][A-Za-z0-9 ._+~^<>=|*,!/-]*$`)
+	login       = regexp.MustCompile(`//[^/@\s]*@`)
 	digestText  = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}|[0-9a-f]{40}|[0-9a-f]{64})$`)
 )
 
@@ -103,8 +104,9 @@ func (d Dependency) Checked() Dependency {
 	if d.Skip == "" {
 		d.Skip = why
 	}
-	if why != "" {
-		d.Package.Name, d.Package.Registry = Printable(d.Package.Name), Printable(d.Package.Registry)
+	if why != "" { // a URL may have a password, and one that was refused is of no use
+		d.Package.Name, d.Package.Registry = Printable(d.Package.Name), ""
+		d.Written, d.Current = login.ReplaceAllString(d.Written, "//***@"), login.ReplaceAllString(d.Current, "//***@")
 		d.Digest = Printable(d.Digest)
 	}
 	d.Name, d.Written, d.Current = Printable(d.Name), Printable(d.Written), Printable(d.Current)

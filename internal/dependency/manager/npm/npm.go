@@ -124,11 +124,10 @@ func specified(v jsonfile.Value) mention.Mention {
 	m := of(v.Key, pkg, v.Text[at:])
 	m.Version = v.Span.At(at, len(m.Written))
 	m.Current = lowest(m.Written)
-	switch {
-	case !v.Plain:
+	if m.Skip = notFollowed(m.Written); m.Skip != "" {
+		m.Current = ""
+	} else if !v.Plain {
 		m.Skip = escaped
-	default:
-		m.Skip = notFollowed(m.Written)
 	}
 	return m
 }
