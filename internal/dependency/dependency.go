@@ -6,6 +6,7 @@ package dependency
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 )
@@ -27,6 +28,8 @@ type Dependency struct {
 	// Locked says that Current is what a lock file says, so that a newer version inside of the range that
 	// is written is an update too. Without a lock file such a version is installed anyway.
 	Locked bool `json:"locked,omitempty"`
+	// Excluded are versions that the file rules out.
+	Excluded []string `json:"excluded,omitempty"`
 	// Skip says why nothing is proposed for it, in words for a person; empty if something may be.
 	Skip string `json:"skip,omitempty"`
 }
@@ -83,6 +86,20 @@ type Manager interface {
 	// and format included, as it was. A content that has it already comes back as it is; one that has
 	// neither is an error.
 	Edit(content []byte, d Dependency, to Update) ([]byte, error)
+}
+
+// Problem is a file that could not be read, or not wholly.
+type Problem struct {
+	File string `json:"file"`
+	Line int    `json:"line,omitempty"` // 0: not known
+	What string `json:"what"`
+}
+
+func (p *Problem) Error() string {
+	if p.Line == 0 {
+		return p.File + ": " + p.What
+	}
+	return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.What)
 }
 
 // ErrLockFile is what Edit returns for a dependency that only a lock file names: its ecosystem's own tool

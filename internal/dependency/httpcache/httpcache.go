@@ -234,7 +234,7 @@ func (c *Client) ask(ctx context.Context, r Request, old *entry) (*entry, error)
 			return nil, unreachable(u.Host, fmt.Errorf("it did not answer %d requests before", givenUpAt))
 		}
 		e, err := c.once(ctx, r, old)
-		if f, ok := failure.As(err); ok && f.Code != failure.RegistryUnreachable {
+		if f, ok := failure.As(err); ok && f.Code != failure.RegistrySilent {
 			return nil, err // it has answered, or may not be asked
 		}
 		c.note(u.Host, err == nil)
@@ -269,7 +269,7 @@ func (c *Client) note(host string, answered bool) {
 }
 
 func unreachable(host string, cause error) error {
-	return failure.New(failure.RegistryUnreachable, "%s does not answer", host).Because(cause).
+	return failure.New(failure.RegistrySilent, "%s does not answer", host).Because(cause).
 		Do("see that it is up and can be reached from here, and try again")
 }
 

@@ -453,4 +453,3 @@ func (s *Source) goReleases(ctx context.Context) ([]dependency.Release, error) {
 	}
 	return releases, nil
 }
-
