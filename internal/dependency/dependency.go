@@ -25,6 +25,9 @@ type Dependency struct {
 	// Digest is the digest or the commit that Written is pinned to, if it is.
 	Digest   string `json:"digest,omitempty"`
 	Indirect bool   `json:"indirect,omitempty"` // needed by another dependency, and not by the repository itself
+	// Locked says that Current is what a lock file says, so that a newer version inside of the range that
+	// is written is an update too. Without a lock file such a version is installed anyway.
+	Locked bool `json:"locked,omitempty"`
 	// Excluded are versions that the file rules out.
 	Excluded []string `json:"excluded,omitempty"`
 	// Skip says why nothing is proposed for it, in words for a person; empty if something may be.
@@ -63,6 +66,12 @@ type Release struct {
 	// Withdrawn says why nobody should begin to use it: deprecated, retracted or yanked, with the
 	// maker's words.
 	Withdrawn string `json:"withdrawn,omitempty"`
+	// Recommended marks the version that its maker points everybody to (npm's latest): nothing newer is
+	// proposed to who is not past it.
+	Recommended bool `json:"recommended,omitempty"`
+	// Package is the name that this version has to be asked for by, where it is another one: a Go module's
+	// next major version.
+	Package string `json:"package,omitempty"`
 }
 
 // Manager knows one kind of files that say what a repository depends on.

@@ -2,8 +2,6 @@ package lock
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path"
@@ -38,7 +36,7 @@ func (t Tools) goModule(ctx context.Context, s source, changes []Change) (map[st
 		return nil, err
 	}
 	defer w.end()
-	source := func(name string) bool {
+	wanted := func(name string) bool {
 		switch path.Base(name) {
 		case "go.mod", "go.sum", "go.work", "go.work.sum":
 			return true
@@ -46,9 +44,7 @@ func (t Tools) goModule(ctx context.Context, s source, changes []Change) (map[st
 		return path.Ext(name) == ".go"
 	}
 	// First as it was, to see whether it was tidy; then as edited.
-	before := struct{ source }{s}
-	before.edited = nil
-	if err := before.copy(w, ".", source); err != nil {
+	if err := (source{fs: s.fs}).copy(w, ".", wanted); err != nil {
 		return nil, failed(file, "the repository cannot be copied: %v", err)
 	}
 	run, err := t.goCommand(w, path.Dir(file))
@@ -60,7 +56,7 @@ func (t Tools) goModule(ctx context.Context, s source, changes []Change) (map[st
 		return nil, ctx.Err()
 	}
 	for name, content := range s.edited {
-		if source(name) {
+		if wanted(name) {
 			if err := w.write(name, content); err != nil {
 				return nil, err
 			}
@@ -127,18 +123,13 @@ func (t Tools) goCommand(w *workshop, folder string) (func(context.Context, ...s
 	if err != nil {
 		return nil, err
 	}
-	modules := filepath.Join(w.dir, "home/mod")
+	modules := w.path("home/mod")
 	if t.Cache != "" {
 		modules = filepath.Join(t.Cache, "go")
 	}
-	for _, dir := range []string{"home", "tmp", "bin"} {
-		if err := w.root.MkdirAll(dir, 0o700); err != nil {
-			return nil, noSpace(err)
-		}
-	}
 	env := w.environment(
-		"GOENV=off", "GO111MODULE=on", "GOTOOLCHAIN=local", "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "GOTELEMETRY=off",
-		"GOPATH="+filepath.Join(w.dir, "home/go"), "GOMODCACHE="+modules, "GOCACHE="+filepath.Join(w.dir, "home/cache"),
+		"GOENV=off", "GO111MODULE=on", "GOTOOLCHAIN=local", "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "CGO_ENABLED=1",
+		"GOPATH="+w.path("home/go"), "GOMODCACHE="+modules, "GOCACHE="+w.path("home/cache"),
 		// A module proxy is asked. Programs such as git are run only where the operator says so, and find no
 		// configuration and no credential.
 		"GOVCS=*:off", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=https",
@@ -151,18 +142,12 @@ func (t Tools) goCommand(w *workshop, folder string) (func(context.Context, ...s
 		}
 		env = append(env, set)
 		if git, err := exec.LookPath("git"); err == nil && name == "GOVCS" && value != "" && value != "*:off" {
-			_ = os.Symlink(git, filepath.Join(w.dir, "bin/git")) // its lack is git's absence, which go names
+			if err := os.Symlink(git, w.path("bin/git")); err != nil {
+				return nil, noSpace(err)
+			}
 		}
 	}
 	return func(ctx context.Context, args ...string) (string, error) {
-		return t.run(ctx, programOf(program, filepath.Join(w.dir, folder), env, args))
+		return t.run(ctx, call{path: program, args: args, dir: w.path(path.Join("repository", folder)), env: env})
 	}, nil
 }
-
-func programOf(path, dir string, env, args []string) program {
-	return program{path: path, args: args, dir: dir, env: env}
-}
-
-var errNotThere = errors.New("it is not there")
-
-var _ = fmt.Sprint

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -86,10 +87,11 @@ func (t Tools) within() time.Duration {
 	return 5 * time.Minute
 }
 
-// workshop is the folder in which a tool works.
+// workshop is the folder in which a tool works: the repository's files are in one part of it, and the tool's
+// home is in another, so that no file can be taken for the tool's own.
 type workshop struct {
 	dir  string
-	root *os.Root
+	root *os.Root // of the repository's files
 }
 
 func newWorkshop() (*workshop, error) {
@@ -97,13 +99,23 @@ func newWorkshop() (*workshop, error) {
 	if err != nil {
 		return nil, noSpace(err)
 	}
-	root, err := os.OpenRoot(dir)
+	w := &workshop{dir: dir}
+	for _, part := range []string{"repository", "home", "tmp", "bin"} {
+		if err = os.Mkdir(w.path(part), 0o700); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		w.root, err = os.OpenRoot(w.path("repository"))
+	}
 	if err != nil {
 		_ = os.RemoveAll(dir)
 		return nil, noSpace(err)
 	}
-	return &workshop{dir: dir, root: root}, nil
+	return w, nil
 }
+
+func (w *workshop) path(name string) string { return filepath.Join(w.dir, filepath.FromSlash(name)) }
 
 // end removes the folder. Go leaves folders that cannot be written to.
 func (w *workshop) end() {
@@ -113,7 +125,7 @@ func (w *workshop) end() {
 	}
 	_ = fs.WalkDir(os.DirFS(w.dir), ".", func(name string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.IsDir() {
-			_ = os.Chmod(path.Join(w.dir, name), 0o700)
+			_ = os.Chmod(w.path(name), 0o700)
 		}
 		return nil
 	})

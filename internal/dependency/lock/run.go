@@ -19,13 +19,12 @@ import (
 // maxSaid bounds what is kept of what a program says, in bytes.
 const maxSaid = 4 << 10
 
-// program is a call of a tool.
-type program struct {
+// call is a call of a tool.
+type call struct {
 	path string
 	args []string
 	dir  string
 	env  []string
-	most int // bytes of its output that are kept in said
 }
 
 // passed are variables of the worker's own environment that a tool needs to reach a registry.
@@ -36,7 +35,7 @@ var passed = []string{
 
 // environment is the least in which a program works, with its home in the workshop.
 func (w *workshop) environment(more ...string) []string {
-	env := []string{"PATH=" + w.dir + "/bin", "HOME=" + w.dir + "/home", "TMPDIR=" + w.dir + "/tmp", "LC_ALL=C.UTF-8", "TZ=UTC"}
+	env := []string{"PATH=" + w.path("bin"), "HOME=" + w.path("home"), "TMPDIR=" + w.path("tmp"), "LC_ALL=C.UTF-8", "TZ=UTC"}
 	for _, name := range passed {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
@@ -47,12 +46,12 @@ func (w *workshop) environment(more ...string) []string {
 
 // run runs a program to its end, and ends it and all that it has started when the time is over. It dies with
 // this process. What it said is given back, without what a terminal could not bear.
-func (t Tools) run(ctx context.Context, p program) (said string, err error) {
+func (t Tools) run(ctx context.Context, p call) (said string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, t.within())
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.path, p.args...)
 	cmd.Dir, cmd.Env = p.dir, p.env
-	out := &tail{limit: max(p.most, maxSaid)}
+	out := &tail{limit: maxSaid}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -81,7 +80,7 @@ func explain(ctx context.Context, t Tools, tool, file, said string, err error) e
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
 		return missing(tool)
 	case offline.MatchString(said):
-		return failure.New(failure.RegistryUnreachable, "%s cannot reach a registry to make %s anew: %s", tool, file, said).
+		return failure.New(failure.RegistrySilent, "%s cannot reach a registry to make %s anew: %s", tool, file, said).
 			Do("see that the worker reaches the registry")
 	}
 	return failed(file, "%s says: %s", tool, said)

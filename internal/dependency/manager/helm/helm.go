@@ -45,7 +45,7 @@ func (Manager) Extract(_ context.Context, repository fs.FS, file string) ([]depe
 		for _, entry := range yamlfile.Items(yamlfile.Get(doc, "dependencies")) {
 			for i, d := range all {
 				if yamlfile.Value(yamlfile.Get(entry, "name")) == d.Name && yamlfile.Value(yamlfile.Get(entry, "repository")) == repositoryOf(d.Package) {
-					all[i].Current = dependency.Printable(yamlfile.Value(yamlfile.Get(entry, "version")))
+					all[i].Current, all[i].Locked = dependency.Printable(yamlfile.Value(yamlfile.Get(entry, "version"))), true
 				}
 			}
 		}
