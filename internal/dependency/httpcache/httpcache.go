@@ -36,6 +36,7 @@ const (
 
 	maxTries  = 4
 	maxWait   = 30 * time.Second // that a server may make us wait before one more try
+	maxConns  = 16               // to one host
 	givenUpAt = 8                // failures of a host, with nothing between them, after which it is not asked any more
 	longest   = 2 * time.Minute  // for one answer, however steadily it drips
 )
@@ -159,8 +160,8 @@ func (c *Client) transport() http.RoundTripper {
 		TLSHandshakeTimeout:    c.o.Idle,
 		ResponseHeaderTimeout:  c.o.Idle,
 		MaxResponseHeaderBytes: 64 << 10,
-		MaxIdleConnsPerHost:    16,
-		MaxConnsPerHost:        c.o.InFlight,
+		MaxIdleConnsPerHost:    maxConns,
+		MaxConnsPerHost:        maxConns, // over HTTP/2 one serves all; without a bound, each request would dial at first
 		IdleConnTimeout:        time.Minute,
 		// Many answers come at once: what waits to be read is bounded for each, or the memory is not.
 		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 512 << 10, MaxReceiveBufferPerConnection: 32 << 20, SendPingTimeout: c.o.Idle, PingTimeout: c.o.Idle},
@@ -258,10 +259,14 @@ func (c *Client) get(ctx context.Context, key string, r Request) ([]byte, error)
 }
 
 func (e *entry) answer() ([]byte, error) {
-	if e.Status == http.StatusNotFound {
+	switch e.Status {
+	case http.StatusOK:
+		return e.payload, nil
+	case http.StatusNotFound:
 		return nil, ErrMissing
 	}
-	return e.payload, nil
+	return nil, failure.New(failure.RegistryRefuses, "%s refuses to answer (%d)", host(e.URL), e.Status).
+		Do("configure a login for it where Upkeep runs, or ask its operator")
 }
 
 // byLibrary lets a library ask.
@@ -370,9 +375,11 @@ func (c *Client) once(ctx context.Context, r Request, old *entry) (*entry, error
 	if r.Authorization != "" {
 		request.Header.Set("Authorization", r.Authorization)
 	}
-	if old != nil && old.ETag != "" {
+	if old == nil || old.Status != http.StatusOK {
+		old = nil // nothing to compare with
+	} else if old.ETag != "" {
 		request.Header.Set("If-None-Match", old.ETag)
-	} else if old != nil && old.Modified != "" {
+	} else if old.Modified != "" {
 		request.Header.Set("If-Modified-Since", old.Modified)
 	}
 	c.asked.Add(1)
@@ -404,14 +411,14 @@ func (c *Client) read(r Request, old *entry, response *http.Response, silence *t
 	e := &entry{URL: r.URL, Status: http.StatusOK, Asked: c.o.Now().UTC(), ETag: response.Header.Get("ETag"), Modified: response.Header.Get("Last-Modified")}
 	switch s := response.StatusCode; {
 	case s == http.StatusNotModified && old != nil:
-		e.ETag, e.Modified, e.Status, e.payload = cmp.Or(e.ETag, old.ETag), cmp.Or(e.Modified, old.Modified), old.Status, old.payload
+		e.ETag, e.Modified, e.Status, e.payload = cmp.Or(e.ETag, old.ETag), cmp.Or(e.Modified, old.Modified), http.StatusOK, old.payload
 		return e, nil
 	case s == http.StatusNotFound || s == http.StatusGone:
 		e.Status = http.StatusNotFound
 		return e, nil
 	case s == http.StatusUnauthorized || s == http.StatusForbidden || s == http.StatusPaymentRequired:
-		return nil, failure.New(failure.RegistryRefuses, "%s refuses to answer (%d)", host, s).
-			Do("configure a login for it where Upkeep runs, or ask its operator")
+		e.Status = s // kept too: with another login it is another question
+		return e, nil
 	case s == http.StatusTooManyRequests || s >= http.StatusInternalServerError:
 		return nil, again{unreachable(host, fmt.Errorf("it answers %d", s)), retryAfter(response.Header.Get("Retry-After"), c.o.Now())}
 	case s != http.StatusOK:

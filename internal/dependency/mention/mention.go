@@ -90,7 +90,7 @@ func Edit(content []byte, find Find, d dependency.Dependency, to dependency.Upda
 	}
 	before := settle(found)
 	after := slices.Clone(before)
-	var parts []replacement
+	var parts []Replacement
 	there := false
 	for i, m := range before {
 		switch {
@@ -116,7 +116,7 @@ func Edit(content []byte, find Find, d dependency.Dependency, to dependency.Upda
 		}
 		return nil, refused(d, "it is not there any more")
 	}
-	edited, ok := splice(content, parts)
+	edited, ok := Splice(content, parts)
 	if !ok {
 		return nil, refused(d, "its place is a part of something else's")
 	}
@@ -158,12 +158,13 @@ func same(x, y dependency.Dependency) bool {
 		x.Package.Datasource == y.Package.Datasource && x.Package.Name == y.Package.Name && x.Package.Registry == y.Package.Registry
 }
 
-type replacement struct {
-	span Span
-	text string
+// Replacement is a text that takes the place of a span.
+type Replacement struct {
+	Span Span
+	Text string
 }
 
-func (m Mention) replace(d dependency.Dependency, to dependency.Update) ([]replacement, error) {
+func (m Mention) replace(d dependency.Dependency, to dependency.Update) ([]Replacement, error) {
 	text, ok := strings.CutPrefix(to.Written, m.Before)
 	if ok {
 		text, ok = strings.CutSuffix(text, m.After)
@@ -174,32 +175,32 @@ func (m Mention) replace(d dependency.Dependency, to dependency.Update) ([]repla
 	if m.Quote != nil && m.Quote(text) {
 		text = `"` + text + `"`
 	}
-	parts := []replacement{{m.Version, text}}
+	parts := []Replacement{{m.Version, text}}
 	if d.Digest != "" {
-		parts = append(parts, replacement{m.Digest, to.Digest})
+		parts = append(parts, Replacement{m.Digest, to.Digest})
 	}
 	if to.Package != "" && to.Package != d.Package.Name {
 		if m.Name == nil {
 			return nil, refused(d, "it would be another package")
 		}
-		parts = append(parts, replacement{*m.Name, to.Package})
+		parts = append(parts, Replacement{*m.Name, to.Package})
 	}
 	return parts, nil
 }
 
-// splice puts texts into their places. It fails when two of them overlap.
-func splice(content []byte, parts []replacement) ([]byte, bool) {
-	slices.SortFunc(parts, func(x, y replacement) int { return x.span.Start - y.span.Start })
+// Splice puts texts into their places. It fails when two of them overlap.
+func Splice(content []byte, parts []Replacement) ([]byte, bool) {
+	slices.SortFunc(parts, func(x, y Replacement) int { return x.Span.Start - y.Span.Start })
 	parts = slices.Compact(parts)
 	var out bytes.Buffer
 	done := 0
 	for _, p := range parts {
-		if p.span.Start < done || p.span.End < p.span.Start || p.span.End > len(content) {
+		if p.Span.Start < done || p.Span.End < p.Span.Start || p.Span.End > len(content) {
 			return nil, false
 		}
-		out.Write(content[done:p.span.Start])
-		out.WriteString(p.text)
-		done = p.span.End
+		out.Write(content[done:p.Span.Start])
+		out.WriteString(p.Text)
+		done = p.Span.End
 	}
 	out.Write(content[done:])
 	return out.Bytes(), true

@@ -23,9 +23,9 @@ const (
 	maxLock = 64 << 20
 )
 
-// lock is npm's lock file. Its keys are folders: "" is the project, "packages/api" a workspace, and
+// Lock is npm's lock file. Its keys are folders: "" is the project, "packages/api" a workspace, and
 // "packages/api/node_modules/ms" a package as only that workspace sees it.
-type lock struct {
+type Lock struct {
 	LockfileVersion int               `json:"lockfileVersion"`
 	Packages        map[string]locked `json:"packages"`
 }
@@ -47,10 +47,10 @@ const modules = "node_modules/"
 var memory struct {
 	sync.Mutex
 	sum  [sha256.Size]byte
-	lock *lock
+	lock *Lock
 }
 
-func read(repository fs.FS, file string) (*lock, error) {
+func read(repository fs.FS, file string) (*Lock, error) {
 	content, err := mention.Read(repository, file, maxLock)
 	if err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func read(repository fs.FS, file string) (*lock, error) {
 	if memory.lock != nil && memory.sum == sum {
 		return memory.lock, nil
 	}
-	l, err := parseLock(content)
+	l, err := ParseLock(content)
 	if err != nil {
 		return nil, mention.Named(err, file)
 	}
@@ -69,9 +69,10 @@ func read(repository fs.FS, file string) (*lock, error) {
 	return l, nil
 }
 
-func parseLock(content []byte) (*lock, error) {
+// ParseLock reads a lock file of version 2 or 3.
+func ParseLock(content []byte) (*Lock, error) {
 	content = []byte(strings.TrimPrefix(string(content), "\ufeff"))
-	var l lock
+	var l Lock
 	if err := json.Unmarshal(content, &l); err != nil {
 		p := &dependency.Problem{What: err.Error()}
 		var syntax *json.SyntaxError
@@ -103,7 +104,7 @@ func (p locked) skip() string {
 }
 
 // resolve finds a package as Node does, from a folder upwards.
-func (l *lock) resolve(folder, name string) (locked, bool) {
+func (l *Lock) resolve(folder, name string) (locked, bool) {
 	for at := folder; ; at = path.Dir(at) {
 		if p, ok := l.Packages[path.Join(at, modules+name)]; ok {
 			return p, true
@@ -122,7 +123,7 @@ type found struct {
 }
 
 // packages are those that are installed, by their folders.
-func (l *lock) packages() []found {
+func (l *Lock) packages() []found {
 	direct := make(map[string]bool)
 	for folder, p := range l.Packages {
 		if strings.Contains("/"+folder, "/"+modules) {
@@ -154,4 +155,29 @@ func (l *lock) packages() []found {
 	return all
 }
 
-func (l *lock) has(key string) bool { _, ok := l.Packages[key]; return ok }
+// Covers says whether a package.json in a folder is locked in a lock file in another folder, beside or above.
+func (l *Lock) Covers(at, folder string) bool {
+	if at == folder {
+		return l.has("")
+	}
+	return l.has(strings.TrimPrefix(folder, at+"/"))
+}
+
+// Version is that of a package as a folder sees it, counted from the lock file's; "" when it is not there.
+func (l *Lock) Version(folder, name string) string {
+	p, _ := l.resolve(folder, name)
+	return p.Version
+}
+
+// Versions are those in which a package is there.
+func (l *Lock) Versions(name string) []string {
+	var all []string
+	for _, p := range l.packages() {
+		if p.name == name && !slices.Contains(all, p.Version) {
+			all = append(all, p.Version)
+		}
+	}
+	return all
+}
+
+func (l *Lock) has(key string) bool { _, ok := l.Packages[key]; return ok }

@@ -215,7 +215,7 @@ var foreign = []struct{ file, program string }{
 
 // inUse says which versions the packages of a folder are in.
 type inUse struct {
-	lock   *lock  // nil without one of npm's
+	lock   *Lock  // nil without one of npm's
 	folder string // the package's, from the lock file's folder
 	skip   string // why nothing of the package is proposed
 }
@@ -243,11 +243,7 @@ func lockOf(repository fs.FS, folder string) inUse {
 			if at != folder {
 				inside = strings.TrimPrefix(folder, at+"/")
 			}
-			key := inside
-			if key == "." {
-				key = ""
-			}
-			if lock.has(key) {
+			if lock.Covers(at, folder) {
 				use.lock, use.folder = lock, inside
 				return use
 			}
