@@ -101,7 +101,7 @@ func TestReleasesOfGoItself(t *testing.T) {
 }
 
 func TestHostileProxies(t *testing.T) {
-	lookuptest.Hostile(t, func(t *testing.T, url string, client *httpcache.Client) error {
+	lookuptest.Hostile(t, lookuptest.Serve, func(t *testing.T, url string, client *httpcache.Client) error {
 		s, _ := New(client, Config{Proxy: url})
 		_, err := s.Releases(t.Context(), pkg("example.com/mod"))
 		return err

@@ -73,8 +73,8 @@ func (*Source) Complete(_ context.Context, _ dependency.Package, r dependency.Re
 	return r, nil
 }
 
-// chart is the part of an entry that matters.
-type chart struct {
+// entry is the part of an entry that matters.
+type entry struct {
 	Version    string `yaml:"version" json:"version"`
 	Created    string `yaml:"created" json:"created"`
 	Deprecated bool   `yaml:"deprecated" json:"deprecated"`
@@ -86,7 +86,7 @@ type kept struct {
 	versions int
 }
 
-func (k *kept) add(name string, charts []chart) error {
+func (k *kept) add(name string, charts []entry) error {
 	for _, c := range charts {
 		if k.versions++; k.versions > maxVersions {
 			return fmt.Errorf("it has more than %d versions", maxVersions)
@@ -113,7 +113,7 @@ func distil(r io.Reader) ([]byte, error) {
 		return distilJSON(in, &k)
 	}
 	err := blocks(in, func(name string, block []byte) error {
-		var charts []chart
+		var charts []entry
 		if err := yaml.Unmarshal(block, &charts); err != nil {
 			return fmt.Errorf("the entries of %q are no YAML of charts", name)
 		}
@@ -124,7 +124,7 @@ func distil(r io.Reader) ([]byte, error) {
 
 func distilJSON(r io.Reader, k *kept) ([]byte, error) {
 	var index struct {
-		Entries map[string][]chart `json:"entries"`
+		Entries map[string][]entry `json:"entries"`
 	}
 	data, err := io.ReadAll(io.LimitReader(r, maxJSON+1))
 	if err != nil {

@@ -27,12 +27,25 @@ func Serve(t *testing.T, h http.Handler, idle time.Duration) (string, *httpcache
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // connections that are given up are what is tested
 	s.StartTLS()
 	t.Cleanup(s.Close)
+	return s.URL, trusting(t, s, httpcache.Options{TLS: s.Client().Transport.(*http.Transport).TLSClientConfig, Idle: idle})
+}
+
+// ServePlain is Serve without TLS: what libraries expect of a registry on the loopback.
+func ServePlain(t *testing.T, h http.Handler, idle time.Duration) (string, *httpcache.Client) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.URL, trusting(t, s, httpcache.Options{Idle: idle})
+}
+
+func trusting(t *testing.T, s *httptest.Server, o httpcache.Options) *httpcache.Client {
+	t.Helper()
 	u, err := url.Parse(s.URL)
 	require.NoError(t, err)
-	return s.URL, httpcache.New(httpcache.Options{
-		Trusted: []string{u.Host}, TLS: s.Client().Transport.(*http.Transport).TLSClientConfig,
-		Pause: time.Millisecond, Idle: idle,
-	})
+	o.Trusted, o.Pause = []string{u.Host}, time.Millisecond
+	return httpcache.New(o)
 }
 
 // Files serves answers by path; what is not among them is not there.
@@ -51,9 +64,9 @@ func Files(files map[string]string) http.HandlerFunc {
 	}
 }
 
-// Hostile runs a test for each way in which a registry may answer badly: look asks the server at the URL, and
+// Hostile runs a test for each way in which a registry, of Serve or ServePlain, may answer badly: look asks the server at the URL, and
 // must fail with the code that belongs to it.
-func Hostile(t *testing.T, look func(t *testing.T, url string, client *httpcache.Client) error) {
+func Hostile(t *testing.T, serve func(*testing.T, http.Handler, time.Duration) (string, *httpcache.Client), look func(t *testing.T, url string, client *httpcache.Client) error) {
 	t.Helper()
 	chunk := []byte(strings.Repeat("x", 1<<20))
 	for name, c := range map[string]struct {
@@ -83,7 +96,7 @@ func Hostile(t *testing.T, look func(t *testing.T, url string, client *httpcache
 		}, []failure.Code{failure.RegistrySilent}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			url, client := Serve(t, c.answer, c.idle)
+			url, client := serve(t, c.answer, c.idle)
 			err := look(t, url, client)
 			f, ok := failure.As(err)
 			require.True(t, ok, "%v", err)

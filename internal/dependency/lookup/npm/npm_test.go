@@ -78,7 +78,7 @@ func TestARegistryThatSendsTheFullDocumentIsNotAskedTwice(t *testing.T) {
 }
 
 func TestHostileRegistries(t *testing.T) {
-	lookuptest.Hostile(t, func(t *testing.T, url string, client *httpcache.Client) error {
+	lookuptest.Hostile(t, lookuptest.Serve, func(t *testing.T, url string, client *httpcache.Client) error {
 		_, err := New(client, Config{Registry: url}).Releases(t.Context(), pkg("left"))
 		return err
 	})

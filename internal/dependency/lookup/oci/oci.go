@@ -60,11 +60,11 @@ func (s *Source) repository(p dependency.Package) (name.Repository, error) {
 	if registry == "" || registry == "docker.io" {
 		registry = dockerHub
 	}
-	r, err := name.NewRepository(registry+"/"+p.Name, name.StrictValidation)
+	host, err := name.NewRegistry(registry, name.StrictValidation)
 	if err != nil {
-		return r, failure.New(failure.BadInput, "%s is not looked up: it is no name of an image", dependency.Printable(p.Name))
+		return name.Repository{}, failure.New(failure.BadInput, "%s is not looked up: its registry is no host", dependency.Printable(p.Name))
 	}
-	return r, nil
+	return host.Repo(p.Name), nil
 }
 
 func (s *Source) options(ctx context.Context) []remote.Option {
