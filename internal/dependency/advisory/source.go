@@ -123,6 +123,9 @@ func (a API) batch(ctx context.Context, packages []Package, ids map[string]strin
 			return fmt.Errorf("encode: %w", err)
 		}
 		data, err := a.Client.Get(ctx, httpcache.Request{URL: a.url() + "/v1/querybatch", Body: body, Form: "osv batch 1", Limit: maxReply, Distil: io.ReadAll})
+		if errors.Is(err, httpcache.ErrMissing) {
+			return failure.New(failure.BadAnswer, "there is no API of OSV at %s", a.url())
+		}
 		if err != nil {
 			return err
 		}

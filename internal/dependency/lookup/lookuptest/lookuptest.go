@@ -64,8 +64,8 @@ func Files(files map[string]string) http.HandlerFunc {
 	}
 }
 
-// Hostile runs a test for each way in which a registry, of Serve or ServePlain, may answer badly: look asks the server at the URL, and
-// must fail with the code that belongs to it.
+// Hostile runs a test for each way in which a registry, of Serve or ServePlain, may answer badly: look asks
+// the server at the URL, and must fail with a code that belongs to it.
 func Hostile(t *testing.T, serve func(*testing.T, http.Handler, time.Duration) (string, *httpcache.Client), look func(t *testing.T, url string, client *httpcache.Client) error) {
 	t.Helper()
 	chunk := []byte(strings.Repeat("x", 1<<20))
@@ -74,7 +74,7 @@ func Hostile(t *testing.T, serve func(*testing.T, http.Handler, time.Duration) (
 		codes  []failure.Code
 		idle   time.Duration
 	}{
-		"404": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, []failure.Code{failure.UnknownPackage}, 0},
+		"404": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, []failure.Code{failure.UnknownPackage, failure.BadAnswer}, 0},
 		"403": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, []failure.Code{failure.RegistryRefuses, failure.UnknownPackage}, 0},
 		"429": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) }, []failure.Code{failure.RegistrySilent}, 0},
 		"500": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, []failure.Code{failure.RegistrySilent}, 0},
