@@ -274,6 +274,36 @@ func TestNPMIsToldNothingByTheRepository(t *testing.T) {
 	require.NotZero(t, evil.asked.Load())
 }
 
+// A package.json may ask for a package by any URL. npm would fetch it, from inside of the operator's network.
+func TestNPMReachesNothingInside(t *testing.T) {
+	r := stack(t)
+	inside := npmRegistry(t, map[string][]map[string]any{"x": {version("1.0.0")}})
+	secure := httptest.NewTLSServer(inside.Config.Handler)
+	t.Cleanup(secure.Close)
+	repository := r.locks(t, map[string]string{"package.json": `{"name": "app", "dependencies": {"left": "1.0.0"}}`})
+	for _, url := range []string{inside.URL, secure.URL} {
+		repository["package.json"].Data = fmt.Appendf(nil, `{"name": "app", "dependencies": {"left": "1.0.0", "x": "%s/x/-/x-1.0.0.tgz"}}`, url)
+		edited, change := update(t, repository, "package.json", "left", "1.1.0", "1.1.0")
+		_, err := r.tools(t).Refresh(deadline(t), repository, edited, []Change{change})
+		require.True(t, failure.Is(err, failure.LockFailed), "%v", err)
+		require.ErrorContains(t, err, strings.TrimPrefix(strings.TrimPrefix(url, "http://"), "https://"))
+	}
+	require.Zero(t, inside.asked.Load())
+
+	// The control: the operator may name it.
+	tools := r.tools(t)
+	f, err := os.OpenFile(tools.NPMRC, os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = fmt.Fprintf(f, "@inside:registry=%s/\n", inside.URL)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	repository["package.json"].Data = fmt.Appendf(nil, `{"name": "app", "dependencies": {"left": "1.0.0", "x": "%s/x/-/x-1.0.0.tgz"}}`, inside.URL)
+	edited, change := update(t, repository, "package.json", "left", "1.1.0", "1.1.0")
+	_, err = tools.Refresh(deadline(t), repository, edited, []Change{change})
+	require.NoError(t, err)
+	require.NotZero(t, inside.asked.Load())
+}
+
 // A registry that does not answer is not the lock file's fault, and passes.
 func TestNPMWithoutARegistry(t *testing.T) {
 	r := stack(t)
