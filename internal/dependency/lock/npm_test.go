@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -171,12 +172,9 @@ func TestNPM(t *testing.T) {
 		require.Contains(t, string(made["package-lock.json"]), `"left": "^1.1.0"`)
 		require.Contains(t, string(made["package-lock.json"]), `"integrity": "sha512-`)
 
-		maps := files(nil)
-		for name, f := range repository {
-			maps[name] = f
-		}
-		maps["package.json"], maps["package-lock.json"] = &fstest.MapFile{Data: edited["package.json"]}, &fstest.MapFile{Data: made["package-lock.json"]}
-		made, err = tools.Refresh(deadline(t), maps, edited, []Change{change})
+		done := maps.Clone(repository)
+		done["package.json"], done["package-lock.json"] = &fstest.MapFile{Data: edited["package.json"]}, &fstest.MapFile{Data: made["package-lock.json"]}
+		made, err = tools.Refresh(deadline(t), done, edited, []Change{change})
 		require.NoError(t, err)
 		require.Empty(t, made, "once more changes nothing")
 	})
@@ -191,12 +189,20 @@ func TestNPM(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "1.2.0", parsed(t, made["package-lock.json"])["node_modules/alias"])
 	})
+	t.Run("several at once", func(t *testing.T) {
+		edited, one := update(t, repository, "packages/a/package.json", "@s/p", "3.0.1", "3.0.1")
+		more, two := update(t, repository, "package.json", "right", "1.1.0", "1.1.0")
+		maps.Copy(edited, more)
+		made, err := tools.Refresh(deadline(t), repository, edited, []Change{one, two})
+		require.NoError(t, err)
+		is := parsed(t, made["package-lock.json"])
+		require.Equal(t, "3.0.1", is["node_modules/@s/p"])
+		require.Equal(t, "1.1.0", is["node_modules/right"])
+		require.NotContains(t, is, "node_modules/deep", "nothing asks for it any more")
+	})
 	t.Run("what only the lock file names", func(t *testing.T) {
 		lock := repository["package-lock.json"].Data
-		old := fstest.MapFS{}
-		for name, f := range repository {
-			old[name] = f
-		}
+		old := maps.Clone(repository)
 		// As it was locked a while ago.
 		old["package-lock.json"] = &fstest.MapFile{Data: bytes.ReplaceAll(lock, []byte("1.0.9"), []byte("1.0.0"))}
 		_, change := update(t, old, "package-lock.json", "deep", "1.0.1", "1.0.1")
