@@ -159,6 +159,23 @@ func TestAGoModule(t *testing.T) {
 	require.Empty(t, made)
 }
 
+// A module beside it takes another's place, and a workspace is around both.
+func TestAGoModuleOfAWorkspace(t *testing.T) {
+	tools := modules(t)
+	repository := files(map[string]string{
+		"go.work":      "go 1.24.0\n\nuse (\n\t./app\n\t./near\n)\n",
+		"app/go.mod":   app + "\nrequire example.com/near v0.0.0\n\nreplace example.com/near => ../near\n",
+		"app/main.go":  "package main\n\nimport (\n\t_ \"example.com/lib\"\n\t_ \"example.com/near\"\n)\n\nfunc main() {}\n",
+		"near/go.mod":  "module example.com/near\n\ngo 1.24.0\n",
+		"near/near.go": "package near\n",
+	})
+	edited, change := update(t, repository, "app/go.mod", "example.com/lib", "v1.1.0", "v1.1.0")
+	made, err := tools.Refresh(deadline(t), repository, edited, []Change{change})
+	require.NoError(t, err)
+	require.Equal(t, []string{"app/go.mod", "app/go.sum"}, names(made))
+	require.Contains(t, string(made["app/go.mod"]), "replace example.com/near => ../near\n")
+}
+
 // The next major version is another module: with the imports renamed, it takes the place of the old one.
 func TestAMajorVersionOfAGoModule(t *testing.T) {
 	tools := modules(t)

@@ -189,6 +189,16 @@ func TestNPM(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "1.2.0", parsed(t, made["package-lock.json"])["node_modules/alias"])
 	})
+	t.Run("a version inside of the range that is written", func(t *testing.T) {
+		ranged := r.locks(t, map[string]string{"package.json": `{"name": "app", "dependencies": {"left": "^1.0.0"}}`})
+		edited, change := update(t, ranged, "package.json", "left", "^1.0.0", "1.1.0")
+		require.Equal(t, "1.2.0", change.Dependency.Current)
+		require.Equal(t, string(ranged["package.json"].Data), string(edited["package.json"]))
+		made, err := tools.Refresh(deadline(t), ranged, edited, []Change{change})
+		require.NoError(t, err)
+		require.Equal(t, "1.1.0", parsed(t, made["package-lock.json"])["node_modules/left"])
+		require.Contains(t, string(made["package-lock.json"]), `"left": "^1.0.0"`)
+	})
 	t.Run("several at once", func(t *testing.T) {
 		edited, one := update(t, repository, "packages/a/package.json", "@s/p", "3.0.1", "3.0.1")
 		more, two := update(t, repository, "package.json", "right", "1.1.0", "1.1.0")
