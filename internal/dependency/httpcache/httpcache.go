@@ -4,6 +4,7 @@
 package httpcache
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -35,6 +36,7 @@ const (
 
 	maxTries  = 4
 	maxWait   = 30 * time.Second // that a server may make us wait before one more try
+	maxConns  = 16               // to one host
 	givenUpAt = 8                // failures of a host, with nothing between them, after which it is not asked any more
 	longest   = 2 * time.Minute  // for one answer, however steadily it drips
 )
@@ -63,7 +65,9 @@ type Request struct {
 	Accept string
 	// Authorization is sent to the URL's host only, and kept nowhere.
 	Authorization string
-	Limit         int64 // of the answer, after decompression
+	// Body makes it a POST of JSON: a question whose answer can be kept like that of a GET.
+	Body  []byte
+	Limit int64 // of the answer, after decompression
 	// Form names what Distil makes of an answer, and its version: another form is another entry.
 	Form string
 	// Enough says of what was distilled before, however long ago, that it need not be asked for again:
@@ -71,6 +75,8 @@ type Request struct {
 	Enough func(kept []byte) bool
 	// Distil reads an answer and returns what is to be kept of it. An error of it is about the answer.
 	Distil func(io.Reader) ([]byte, error)
+
+	ask func(context.Context) ([]byte, error) // instead of all this
 }
 
 // Always is the Enough of what never changes.
@@ -107,13 +113,46 @@ func New(o Options) *Client {
 			c.trusted[p.Host], c.trusted[p.Hostname()] = true, true
 		}
 	}
-	c.http = &http.Client{CheckRedirect: c.redirect, Transport: c.Transport()}
+	c.http = &http.Client{CheckRedirect: c.redirect, Transport: c.transport()}
 	return c
 }
 
 // Transport is the way to the registries, with all its checks, for libraries that bring a client of their
-// own. Each Transport has its own connections.
-func (c *Client) Transport() http.RoundTripper {
+// own. Each answer over it is bounded.
+func (c *Client) Transport(limit int64) http.RoundTripper { return limited{c, limit} }
+
+type limited struct {
+	c     *Client
+	limit int64
+}
+
+func (t limited) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), longest)
+	silence := time.AfterFunc(t.c.o.Idle, cancel)
+	t.c.asked.Add(1)
+	response, err := t.c.http.Transport.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		silence.Stop()
+		cancel()
+		return nil, err //nolint:wrapcheck // a transport hands on what it gets
+	}
+	response.Body = body{&bounded{from: response.Body, left: t.limit, silence: silence, idle: t.c.o.Idle}, response.Body, func() { silence.Stop(); cancel() }}
+	return response, nil
+}
+
+// body is a bounded one that lets go of its request when it is closed.
+type body struct {
+	io.Reader
+	closer io.Closer
+	done   func()
+}
+
+func (b body) Close() error {
+	defer b.done()
+	return b.closer.Close() //nolint:wrapcheck // a transport hands on what it gets
+}
+
+func (c *Client) transport() http.RoundTripper {
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            c.dial,
@@ -121,8 +160,8 @@ func (c *Client) Transport() http.RoundTripper {
 		TLSHandshakeTimeout:    c.o.Idle,
 		ResponseHeaderTimeout:  c.o.Idle,
 		MaxResponseHeaderBytes: 64 << 10,
-		MaxIdleConnsPerHost:    16,
-		MaxConnsPerHost:        c.o.InFlight,
+		MaxIdleConnsPerHost:    maxConns,
+		MaxConnsPerHost:        maxConns, // over HTTP/2 one serves all; without a bound, each request would dial at first
 		IdleConnTimeout:        time.Minute,
 		// Many answers come at once: what waits to be read is bounded for each, or the memory is not.
 		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 512 << 10, MaxReceiveBufferPerConnection: 32 << 20, SendPingTimeout: c.o.Idle, PingTimeout: c.o.Idle},
@@ -171,9 +210,15 @@ func (c *Client) Get(ctx context.Context, r Request) ([]byte, error) {
 	}
 }
 
+// Remember is Get for what a library asks for by itself, over Transport: the result of ask is kept under the
+// name, which must begin with the host.
+func (c *Client) Remember(ctx context.Context, name string, enough func([]byte) bool, ask func(context.Context) ([]byte, error)) ([]byte, error) {
+	return c.Get(ctx, Request{URL: name, Form: "remembered 1", Enough: enough, ask: ask})
+}
+
 func (r Request) key() string {
 	h := sha256.New()
-	for _, part := range []string{r.URL, r.Accept, r.Form, r.Authorization} {
+	for _, part := range []string{r.URL, r.Accept, r.Form, r.Authorization, string(r.Body)} {
 		_, _ = fmt.Fprintf(h, "%d:%s", len(part), part)
 	}
 	return hex.EncodeToString(h.Sum(nil))
@@ -197,7 +242,13 @@ func (c *Client) get(ctx context.Context, key string, r Request) ([]byte, error)
 		c.kept.Add(1)
 		return old.answer()
 	}
-	fresh, err := c.ask(ctx, r, old)
+	var fresh *entry
+	var err error
+	if r.ask != nil {
+		fresh, err = c.byLibrary(ctx, r)
+	} else {
+		fresh, err = c.ask(ctx, r, old)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -208,10 +259,30 @@ func (c *Client) get(ctx context.Context, key string, r Request) ([]byte, error)
 }
 
 func (e *entry) answer() ([]byte, error) {
-	if e.Status == http.StatusNotFound {
+	switch e.Status {
+	case http.StatusOK:
+		return e.payload, nil
+	case http.StatusNotFound:
 		return nil, ErrMissing
 	}
-	return e.payload, nil
+	return nil, failure.New(failure.RegistryRefuses, "%s refuses to answer (%d)", host(e.URL), e.Status).
+		Do("configure a login for it where Upkeep runs, or ask its operator")
+}
+
+// byLibrary lets a library ask.
+func (c *Client) byLibrary(ctx context.Context, r Request) (*entry, error) {
+	select {
+	case c.slots <- struct{}{}:
+		defer func() { <-c.slots }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for a turn: %w", context.Cause(ctx))
+	}
+	e := &entry{URL: r.URL, Status: http.StatusOK, Asked: c.o.Now().UTC()}
+	var err error
+	if e.payload, err = r.ask(ctx); errors.Is(err, ErrMissing) {
+		e.Status, err = http.StatusNotFound, nil
+	}
+	return e, err
 }
 
 // again is an answer after which one more try makes sense.
@@ -286,20 +357,29 @@ func (c *Client) once(ctx context.Context, r Request, old *entry) (*entry, error
 	silence := time.AfterFunc(c.o.Idle, cancel)
 	defer silence.Stop()
 
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL, nil)
+	method, body := http.MethodGet, io.Reader(nil)
+	if r.Body != nil {
+		method, body = http.MethodPost, bytes.NewReader(r.Body)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, r.URL, body)
 	if err != nil {
 		return nil, failure.New(failure.HostRefused, "%q is no URL", r.URL)
 	}
 	request.Header.Set("User-Agent", "upkeep/"+version.String())
+	if r.Body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
 	if r.Accept != "" {
 		request.Header.Set("Accept", r.Accept)
 	}
 	if r.Authorization != "" {
 		request.Header.Set("Authorization", r.Authorization)
 	}
-	if old != nil && old.ETag != "" {
+	if old == nil || old.Status != http.StatusOK {
+		old = nil // nothing to compare with
+	} else if old.ETag != "" {
 		request.Header.Set("If-None-Match", old.ETag)
-	} else if old != nil && old.Modified != "" {
+	} else if old.Modified != "" {
 		request.Header.Set("If-Modified-Since", old.Modified)
 	}
 	c.asked.Add(1)
@@ -331,27 +411,27 @@ func (c *Client) read(r Request, old *entry, response *http.Response, silence *t
 	e := &entry{URL: r.URL, Status: http.StatusOK, Asked: c.o.Now().UTC(), ETag: response.Header.Get("ETag"), Modified: response.Header.Get("Last-Modified")}
 	switch s := response.StatusCode; {
 	case s == http.StatusNotModified && old != nil:
-		e.ETag, e.Modified, e.Status, e.payload = cmp.Or(e.ETag, old.ETag), cmp.Or(e.Modified, old.Modified), old.Status, old.payload
+		e.ETag, e.Modified, e.Status, e.payload = cmp.Or(e.ETag, old.ETag), cmp.Or(e.Modified, old.Modified), http.StatusOK, old.payload
 		return e, nil
 	case s == http.StatusNotFound || s == http.StatusGone:
 		e.Status = http.StatusNotFound
 		return e, nil
 	case s == http.StatusUnauthorized || s == http.StatusForbidden || s == http.StatusPaymentRequired:
-		return nil, failure.New(failure.RegistryRefuses, "%s refuses to answer (%d)", host, s).
-			Do("configure a login for it where Upkeep runs, or ask its operator")
+		e.Status = s // kept too: with another login it is another question
+		return e, nil
 	case s == http.StatusTooManyRequests || s >= http.StatusInternalServerError:
 		return nil, again{unreachable(host, fmt.Errorf("it answers %d", s)), retryAfter(response.Header.Get("Retry-After"), c.o.Now())}
 	case s != http.StatusOK:
 		return nil, failure.New(failure.BadAnswer, "%s answers %d", host, s)
 	}
 	limit := cmp.Or(r.Limit, DefaultLimit)
-	body := &bounded{from: response.Body, left: limit, silence: silence, idle: c.o.Idle}
-	payload, err := r.Distil(body)
+	b := &bounded{from: response.Body, left: limit, silence: silence, idle: c.o.Idle}
+	payload, err := r.Distil(b)
 	switch {
-	case body.left < 0:
+	case b.left < 0:
 		return nil, failure.New(failure.BadAnswer, "%s answers with more than %d MB", host, limit>>20)
-	case body.broke != nil:
-		return nil, c.broken(host, body.broke)
+	case b.broke != nil:
+		return nil, c.broken(host, b.broke)
 	case err != nil:
 		if f, ok := failure.As(err); ok {
 			return nil, f
@@ -373,7 +453,8 @@ func retryAfter(header string, now time.Time) time.Duration {
 	return 0
 }
 
-var errTooLarge = errors.New("the answer is too large")
+// ErrTooLarge ends the reading of an answer that has more than its limit.
+var ErrTooLarge = errors.New("the answer is too large")
 
 // bounded reads an answer up to a limit, and notes whether it was the connection that broke.
 type bounded struct {
@@ -386,13 +467,13 @@ type bounded struct {
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.left < 0 {
-		return 0, errTooLarge
+		return 0, ErrTooLarge
 	}
 	n, err := b.from.Read(p)
 	b.silence.Reset(b.idle)
 	b.left -= int64(n)
 	if b.left < 0 {
-		return 0, errTooLarge
+		return 0, ErrTooLarge
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		b.broke = err

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +30,6 @@ const (
 	maxDocument = 192 << 20 // the largest of today have about 100 MB
 	maxVersions = 100_000
 	maxText     = 300
-	maxName     = 214
 
 	abbreviated = "application/vnd.npm.install-v1+json; q=1.0, application/json; q=0.8"
 	full        = "application/json"
@@ -101,11 +99,10 @@ func New(client *httpcache.Client, c Config) *Source { return &Source{client, c}
 // Name implements dependency.Datasource.
 func (*Source) Name() string { return dependency.SourceNPM }
 
-var name = regexp.MustCompile(`^(?:@[A-Za-z0-9~-][A-Za-z0-9._~-]*/)?[A-Za-z0-9~-][A-Za-z0-9._~-]*$`)
-
 func (s *Source) request(p dependency.Package) (httpcache.Request, error) {
-	if len(p.Name) > maxName || !name.MatchString(p.Name) {
-		return httpcache.Request{}, failure.New(failure.BadInput, "%q is no name of an npm package", p.Name)
+	// The file may name a registry; only the operator's count.
+	if why := dependency.CheckPackage(dependency.Package{Datasource: dependency.SourceNPM, Name: p.Name}); why != "" {
+		return httpcache.Request{}, failure.New(failure.BadInput, "%s is not looked up: %s", dependency.Printable(p.Name), why)
 	}
 	url := s.config.registry(p.Name) + "/" + strings.Replace(p.Name, "/", "%2f", 1)
 	return httpcache.Request{URL: url, Authorization: s.config.authorization(url), Limit: maxDocument}, nil
