@@ -27,6 +27,13 @@ type options struct {
 }
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == childFlag {
+		if err := asParent(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench-deps:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	flag.IntVar(&o.rounds, "runs", 3, "how often everything is measured")
 	flag.StringVar(&o.upkeep, "upkeep", "../bin/upkeep", "the program to measure")

@@ -80,20 +80,63 @@ func (r *repository) record(ctx context.Context, o options) error {
 	return err
 }
 
+// childFlag makes this program the small parent of what is measured. A process begins with the largest memory
+// that its parent ever had, and the recorder's is large.
+const childFlag = "-as-parent"
+
+// used is what such a parent tells.
+type used struct {
+	Seconds, CPU float64
+	RSS          int64
+	Code         int
+}
+
 // measured runs a command and takes its time and memory. Exit codes that it may end with are no error.
 func measured(c *exec.Cmd, may ...int) (run, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return run{}, err
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		return run{}, err
+	}
+	defer func() { _ = read.Close() }()
+	c.Args = append([]string{self, childFlag, c.Path}, c.Args[1:]...)
+	c.Path, c.ExtraFiles = self, []*os.File{write}
+	err = c.Run()
+	_ = write.Close()
+	if err != nil {
+		return run{}, err
+	}
+	var u used
+	if err := json.NewDecoder(read).Decode(&u); err != nil {
+		return run{}, err
+	}
+	if u.Code != 0 && !slices.Contains(may, u.Code) {
+		return run{}, fmt.Errorf("it ended with code %d", u.Code)
+	}
+	return run{u.Seconds, u.CPU, u.RSS}, nil
+}
+
+// asParent runs a command and tells what it used.
+func asParent(args []string) error {
+	c := exec.Command(args[0], args[1:]...)
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
 	began := time.Now()
 	err := c.Run()
 	took := time.Since(began)
 	var exit *exec.ExitError
-	if err != nil && (!errors.As(err, &exit) || !slices.Contains(may, exit.ExitCode())) {
-		return run{}, err
+	if err != nil && !errors.As(err, &exit) {
+		return err
 	}
 	usage, ok := c.ProcessState.SysUsage().(*syscall.Rusage)
 	if !ok {
-		return run{}, errors.New("there is no account of what it used")
+		return errors.New("there is no account of what it used")
 	}
-	return run{took.Seconds(), (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds(), usage.Maxrss << 10}, nil
+	return json.NewEncoder(os.NewFile(3, "used")).Encode(used{
+		took.Seconds(), (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds(), usage.Maxrss << 10, c.ProcessState.ExitCode(),
+	})
 }
 
 // upkeep looks up without an age, as Renovate does by default.
