@@ -72,6 +72,7 @@ const (
 	NotReady           Code = "NotReady"           // what was applied does not become ready in time
 	ApplyFailed        Code = "ApplyFailed"        // the cluster refused an object of a Helm release
 	NotRecovered       Code = "NotRecovered"       // no step that may be taken brings a service back
+	NoAnswer           Code = "NoAnswer"           // another run does not say how its work stands
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
@@ -89,5 +90,5 @@ var catalogue = map[Code]Class{
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
 	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
-	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
+	NoLease: Transient, NoAnswer: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }
