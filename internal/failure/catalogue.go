@@ -73,6 +73,17 @@ const (
 	ApplyFailed        Code = "ApplyFailed"        // the cluster refused an object of a Helm release
 	NotRecovered       Code = "NotRecovered"       // no step that may be taken brings a service back
 	NoAnswer           Code = "NoAnswer"           // another run does not say how its work stands
+	GitHubUnreachable  Code = "GitHubUnreachable"  // GitHub or its git server does not answer
+	GitHubLimited      Code = "GitHubLimited"      // one of GitHub's limits is reached
+	GitHubLogin        Code = "GitHubLogin"        // GitHub refuses the token or the app's key
+	GitHubForbids      Code = "GitHubForbids"      // the token or the app may not do this
+	MissingRepository  Code = "MissingRepository"  // there is no such repository, or the token may not see it
+	GitHubRefused      Code = "GitHubRefused"      // GitHub takes a request for wrong
+	BranchMoved        Code = "BranchMoved"        // somebody else has pushed to a branch
+	PullChanged        Code = "PullChanged"        // a pull request is no longer what it was taken for
+	NotMergeable       Code = "NotMergeable"       // GitHub does not let a pull request be merged now
+	RepositoryTooLarge Code = "RepositoryTooLarge" // a repository has more than we read
+	UnsafeRepository   Code = "UnsafeRepository"   // a repository has a name or an object that cannot be handled safely
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
@@ -90,5 +101,9 @@ var catalogue = map[Code]Class{
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
 	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
+	GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson,
+	GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition, NotMergeable: Precondition, RepositoryTooLarge: Precondition,
+	UnsafeRepository:  Damaged,
+	GitHubUnreachable: Transient, GitHubLimited: Transient,
 	NoLease: Transient, NoAnswer: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }

@@ -154,7 +154,7 @@ func (f *follower) settle() (over bool, err error) {
 			return true, f.end(sight, choice)
 		case pullrequest.Await, pullrequest.Leave:
 			if choice.Act == pullrequest.Leave {
-				if err := f.do("Say that it is left alone", github.Leave, sight, choice, nil); err != nil && !procedure.HasCode(err, failure.PlanVoid) {
+				if err := f.do("Say that it is left alone", github.Leave, sight, choice, nil); err != nil && !outdated(err) {
 					return false, err
 				}
 			}
@@ -169,7 +169,7 @@ func (f *follower) settle() (over bool, err error) {
 			}
 			acts = 0
 		}
-		if err := f.act(sight, choice); err != nil && !procedure.HasCode(err, failure.PlanVoid) {
+		if err := f.act(sight, choice); err != nil && !outdated(err) {
 			return false, err
 		}
 	}
@@ -241,7 +241,7 @@ func (f *follower) watch(sight github.Sight) error {
 // end is the end of a pull request's life, or of a proposal that nobody wants.
 func (f *follower) end(sight github.Sight, choice pullrequest.Choice) error {
 	if choice.Expect != "" {
-		if err := f.do("Remove the branch, if it is as it was left", github.Tidy, sight, choice, nil); err != nil && !procedure.HasCode(err, failure.PlanVoid) {
+		if err := f.do("Remove the branch, if it is as it was left", github.Tidy, sight, choice, nil); err != nil && !outdated(err) {
 			return err
 		}
 	}
@@ -294,6 +294,11 @@ func (f *follower) name() string {
 		return f.result.Repository + " " + f.result.Branch
 	}
 	return fmt.Sprintf("%s#%d", f.result.Repository, f.result.Number)
+}
+
+// outdated reports whether an act was not done because what it was decided on has changed.
+func outdated(err error) bool {
+	return procedure.HasCode(err, failure.PlanVoid) || procedure.HasCode(err, failure.BranchMoved) || procedure.HasCode(err, failure.PullChanged) || procedure.HasCode(err, failure.NotMergeable)
 }
 
 func step(name, activity string, o procedure.Options) procedure.Step {

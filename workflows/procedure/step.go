@@ -110,7 +110,7 @@ func (r *Run) Detail(text string) {
 }
 
 // sharedQueues are those that any worker of their capability serves.
-var sharedQueues = []string{run.WorkflowQueue, run.DatabaseQueue, run.ClusterQueue, run.CodeQueue}
+var sharedQueues = []string{run.DatabaseQueue, run.ClusterQueue, run.CodeQueue}
 
 // once executes the step's activity one time, with the retries that its options allow.
 func (r *Run) once(step Step, arg, result any) error {

@@ -143,7 +143,7 @@ func (s *scan) endObsolete() error {
 func (s *scan) handOver(order pullrequest.Follower) error {
 	p := order.Proposal
 	request := runs.HandOverRequest{Target: s.place.Target, Repository: s.place.Repository.GitHub, Order: order, Key: s.r.Key() + "/" + p.Branch}
-	hand := procedure.Step{Name: "Hand over: " + p.Title, Activity: runs.HandOver, Options: procedure.Waiting, Queue: run.WorkflowQueue}
+	hand := procedure.Step{Name: "Hand over: " + p.Title, Activity: runs.HandOver, Options: procedure.Waiting, Queue: run.CodeQueue}
 	var answer followpullrequest.Answer
 	if err := s.r.Try(hand, request, &answer); err != nil {
 		if procedure.GivenUp(err) {
