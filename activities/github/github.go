@@ -63,7 +63,8 @@ type Order struct {
 	Follower pullrequest.Follower `json:"follower"`
 	Choice   pullrequest.Choice   `json:"choice"`
 	Number   int                  `json:"number,omitempty"`
-	Base     string               `json:"base,omitempty"` // the branch that it goes to
+	Newest   int                  `json:"newest,omitempty"` // of the branch, when this was decided
+	Base     string               `json:"base,omitempty"`   // the branch that it goes to
 	Prepared Prepared             `json:"prepared,omitzero"`
 }
 
@@ -86,6 +87,7 @@ type Sight struct {
 	Seen   pullrequest.Seen   `json:"seen"`
 	Policy pullrequest.Policy `json:"policy"`
 	Link   string             `json:"link,omitempty"`
+	Newest int                `json:"newest,omitempty"` // the newest pull request that the branch has had
 }
 
 // NewsRequest waits until a pull request is seen otherwise.

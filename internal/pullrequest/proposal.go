@@ -155,14 +155,14 @@ func title(p Proposal) string {
 	if slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Dependency.Manager == "githubactions" }) {
 		kind = "ci"
 	}
-	what := fmt.Sprintf("update %s to %s", Plain(p.Changes[0].Dependency.Name), Plain(p.Changes[0].Update.Version))
+	what := fmt.Sprintf("update %s to %s", line(p.Changes[0].Dependency.Name), line(p.Changes[0].Update.Version))
 	switch names := packages(p.Changes); {
 	case p.Group != "":
-		what = "update " + Plain(p.Group) + " (" + p.Type + ")"
+		what = "update " + line(p.Group) + " (" + p.Type + ")"
 	case p.Type == dependency.Digest:
-		what = fmt.Sprintf("update the digest of %s %s", Plain(p.Changes[0].Dependency.Name), Plain(p.Changes[0].Update.Version))
+		what = fmt.Sprintf("update the digest of %s %s", line(p.Changes[0].Dependency.Name), line(p.Changes[0].Update.Version))
 	case len(names) > 1:
-		what = fmt.Sprintf("update %s and %d more", Plain(names[0]), len(names)-1)
+		what = fmt.Sprintf("update %s and %d more", line(names[0]), len(names)-1)
 	}
 	if p.Type == dependency.Security {
 		what += " [security]"

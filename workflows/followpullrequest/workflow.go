@@ -282,7 +282,7 @@ func (f *follower) foresee() error {
 }
 
 func (f *follower) order(sight github.Sight, choice pullrequest.Choice) github.Order {
-	return github.Order{Place: f.place, Follower: f.state, Choice: choice, Number: sight.Seen.Number, Base: sight.Policy.Base}
+	return github.Order{Place: f.place, Follower: f.state, Choice: choice, Number: sight.Seen.Number, Newest: sight.Newest, Base: sight.Policy.Base}
 }
 
 func (f *follower) do(name, activity string, sight github.Sight, choice pullrequest.Choice, result any) error {
