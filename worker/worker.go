@@ -27,6 +27,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/followpullrequest"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
@@ -34,6 +35,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
+	"github.com/upkeep-run/upkeep/api/updatedependencies"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/config"
@@ -42,12 +44,14 @@ import (
 	"github.com/upkeep-run/upkeep/worker/zaplog"
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
+	followworkflow "github.com/upkeep-run/upkeep/workflows/followpullrequest"
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
 	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
 	recoverserviceworkflow "github.com/upkeep-run/upkeep/workflows/recoverservice"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
+	updateworkflow "github.com/upkeep-run/upkeep/workflows/updatedependencies"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
 
@@ -236,6 +240,7 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
 		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
+		updatedependencies.WorkflowType: updateworkflow.Workflow, followpullrequest.WorkflowType: followworkflow.Workflow,
 		recoverdata.WorkflowType: recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
