@@ -119,3 +119,10 @@ func (s *Server) createToken(c *call) reply {
 	s.tokens[secret] = &token{user: a.bot, expires: expires, repos: list(c.fields()["repositories"])}
 	return reply{status: http.StatusCreated, body: map[string]any{"token": secret, "expires_at": stamp(expires), "permissions": map[string]any{"contents": "write"}, "repository_selection": "selected"}}
 }
+
+// Revoke ends a token.
+func (s *Server) Revoke(secret string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.tokens, secret)
+}

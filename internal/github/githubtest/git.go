@@ -55,7 +55,8 @@ func (r *Repo) sha(name string) string {
 	return out
 }
 
-func (r *Repo) branch(name string) string { return r.sha("refs/heads/" + name) }
+// branch is a branch's commit: whatever moves one calls moved.
+func (r *Repo) branch(name string) string { return r.heads[name] }
 
 func (r *Repo) init(defaultBranch string) {
 	for _, args := range [][]string{

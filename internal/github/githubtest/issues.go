@@ -16,6 +16,7 @@ type issue struct {
 	labels                   []string
 	comments                 []*comment
 	created, updated, closed time.Time
+	closer                   *User
 	pull                     *pull
 }
 
@@ -34,16 +35,14 @@ var issueHandlers = []handler{
 	{"issues/list-comments", "GET", "/repos/{owner}/{repo}/issues/{issue_number}/comments", (*Server).listComments},
 	{"issues/create-comment", "POST", "/repos/{owner}/{repo}/issues/{issue_number}/comments", (*Server).createComment},
 	{"issues/update-comment", "PATCH", "/repos/{owner}/{repo}/issues/comments/{comment_id}", (*Server).updateComment},
+	{"issues/delete-comment", "DELETE", "/repos/{owner}/{repo}/issues/comments/{comment_id}", (*Server).deleteComment},
 	{"issues/list-labels-on-issue", "GET", "/repos/{owner}/{repo}/issues/{issue_number}/labels", (*Server).listIssueLabels},
 	{"issues/add-labels", "POST", "/repos/{owner}/{repo}/issues/{issue_number}/labels", (*Server).addLabels},
 	{"issues/remove-label", "DELETE", "/repos/{owner}/{repo}/issues/{issue_number}/labels/{name}", (*Server).removeLabel},
 }
 
 func (i *issue) close(who *User, now time.Time) {
-	i.state, i.closed, i.updated = "closed", now, now
-	if i.pull != nil {
-		i.pull.closedBy = who
-	}
+	i.state, i.closed, i.updated, i.closer = "closed", now, now, who
 }
 
 func (r *Repo) sorted() []*issue {
@@ -66,7 +65,7 @@ func (r *Repo) add(title, body string, who *User, now time.Time) *issue {
 func (r *Repo) labelsJSON(names []string) []any {
 	out := []any{}
 	for _, name := range names {
-		out = append(out, map[string]any{"id": 1, "node_id": "-", "name": name, "color": cmpOr(r.labels[name], "ededed"), "default": false, "description": nil})
+		out = append(out, map[string]any{"id": 1, "node_id": "-", "name": name, "color": cmpOr(r.labels[name], "ededed"), "default": false, "description": ""})
 	}
 	return out
 }
@@ -76,6 +75,10 @@ func (r *Repo) issueJSON(i *issue) map[string]any {
 		"id": i.id, "number": i.number, "title": i.title, "body": i.body, "state": i.state, "user": i.user.json(), "labels": r.labelsJSON(i.labels),
 		"comments": len(i.comments), "created_at": stamp(i.created), "updated_at": stamp(i.updated), "closed_at": stamp(i.closed), "locked": false,
 		"html_url": r.s.URL + "/" + r.full() + "/issues/" + itoa(i.number), "author_association": "MEMBER",
+	}
+	m["closed_by"] = nil
+	if i.closer != nil && i.state == "closed" {
+		m["closed_by"] = i.closer.json()
 	}
 	if i.pull != nil {
 		m["pull_request"] = map[string]any{"url": r.pullURL(i), "html_url": r.s.URL + "/" + r.full() + "/pull/" + itoa(i.number), "diff_url": r.pullURL(i), "patch_url": r.pullURL(i)}
@@ -254,6 +257,17 @@ func (s *Server) updateComment(c *call) reply {
 				k.body, k.updated = c.fields()["body"].(string), c.now
 				return reply{status: http.StatusOK, body: c.repo.commentJSON(i, k)}
 			}
+		}
+	}
+	return notFound()
+}
+
+func (s *Server) deleteComment(c *call) reply {
+	id := int64(c.number("comment_id"))
+	for _, i := range c.repo.issues {
+		if n := slices.IndexFunc(i.comments, func(k *comment) bool { return k.id == id }); n >= 0 {
+			i.comments = slices.Delete(i.comments, n, n+1)
+			return reply{status: http.StatusNoContent}
 		}
 	}
 	return notFound()

@@ -17,7 +17,6 @@ type pull struct {
 	merged     bool
 	mergedAt   time.Time
 	mergeSHA   string
-	closedBy   *User
 	reviewers  []string
 }
 
@@ -305,8 +304,8 @@ func (r *Repo) Pulls() []Pull {
 	for _, i := range r.sorted() {
 		if p := i.pull; p != nil {
 			v := Pull{Number: i.number, Title: i.title, Body: i.body, State: i.state, Head: p.head, Base: p.base, SHA: p.sha, MergeSHA: p.mergeSHA, Author: i.user.Login, Merged: p.merged, Labels: slices.Clone(i.labels), Reviewers: slices.Clone(p.reviewers), Comments: i.texts()}
-			if p.closedBy != nil {
-				v.ClosedBy = p.closedBy.Login
+			if i.closer != nil {
+				v.ClosedBy = i.closer.Login
 			}
 			out = append(out, v)
 		}

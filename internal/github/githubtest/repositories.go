@@ -73,7 +73,11 @@ func (r *Repo) json() map[string]any {
 
 func (s *Server) getRepo(c *call) reply { return reply{status: http.StatusOK, body: c.repo.json()} }
 
-func (s *Server) getUser(c *call) reply { return reply{status: http.StatusOK, body: c.who.json()} }
+func (s *Server) getUser(c *call) reply {
+	u := c.who.json()
+	u["user_view_type"] = "public"
+	return reply{status: http.StatusOK, body: u}
+}
 
 func (s *Server) rateLimit(c *call) reply {
 	w := s.window(c.who.Login, c.now)

@@ -119,6 +119,19 @@ type handler struct {
 	serve            func(*Server, *call) reply
 }
 
+func handlers() []handler {
+	return slices.Concat(repositoryHandlers, pullHandlers, issueHandlers, appHandlers)
+}
+
+// description is what is used of GitHub's, loaded once.
+var description = sync.OnceValues(func() (*openapi3.T, error) {
+	var operations []string
+	for _, h := range handlers() {
+		operations = append(operations, h.method+" "+h.path)
+	}
+	return loadSpec(context.Background(), operations, slices.Clone(events))
+})
+
 // New starts a stand-in, which ends with the test. A request or an answer that GitHub does not describe fails
 // the test.
 func New(t testing.TB, clock Timer) *Server {
@@ -128,17 +141,12 @@ func New(t testing.TB, clock Timer) *Server {
 		repos: make(map[string]*Repo), users: make(map[string]*User), tokens: make(map[string]*token), apps: make(map[int64]*App),
 		calls: make(map[string]int), creations: make(map[string][]time.Time), requests: make(map[string]*window),
 	}
-	all := slices.Concat(repositoryHandlers, pullHandlers, issueHandlers, appHandlers)
-	var operations []string
-	for _, h := range all {
-		operations = append(operations, h.method+" "+h.path)
-	}
 	var err error
-	if s.doc, err = loadSpec(t.Context(), operations, slices.Clone(events)); err != nil {
+	if s.doc, err = description(); err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
-	for _, h := range all {
+	for _, h := range handlers() {
 		item := s.doc.Paths.Value(h.path)
 		o := &operation{id: h.id, path: h.path, method: h.method, item: item, op: item.GetOperation(h.method)}
 		if o.op.OperationID != h.id {
