@@ -84,6 +84,13 @@ const (
 	NotMergeable       Code = "NotMergeable"       // GitHub does not let a pull request be merged now
 	RepositoryTooLarge Code = "RepositoryTooLarge" // a repository has more than we read
 	UnsafeRepository   Code = "UnsafeRepository"   // a repository has a name or an object that cannot be handled safely
+	NotEditable        Code = "NotEditable"        // an update cannot be written to a file without changing more
+	LockFailed         Code = "LockFailed"         // a lock file cannot be made anew
+	UnknownPackage     Code = "UnknownPackage"     // no registry has a package of that name
+	RegistrySilent     Code = "RegistrySilent"     // a registry of packages does not answer, or is too busy
+	RegistryRefuses    Code = "RegistryRefuses"    // a registry wants a login, or does not give out a package
+	BadAnswer          Code = "BadAnswer"          // a registry's answer cannot be understood, or has no end
+	HostRefused        Code = "HostRefused"        // a repository's file names a host that may not be asked
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
@@ -100,10 +107,12 @@ var catalogue = map[Code]Class{
 	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged, NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
 	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
+	NotEditable: Precondition, LockFailed: Precondition,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
-	GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson,
+	GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson, RegistryRefuses: NeedsPerson,
 	GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition, NotMergeable: Precondition, RepositoryTooLarge: Precondition,
-	UnsafeRepository:  Damaged,
-	GitHubUnreachable: Transient, GitHubLimited: Transient,
-	NoLease: Transient, NoAnswer: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
+	UnsafeRepository: Damaged, BadAnswer: Damaged,
+	GitHubUnreachable: Transient, GitHubLimited: Transient, NoLease: Transient, NoAnswer: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient, RegistrySilent: Transient,
+	UnknownPackage: NotFound,
+	HostRefused:    Refused,
 }

@@ -1,0 +1,31 @@
+package github
+
+import "context"
+
+// PushedRef is where the commit that Upkeep pushed last to a branch is kept, in the repository itself: it is
+// moved together with the branch, in one transaction, so that whoever looks knows the branch of a person's.
+func PushedRef(branch string) string { return "refs/upkeep/" + branch }
+
+// Pushed is the commit that Upkeep pushed last to a branch, or "".
+func (c *Client) Pushed(ctx context.Context, branch string) (string, error) {
+	return c.ref(ctx, PushedRef(branch))
+}
+
+// CommitFacts is what a commit says of itself.
+type CommitFacts struct {
+	Parent  string `json:"parent"` // its first one
+	Message string `json:"message"`
+}
+
+// CommitFacts reads a commit.
+func (c *Client) CommitFacts(ctx context.Context, sha string) (CommitFacts, error) {
+	k, _, err := c.api.Git.GetCommit(ctx, c.owner, c.name, sha)
+	if err != nil {
+		return CommitFacts{}, classify(err, "the commit "+short(sha))
+	}
+	facts := CommitFacts{Message: k.GetMessage()}
+	if len(k.Parents) > 0 {
+		facts.Parent = k.Parents[0].GetSHA()
+	}
+	return facts, nil
+}
