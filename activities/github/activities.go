@@ -41,7 +41,7 @@ func (a *Activities) client(r config.Repository) (*github.Client, error) {
 	o := github.Options{Repository: r.GitHub, APIURL: r.API}
 	who := r.API + "\x00"
 	if r.App != nil {
-		o.App = &github.App{ID: int64(r.App.ID), Installation: int64(r.App.Installation), Key: r.App.Key.Resolver()}
+		o.App = &github.App{ID: int64(r.App.ID), Key: r.App.Key.Resolver()}
 		who += "app"
 	} else {
 		o.Token = r.Token.Resolver()
@@ -224,7 +224,7 @@ func (a *Activities) Ensure(ctx context.Context, in Order) (Pull, error) {
 	}
 	p := in.Follower.Proposal
 	body := pullrequest.Body(p, pullrequest.Context{
-		Notes: a.notes(ctx, p), Advisories: advisories(p), Merges: pullrequest.Merges(p, in.Repository.Merge), Unlocked: in.Prepared.Unlocked,
+		Notes: a.notes(ctx, in.Repository, p), Merges: pullrequest.Merges(p, in.Repository.Merge), Unlocked: in.Prepared.Unlocked,
 	})
 	head := in.Prepared.Commit
 	if head == "" {
