@@ -88,6 +88,12 @@ type Manager interface {
 	Edit(content []byte, d Dependency, to Update) ([]byte, error)
 }
 
+// Follower is a Manager of dependencies that other files name too, beside the one that says the version.
+type Follower interface {
+	// Follow gives the files that an update changes besides, as they are then.
+	Follow(ctx context.Context, repository fs.FS, d Dependency, to Update) (map[string][]byte, error)
+}
+
 // Problem is a file that could not be read, or not wholly.
 type Problem struct {
 	File string `json:"file"`

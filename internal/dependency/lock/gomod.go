@@ -130,7 +130,8 @@ func (t Tools) goCommand(w *workshop, folder string) (func(context.Context, ...s
 	env := w.environment(
 		"GOENV=off", "GO111MODULE=on", "GOTOOLCHAIN=local", "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "CGO_ENABLED=1",
 		"GOPATH="+w.path("home/go"), "GOMODCACHE="+modules, "GOCACHE="+w.path("home/cache"),
-		// A module proxy is asked. Programs such as git are run only where the operator says so, and find no
+		"GOPROXY=https://proxy.golang.org",
+		// A module proxy is asked, and never the host that a module's path names: that may be any. Programs such as git are run only where the operator says so, and find no
 		// configuration and no credential.
 		"GOVCS=*:off", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_ALLOW_PROTOCOL=https",
 	)

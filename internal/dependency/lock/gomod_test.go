@@ -68,11 +68,12 @@ func (z zipped) Open() (io.ReadCloser, error) {
 
 func modules(t *testing.T) Tools {
 	return proxy(t, map[string]map[string]string{
-		"example.com/lib@v1.0.0":   {"go.mod": "module example.com/lib\n", "lib.go": "package lib\n"},
-		"example.com/lib@v1.1.0":   {"go.mod": "module example.com/lib\nrequire example.com/deep v1.2.0\n", "lib.go": "package lib\nimport _ \"example.com/deep\"\n"},
-		"example.com/deep@v1.2.0":  {"go.mod": "module example.com/deep\n", "deep.go": "package deep\n"},
-		"example.com/deep@v1.2.1":  {"go.mod": "module example.com/deep\n", "deep.go": "package deep\n"},
-		"example.com/other@v1.0.0": {"go.mod": "module example.com/other\n", "other.go": "package other\n"},
+		"example.com/lib@v1.0.0":    {"go.mod": "module example.com/lib\n", "lib.go": "package lib\n"},
+		"example.com/lib@v1.1.0":    {"go.mod": "module example.com/lib\nrequire example.com/deep v1.2.0\n", "lib.go": "package lib\nimport _ \"example.com/deep\"\n"},
+		"example.com/deep@v1.2.0":   {"go.mod": "module example.com/deep\n", "deep.go": "package deep\n"},
+		"example.com/deep@v1.2.1":   {"go.mod": "module example.com/deep\n", "deep.go": "package deep\n"},
+		"example.com/lib/v2@v2.0.0": {"go.mod": "module example.com/lib/v2\n", "lib.go": "package lib\n"},
+		"example.com/other@v1.0.0":  {"go.mod": "module example.com/other\n", "other.go": "package other\n"},
 	})
 }
 
@@ -110,7 +111,7 @@ func update(t *testing.T, repository fstest.MapFS, file, name, written, version 
 func names(made map[string][]byte) []string { return slices.Sorted(maps.Keys(made)) }
 
 func deadline(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -156,6 +157,47 @@ func TestAGoModule(t *testing.T) {
 	made, err = tools.Refresh(deadline(t), repository, edited, []Change{change})
 	require.NoError(t, err)
 	require.Empty(t, made)
+}
+
+// A module beside it takes another's place, and a workspace is around both.
+func TestAGoModuleOfAWorkspace(t *testing.T) {
+	tools := modules(t)
+	repository := files(map[string]string{
+		"go.work":      "go 1.24.0\n\nuse (\n\t./app\n\t./near\n)\n",
+		"app/go.mod":   app + "\nrequire example.com/near v0.0.0\n\nreplace example.com/near => ../near\n",
+		"app/main.go":  "package main\n\nimport (\n\t_ \"example.com/lib\"\n\t_ \"example.com/near\"\n)\n\nfunc main() {}\n",
+		"near/go.mod":  "module example.com/near\n\ngo 1.24.0\n",
+		"near/near.go": "package near\n",
+	})
+	edited, change := update(t, repository, "app/go.mod", "example.com/lib", "v1.1.0", "v1.1.0")
+	made, err := tools.Refresh(deadline(t), repository, edited, []Change{change})
+	require.NoError(t, err)
+	require.Equal(t, []string{"app/go.mod", "app/go.sum"}, names(made))
+	require.Contains(t, string(made["app/go.mod"]), "replace example.com/near => ../near\n")
+}
+
+// The next major version is another module: with the imports renamed, it takes the place of the old one.
+func TestAMajorVersionOfAGoModule(t *testing.T) {
+	tools := modules(t)
+	repository := files(map[string]string{"go.mod": app, "main.go": "package main\n\nimport _ \"example.com/lib\"\n\nfunc main() {}\n"})
+	repository["go.sum"] = &fstest.MapFile{Data: []byte(tidied(t, tools, repository))}
+	edited, change := update(t, repository, "go.mod", "example.com/lib", "v1.1.0", "v1.1.0")
+	m, _ := manager.Named("gomod")
+	change.Update = dependency.Update{Version: "v2.0.0", Written: "v2.0.0", Package: "example.com/lib/v2"}
+	var err error
+	edited["go.mod"], err = m.Edit([]byte(app), change.Dependency, change.Update)
+	require.NoError(t, err)
+	_, err = tools.Refresh(deadline(t), repository, edited, []Change{change})
+	require.ErrorContains(t, err, "nothing imports example.com/lib/v2")
+
+	follows, err := m.(dependency.Follower).Follow(t.Context(), repository, change.Dependency, change.Update)
+	require.NoError(t, err)
+	maps.Copy(edited, follows)
+	made, err := tools.Refresh(deadline(t), repository, edited, []Change{change})
+	require.NoError(t, err)
+	require.Equal(t, []string{"go.sum"}, names(made))
+	require.Contains(t, string(made["go.sum"]), "example.com/lib/v2 v2.0.0 h1:")
+	require.NotContains(t, string(made["go.sum"]), "example.com/lib v1.0.0")
 }
 
 // A module that was not tidy is not tidied on the way: what nothing imports stays, and what is needed is added.

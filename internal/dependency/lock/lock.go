@@ -49,11 +49,23 @@ type Change struct {
 func (t Tools) Refresh(ctx context.Context, repository fs.FS, edited map[string][]byte, changes []Change) (map[string][]byte, error) {
 	groups := make(map[string][]Change)
 	for _, c := range changes {
+		belongs := path.Dir(c.Dependency.File)
 		switch c.Dependency.Manager {
-		case "gomod", "npm", "helm":
-			key := c.Dependency.Manager + " " + path.Dir(c.Dependency.File)
-			groups[key] = append(groups[key], c)
+		case "npm": // all workspaces have one lock file
+			file, err := (source{repository, edited}).lockOf(c.Dependency.File)
+			if err != nil {
+				return nil, err
+			}
+			if file == "" {
+				continue
+			}
+			belongs = path.Dir(file)
+		case "gomod", "helm":
+		default:
+			continue
 		}
+		key := c.Dependency.Manager + " " + belongs
+		groups[key] = append(groups[key], c)
 	}
 	all := make(map[string][]byte)
 	for _, key := range slices.Sorted(maps.Keys(groups)) {
@@ -61,7 +73,6 @@ func (t Tools) Refresh(ctx context.Context, repository fs.FS, edited map[string]
 		refresh := map[string]func(context.Context, source, []Change) (map[string][]byte, error){
 			"gomod": t.goModule, "npm": t.npm, "helm": t.helm,
 		}[group[0].Dependency.Manager]
-		// One after another, for the next may be of the same lock file: two workspaces of npm.
 		made, err := refresh(ctx, source{repository, merged(edited, all)}, group)
 		if err != nil {
 			return nil, err

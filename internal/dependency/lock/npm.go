@@ -9,10 +9,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/upkeep-run/upkeep/internal/dependency/manager/npm"
+	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
 // npm makes the lock file anew that the changes' package is locked in. It takes two runs: in the first each
@@ -42,7 +44,16 @@ func (t Tools) npm(ctx context.Context, s source, changes []Change) (map[string]
 	if err := s.copy(w, root, wanted); err != nil {
 		return nil, failed(file, "the packages of the repository cannot be copied: %v", err)
 	}
-	run, err := t.npmCommand(w, root, was.LockfileVersion)
+	known, err := registries(t.NPMRC)
+	if err != nil {
+		return nil, failure.New(failure.BadConfig, "the .npmrc for making lock files cannot be read").Because(err).Do("correct its path")
+	}
+	g, err := openGate(known)
+	if err != nil {
+		return nil, err
+	}
+	defer g.close()
+	run, err := t.npmCommand(w, g, root, was.LockfileVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +70,9 @@ func (t Tools) npm(ctx context.Context, s source, changes []Change) (map[string]
 			}
 		}
 		if said, err := run(ctx); err != nil {
+			if hosts := g.said(); hosts != "" {
+				return nil, failed(file, "a package is asked for from %s, which is no registry of the operator's and not on the internet", hosts)
+			}
 			return nil, explain(ctx, t, "npm", file, said, err)
 		}
 	}
@@ -180,8 +194,10 @@ func lockedAt(file string, content []byte, changes []Change) error {
 	return nil
 }
 
+var proxies = regexp.MustCompile(`(?i)^https?_proxy=.`)
+
 // npmCommand prepares the workshop for npm, and gives how to run it in a folder.
-func (t Tools) npmCommand(w *workshop, folder string, version int) (func(context.Context) (string, error), error) {
+func (t Tools) npmCommand(w *workshop, g *gate, folder string, version int) (func(context.Context) (string, error), error) {
 	node, err := find(t.Node, "node")
 	if err != nil {
 		return nil, err
@@ -213,7 +229,12 @@ func (t Tools) npmCommand(w *workshop, folder string, version int) (func(context
 		fmt.Sprintf("--lockfile-version=%d", version), "--git=" + none, "--script-shell=" + none,
 		"--userconfig=" + user, "--globalconfig=" + none, "--cache=" + cache, "--logs-max=0", "--loglevel=error", "--color=false", "--fetch-retries=1",
 	}
+	env := w.environment()
+	// Where the operator has a proxy, it decides what can be reached.
+	if !slices.ContainsFunc(env, func(v string) bool { return proxies.MatchString(v) }) {
+		args = append(args, "--proxy="+g.address, "--https-proxy="+g.address, "--noproxy=")
+	}
 	return func(ctx context.Context) (string, error) {
-		return t.run(ctx, call{path: node, args: args, dir: w.path(path.Join("repository", folder)), env: w.environment()})
+		return t.run(ctx, call{path: node, args: args, dir: w.path(path.Join("repository", folder)), env: env})
 	}, nil
 }

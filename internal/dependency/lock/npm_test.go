@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -171,12 +172,9 @@ func TestNPM(t *testing.T) {
 		require.Contains(t, string(made["package-lock.json"]), `"left": "^1.1.0"`)
 		require.Contains(t, string(made["package-lock.json"]), `"integrity": "sha512-`)
 
-		maps := files(nil)
-		for name, f := range repository {
-			maps[name] = f
-		}
-		maps["package.json"], maps["package-lock.json"] = &fstest.MapFile{Data: edited["package.json"]}, &fstest.MapFile{Data: made["package-lock.json"]}
-		made, err = tools.Refresh(deadline(t), maps, edited, []Change{change})
+		done := maps.Clone(repository)
+		done["package.json"], done["package-lock.json"] = &fstest.MapFile{Data: edited["package.json"]}, &fstest.MapFile{Data: made["package-lock.json"]}
+		made, err = tools.Refresh(deadline(t), done, edited, []Change{change})
 		require.NoError(t, err)
 		require.Empty(t, made, "once more changes nothing")
 	})
@@ -191,12 +189,30 @@ func TestNPM(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "1.2.0", parsed(t, made["package-lock.json"])["node_modules/alias"])
 	})
+	t.Run("a version inside of the range that is written", func(t *testing.T) {
+		ranged := r.locks(t, map[string]string{"package.json": `{"name": "app", "dependencies": {"left": "^1.0.0"}}`})
+		edited, change := update(t, ranged, "package.json", "left", "^1.0.0", "1.1.0")
+		require.Equal(t, "1.2.0", change.Dependency.Current)
+		require.Equal(t, string(ranged["package.json"].Data), string(edited["package.json"]))
+		made, err := tools.Refresh(deadline(t), ranged, edited, []Change{change})
+		require.NoError(t, err)
+		require.Equal(t, "1.1.0", parsed(t, made["package-lock.json"])["node_modules/left"])
+		require.Contains(t, string(made["package-lock.json"]), `"left": "^1.0.0"`)
+	})
+	t.Run("several at once", func(t *testing.T) {
+		edited, one := update(t, repository, "packages/a/package.json", "@s/p", "3.0.1", "3.0.1")
+		more, two := update(t, repository, "package.json", "right", "1.1.0", "1.1.0")
+		maps.Copy(edited, more)
+		made, err := tools.Refresh(deadline(t), repository, edited, []Change{one, two})
+		require.NoError(t, err)
+		is := parsed(t, made["package-lock.json"])
+		require.Equal(t, "3.0.1", is["node_modules/@s/p"])
+		require.Equal(t, "1.1.0", is["node_modules/right"])
+		require.NotContains(t, is, "node_modules/deep", "nothing asks for it any more")
+	})
 	t.Run("what only the lock file names", func(t *testing.T) {
 		lock := repository["package-lock.json"].Data
-		old := fstest.MapFS{}
-		for name, f := range repository {
-			old[name] = f
-		}
+		old := maps.Clone(repository)
 		// As it was locked a while ago.
 		old["package-lock.json"] = &fstest.MapFile{Data: bytes.ReplaceAll(lock, []byte("1.0.9"), []byte("1.0.0"))}
 		_, change := update(t, old, "package-lock.json", "deep", "1.0.1", "1.0.1")
@@ -272,6 +288,36 @@ func TestNPMIsToldNothingByTheRepository(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.NotZero(t, evil.asked.Load())
+}
+
+// A package.json may ask for a package by any URL. npm would fetch it, from inside of the operator's network.
+func TestNPMReachesNothingInside(t *testing.T) {
+	r := stack(t)
+	inside := npmRegistry(t, map[string][]map[string]any{"x": {version("1.0.0")}})
+	secure := httptest.NewTLSServer(inside.Config.Handler)
+	t.Cleanup(secure.Close)
+	repository := r.locks(t, map[string]string{"package.json": `{"name": "app", "dependencies": {"left": "1.0.0"}}`})
+	for _, url := range []string{inside.URL, secure.URL} {
+		repository["package.json"].Data = fmt.Appendf(nil, `{"name": "app", "dependencies": {"left": "1.0.0", "x": "%s/x/-/x-1.0.0.tgz"}}`, url)
+		edited, change := update(t, repository, "package.json", "left", "1.1.0", "1.1.0")
+		_, err := r.tools(t).Refresh(deadline(t), repository, edited, []Change{change})
+		require.True(t, failure.Is(err, failure.LockFailed), "%v", err)
+		require.ErrorContains(t, err, strings.TrimPrefix(strings.TrimPrefix(url, "http://"), "https://"))
+	}
+	require.Zero(t, inside.asked.Load())
+
+	// The control: the operator may name it.
+	tools := r.tools(t)
+	f, err := os.OpenFile(tools.NPMRC, os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = fmt.Fprintf(f, "@inside:registry=%s/\n", inside.URL)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	repository["package.json"].Data = fmt.Appendf(nil, `{"name": "app", "dependencies": {"left": "1.0.0", "x": "%s/x/-/x-1.0.0.tgz"}}`, inside.URL)
+	edited, change := update(t, repository, "package.json", "left", "1.1.0", "1.1.0")
+	_, err = tools.Refresh(deadline(t), repository, edited, []Change{change})
+	require.NoError(t, err)
+	require.NotZero(t, inside.asked.Load())
 }
 
 // A registry that does not answer is not the lock file's fault, and passes.

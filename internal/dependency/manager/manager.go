@@ -56,7 +56,7 @@ func Named(name string) (dependency.Manager, bool) {
 // Bounds of a walk.
 const (
 	maxEntries      = 500_000
-	maxFiles        = 20_000 // that a manager claims
+	maxFiles        = 50_000 // that a manager claims
 	maxDepth        = 64
 	maxDependencies = 200_000
 	maxProblems     = 1000

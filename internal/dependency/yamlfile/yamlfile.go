@@ -75,7 +75,7 @@ func lines(content []byte) []int {
 }
 
 // Text gives a scalar's text and where it stands, without quotes. It gives false for what is no scalar, and
-// for one that stands there otherwise than it is read: with escapes, over several lines, behind a tag or an anchor.
+// for one that stands there otherwise than it is read: with escapes, over several lines, behind a tag.
 func (f *File) Text(n *yaml.Node) (string, mention.Span, bool) {
 	if n == nil || n.Kind != yaml.ScalarNode || n.Line < 1 || n.Line > len(f.lines) {
 		return "", mention.Span{}, false
@@ -84,6 +84,12 @@ func (f *File) Text(n *yaml.Node) (string, mention.Span, bool) {
 	for range n.Column - 1 {
 		_, size := utf8.DecodeRune(f.content[at:])
 		at += size
+	}
+	if anchor := "&" + n.Anchor; n.Anchor != "" && bytes.HasPrefix(f.content[at:], []byte(anchor)) {
+		at += len(anchor)
+		for at < len(f.content) && (f.content[at] == ' ' || f.content[at] == '\t') {
+			at++
+		}
 	}
 	quote := ""
 	switch n.Style {

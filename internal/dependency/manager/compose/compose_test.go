@@ -32,6 +32,8 @@ services:
     image: >-
       redis:7.4
   "non-ascii é": {image: busybox:1.36}
+  anchored: {image: &same   "memcached:1.6"}
+  aliased: {image: *same}
   nothing: {image: }
 volumes: {image: not/this:1}
 `
@@ -45,6 +47,7 @@ func TestExtract(t *testing.T) {
 		"redis:7.2  of= skip: it is written in an unusual way",
 		"redis:7.4  of= skip: it is written in an unusual way",
 		"busybox 1.36 of=library/busybox",
+		"memcached 1.6 of=library/memcached",
 	}, managertest.Lines(managertest.Extract(t, Manager{}, "docker-compose.prod.yml", whole)))
 }
 

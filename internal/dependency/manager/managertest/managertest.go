@@ -119,7 +119,7 @@ var (
 	visible = regexp.MustCompile(`^[ -~]*$`)
 	number  = regexp.MustCompile(`[0-9]+`)
 	// hostile is what somebody may write who means harm, in all kinds of files.
-	hostile = []string{"", "\ufeff", "{", "[[[[[[", "\x00", "\xff\xfe", "a: &a [*a]\n", "{\"a\":{\"a\":{\"a\":1}}}", strings.Repeat("x", 70000)}
+	hostile = []string{"", "\ufeff", "{", "[[[[[[", "\x00", "\xff\xfe", "a: &a [*a]\n", "{\"a\":{\"a\":{\"a\":1}}}", strings.Repeat("x", 3000)}
 )
 
 // Next is an update for a dependency: the second number in what is written, or the only one, gets a 9 before it.
