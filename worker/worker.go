@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/github"
 	"github.com/upkeep-run/upkeep/activities/helm"
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
@@ -39,6 +40,8 @@ import (
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/dependency/lock"
+	"github.com/upkeep-run/upkeep/internal/dependency/lookup"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/version"
 	"github.com/upkeep-run/upkeep/worker/zaplog"
@@ -109,6 +112,7 @@ type Worker struct {
 	postgres      *postgres.Activities
 	helm          *helm.Activities
 	kubernetes    *kubernetes.Activities
+	github        *github.Activities
 	store         store.Activities
 	health        *health
 	metrics       *metrics
@@ -177,6 +181,13 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	}
 	w.postgres.Ended = w.endedFor(0)
 	w.kubernetes = &kubernetes.Activities{Realm: w.postgres.Realm, Ended: w.postgres.Ended, Temporal: o.Client.HostPort}
+	if slices.ContainsFunc(serves, func(c capability) bool { return c.name == Code }) {
+		registries, err := lookup.FromEnvironment(os.LookupEnv)
+		if err != nil {
+			return nil, err
+		}
+		w.github = &github.Activities{Registries: registries, Tools: lock.FromEnvironment(os.LookupEnv, filepath.Join(o.DataDir, "lock"))}
+	}
 	if acts {
 		if w.store.AuditKey, err = audit.LoadKey(o.DataDir); err != nil {
 			return nil, err

@@ -2,14 +2,13 @@ package github
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/dependency/lock"
+	"github.com/upkeep-run/upkeep/internal/dependency/lookup"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/github"
 	"github.com/upkeep-run/upkeep/internal/progress"
@@ -31,6 +30,11 @@ const (
 
 // Activities work on repositories. They are safe for use by several goroutines.
 type Activities struct {
+	// Registries are those that the operator of the worker has set up, with mirrors and logins.
+	Registries lookup.Operator
+	// Tools make lock files.
+	Tools lock.Tools
+
 	mu     sync.Mutex
 	limits map[string]*github.Limits // by who asks: GitHub counts by that
 	cache  github.Cache
@@ -80,24 +84,11 @@ func look(ctx context.Context, c *github.Client, in BranchRequest) (sight Sight,
 	}
 	sight.Policy = in.Repository.Policy(base)
 	s := &sight.Seen
-	if s.BaseHead, err = c.Commit(ctx, base); err != nil {
+	if s.BaseHead, s.Head, s.Pushed, err = refs(ctx, c, base, in.Branch); err != nil {
 		return Sight{}, err
 	}
 	if s.BaseHead == "" {
 		return Sight{}, failure.New(failure.GitHubRefused, "%s has no branch %s", in.Repository.GitHub, base).Do("correct its base in upkeep.yaml")
-	}
-	// What was pushed is read before the branch: a push that comes in between moves both, and is then taken
-	// for a person's by nobody, because a branch that is not as it was pushed is looked at once more.
-	for range 2 {
-		if s.Pushed, err = c.Pushed(ctx, in.Branch); err != nil {
-			return Sight{}, err
-		}
-		if s.Head, err = c.Commit(ctx, in.Branch); err != nil {
-			return Sight{}, err
-		}
-		if s.Head == s.Pushed {
-			break
-		}
 	}
 	if s.Pushed != "" {
 		facts, err := c.CommitFacts(ctx, s.Pushed)
@@ -127,14 +118,53 @@ func look(ctx context.Context, c *github.Client, in BranchRequest) (sight Sight,
 	if err != nil {
 		return Sight{}, err
 	}
-	s.Number, s.Open, s.Draft, s.BaseRef, s.Conflict, sight.Link = whole.Number, true, whole.Draft, whole.Base, whole.Conflicted, whole.Link
-	for _, l := range whole.Labels {
+	stands(whole, s)
+	sight.Link = whole.Link
+	return sight, checks(ctx, c, s)
+}
+
+// stands sees an open pull request.
+func stands(p github.Pull, s *pullrequest.Seen) {
+	s.Number, s.Open, s.Merged, s.Draft, s.BaseRef, s.Conflict = p.Number, p.Open, p.Merged, p.Draft, p.Base, p.Conflicted
+	s.Stop, s.Blocked = false, ""
+	for _, l := range p.Labels {
 		s.Stop = s.Stop || strings.EqualFold(l, stopLabel)
 	}
-	if whole.State == "blocked" {
-		s.Blocked = "GitHub's rules for " + whole.Base + " want more, such as a review"
+	if p.State == "blocked" {
+		s.Blocked = "GitHub's rules for " + p.Base + " want more, such as a review"
 	}
-	return sight, checks(ctx, c, s)
+}
+
+// refs sees the base, the branch, and what was pushed to it, in one answer: a push moves the last two together.
+func refs(ctx context.Context, c *github.Client, base, branch string) (baseHead, head, pushed string, err error) {
+	dir, done, err := folder()
+	if err != nil {
+		return "", "", "", err
+	}
+	defer done()
+	base, branch = "refs/heads/"+base, "refs/heads/"+branch
+	beside := github.PushedRef(strings.TrimPrefix(branch, "refs/heads/"))
+	found, err := remote(c).Refs(ctx, dir, base, branch, beside)
+	return found[base], found[branch], found[beside], err
+}
+
+// glance sees what may have changed of a pull request that is known, by requests that cost nothing when
+// nothing has.
+func glance(ctx context.Context, c *github.Client, base string, known pullrequest.Seen) (pullrequest.Seen, error) {
+	s := known
+	p, err := c.Pull(ctx, known.Number)
+	if err != nil {
+		return s, err
+	}
+	s.Head = p.Head
+	stands(p, &s)
+	if s.BaseHead, err = c.Commit(ctx, base); err != nil {
+		return s, err
+	}
+	if known.Checks != "" {
+		err = checks(ctx, c, &s)
+	}
+	return s, err
 }
 
 // closed sees the newest pull request of a branch, which is not open any more. If it was for what was pushed
@@ -204,12 +234,16 @@ func (a *Activities) AwaitNews(ctx context.Context, in NewsRequest) error {
 			return ctx.Err()
 		case <-time.After(every):
 		}
-		sight, err := look(ctx, c, in.BranchRequest)
-		if err != nil {
-			return err
+		seen := in.Known
+		if in.Known.Number != 0 {
+			seen, err = glance(ctx, c, in.Base, in.Known)
+		} else {
+			var sight Sight
+			sight, err = look(ctx, c, in.BranchRequest)
+			seen = sight.Seen
 		}
-		if sight.Seen != in.Known {
-			return nil
+		if err != nil || seen != in.Known {
+			return err
 		}
 		progress.Report(ctx, progress.Progress{Phase: "wait for news", Note: "as it was"})
 	}
@@ -224,9 +258,9 @@ func (a *Activities) Ensure(ctx context.Context, in Order) (Pull, error) {
 	}
 	p := in.Follower.Proposal
 	body := pullrequest.Body(p, pullrequest.Context{
-		Notes: a.notes(ctx, in.Repository, p), Merges: pullrequest.Merges(p, in.Repository.Merge), Unlocked: in.Prepared.Unlocked,
+		Notes: a.notes(ctx, in.Repository, p), Merges: pullrequest.Merges(p, in.Repository.Merge),
 	})
-	head := in.Prepared.Commit
+	head := in.Pushed
 	if head == "" {
 		head = in.Choice.Expect
 	}
@@ -289,11 +323,3 @@ func (a *Activities) Dashboard(ctx context.Context, in DashboardRequest) (int, e
 	number, _, err := c.EnsureIssue(ctx, pullrequest.DashboardTitle, in.Dashboard.Render(), pullrequest.SameBody)
 	return number, err
 }
-
-// bundleKey is where a commit that is made and not pushed is kept.
-func bundleKey(repository, commit string) string {
-	sum := sha256.Sum256([]byte(strings.ToLower(repository)))
-	return "updates/" + hex.EncodeToString(sum[:8]) + "/" + commit
-}
-
-var errNotMade = errors.New("the commit that is pushed is not the one that was made")

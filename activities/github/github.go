@@ -11,7 +11,6 @@ import (
 const (
 	Scan      = "ScanRepository"
 	Look      = "LookAtPullRequest"
-	Prepare   = "PreparePullRequest"
 	Push      = "PushPullRequest"
 	Ensure    = "EnsurePullRequest"
 	Leave     = "LeavePullRequest"
@@ -65,15 +64,12 @@ type Order struct {
 	Number   int                  `json:"number,omitempty"`
 	Newest   int                  `json:"newest,omitempty"` // of the branch, when this was decided
 	Base     string               `json:"base,omitempty"`   // the branch that it goes to
-	Prepared Prepared             `json:"prepared,omitzero"`
+	Pushed   string               `json:"pushed,omitempty"` // the commit, if it was pushed just now
 }
 
-// Prepared is a commit that is made and not pushed yet. Whoever pushes it pushes the very same.
-type Prepared struct {
+// Pushed is a commit that was pushed.
+type Pushed struct {
 	Commit string `json:"commit"`
-	Bundle string `json:"bundle"` // key of what it changes, in the store
-	// Unlocked are lock files that a person must bring up to date, and why.
-	Unlocked []string `json:"unlocked,omitempty"`
 }
 
 // Pull is a pull request that is there.
@@ -93,6 +89,7 @@ type Sight struct {
 // NewsRequest waits until a pull request is seen otherwise.
 type NewsRequest struct {
 	BranchRequest
+	Base  string           `json:"base"` // the branch that it goes to
 	Known pullrequest.Seen `json:"known"`
 }
 

@@ -6,11 +6,6 @@ import "context"
 // moved together with the branch, in one transaction, so that whoever looks knows the branch of a person's.
 func PushedRef(branch string) string { return "refs/upkeep/" + branch }
 
-// Pushed is the commit that Upkeep pushed last to a branch, or "".
-func (c *Client) Pushed(ctx context.Context, branch string) (string, error) {
-	return c.ref(ctx, PushedRef(branch))
-}
-
 // CommitFacts is what a commit says of itself.
 type CommitFacts struct {
 	Parent  string `json:"parent"` // its first one

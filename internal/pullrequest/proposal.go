@@ -103,9 +103,12 @@ func (g Group) takes(c Change) bool {
 	if len(types) == 0 {
 		types = []string{dependency.Patch, dependency.Minor}
 	}
-	return slices.Contains(types, c.Update.Type) && slices.ContainsFunc(g.Packages, func(pattern string) bool {
-		return pattern == "**" || matches(pattern, c.Dependency.Package.Name)
-	})
+	return slices.Contains(types, c.Update.Type) && g.Names(c.Dependency.Package.Name)
+}
+
+// Names reports whether one of the group's patterns stands for a package.
+func (g Group) Names(name string) bool {
+	return slices.ContainsFunc(g.Packages, func(pattern string) bool { return pattern == "**" || matches(pattern, name) })
 }
 
 // matches reads a pattern of which each * stands within one part of the name, and a last /** for all below.

@@ -194,12 +194,11 @@ func (f *follower) act(sight github.Sight, choice pullrequest.Choice) error {
 	switch choice.Act {
 	case pullrequest.Push:
 		order := f.order(sight, choice)
-		if err := f.r.Do(step("Make the commit", github.Prepare, procedure.Long), order, &order.Prepared); err != nil {
+		var pushed github.Pushed
+		if err := f.r.Do(step("Make the commit and push it", github.Push, procedure.Patient), order, &pushed); err != nil {
 			return err
 		}
-		if err := f.r.Do(step("Push the branch", github.Push, procedure.Patient), order, nil); err != nil {
-			return err
-		}
+		order.Pushed = pushed.Commit
 		f.result.Pushes++
 		return f.ensure(order)
 	case pullrequest.Open:
@@ -234,7 +233,7 @@ func (f *follower) merge(sight github.Sight, choice pullrequest.Choice) error {
 
 // watch waits until something has changed, or the run is told to look.
 func (f *follower) watch(sight github.Sight) error {
-	request := github.NewsRequest{BranchRequest: github.BranchRequest{Place: f.place, Branch: f.result.Branch}, Known: sight.Seen}
+	request := github.NewsRequest{BranchRequest: github.BranchRequest{Place: f.place, Branch: f.result.Branch}, Base: sight.Policy.Base, Known: sight.Seen}
 	return f.r.Watch(step("Wait for news of the pull request", github.AwaitNews, procedure.Patient), request, nil, func() bool { return f.woken })
 }
 

@@ -59,12 +59,12 @@ func newHub(t testing.TB) *hub {
 			defer h.mu.Unlock()
 			return h.sight, h.fail(github.Look)
 		},
-		github.Prepare: act(h, github.Prepare, func(o github.Order) github.Prepared { return github.Prepared{Commit: "on " + o.Choice.Base} }),
-		github.Push: act(h, github.Push, func(o github.Order) struct{} {
+		github.Push: act(h, github.Push, func(o github.Order) github.Pushed {
 			s := &h.sight.Seen
 			require.Equal(t, s.Head, o.Choice.Expect)
-			s.Head, s.Pushed, s.Parent, s.Changes, s.Checks = o.Prepared.Commit, o.Prepared.Commit, o.Choice.Base, o.Follower.Proposal.Hash(), pullrequest.Pending
-			return struct{}{}
+			made := "on " + o.Choice.Base
+			s.Head, s.Pushed, s.Parent, s.Changes, s.Checks = made, made, o.Choice.Base, o.Follower.Proposal.Hash(), pullrequest.Pending
+			return github.Pushed{Commit: made}
 		}),
 		github.Ensure: act(h, github.Ensure, func(o github.Order) github.Pull {
 			h.sight.Seen.Number, h.sight.Seen.Open, h.sight.Seen.BaseRef = 7, true, "main"
@@ -148,7 +148,7 @@ func TestAWholeLife(t *testing.T) {
 	h.news = []func(*github.Sight){func(s *github.Sight) { s.Seen.BaseHead = "new" }, checks(pullrequest.Pending), checks(pullrequest.Passed)}
 	doc := h.follow()
 	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
-	require.Equal(t, []string{github.Prepare, github.Push, github.Ensure, github.Prepare, github.Push, github.Ensure, github.Merge, github.Tidy}, h.did())
+	require.Equal(t, []string{github.Push, github.Ensure, github.Push, github.Ensure, github.Merge, github.Tidy}, h.did())
 	require.Equal(t, "shop/web#7: it is merged", doc.Summary)
 	require.Equal(t, []api.Answer{{Number: 7, Act: pullrequest.Await, Why: "its checks run"}}, h.answers, "the scan hears of it when it stands")
 	require.NotContains(t, string(doc.Result), "rollout", "the target has no release")
@@ -164,7 +164,7 @@ func TestWhatAPersonTouchesIsLeftAlone(t *testing.T) {
 	}
 	doc := h.follow()
 	require.Equal(t, run.Succeeded, doc.Outcome)
-	require.Equal(t, []string{github.Prepare, github.Push, github.Ensure, github.Leave, github.Leave, github.Leave, github.Tidy}, h.did(), "each look may say it again, and it is there once")
+	require.Equal(t, []string{github.Push, github.Ensure, github.Leave, github.Leave, github.Leave, github.Tidy}, h.did(), "each look may say it again, and it is there once")
 }
 
 func TestWhatIsNotWanted(t *testing.T) {
@@ -196,7 +196,7 @@ func TestWhatHasChangedIsLookedAtAgain(t *testing.T) {
 	h.news = []func(*github.Sight){checks(pullrequest.Passed)}
 	doc := h.follow()
 	require.Equal(t, run.Succeeded, doc.Outcome)
-	require.Equal(t, []string{github.Prepare, github.Prepare, github.Push, github.Ensure, github.Merge, github.Tidy}, h.did())
+	require.Equal(t, []string{github.Push, github.Ensure, github.Merge, github.Tidy}, h.did())
 }
 
 func TestAStuckRunSaysSoAndGoesOnWithTheNextOrder(t *testing.T) {
