@@ -1,6 +1,10 @@
 package github
 
-import "context"
+import (
+	"context"
+
+	"github.com/google/go-github/v60/github"
+)
 
 // PushedRef is where the commit that Upkeep pushed last to a branch is kept, in the repository itself: it is
 // moved together with the branch, in one transaction, so that whoever looks knows the branch of a person's.
@@ -14,11 +18,11 @@ type CommitFacts struct {
 
 // CommitFacts reads a commit.
 func (c *Client) CommitFacts(ctx context.Context, sha string) (CommitFacts, error) {
-	k, _, err := c.api.Git.GetCommit(ctx, c.owner, c.name, sha)
+	k, _, err := c.api.Repositories.GetCommit(ctx, c.owner, c.name, sha, &github.ListOptions{PerPage: 1})
 	if err != nil {
 		return CommitFacts{}, classify(err, "the commit "+short(sha))
 	}
-	facts := CommitFacts{Message: k.GetMessage()}
+	facts := CommitFacts{Message: k.GetCommit().GetMessage()}
 	if len(k.Parents) > 0 {
 		facts.Parent = k.Parents[0].GetSHA()
 	}

@@ -91,6 +91,8 @@ func (r *Repo) commit(parent, login, message string, at time.Time, files map[str
 		case "0":
 			id = strings.Repeat("0", 40)
 		case "160000":
+		case "blob": // one that is there
+			mode = "100644"
 		default:
 			id = r.must(nil, e.Content, "hash-object", "-w", "--stdin")
 		}
@@ -296,3 +298,32 @@ func orZeros(sha string) string {
 	}
 	return sha
 }
+
+// Mode is a file's mode at a commit or branch.
+func (r *Repo) Mode(at, path string) string {
+	mode, _, _ := strings.Cut(r.must(nil, "", "ls-tree", at, "--", path), " ")
+	return mode
+}
+
+// PushZeros is a person who commits a file of so many zeros.
+func (r *Repo) PushZeros(branch, login, path string, size int64) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	hash := exec.CommandContext(ctx, "git", "-C", r.dir, "hash-object", "-w", "--stdin")
+	hash.Env, hash.Stdin = environment(), io.LimitReader(zeros{}, size)
+	id, err := hash.Output()
+	if err != nil {
+		panic(err)
+	}
+	r.PushEntries(branch, login, path, map[string]Entry{path: {Mode: "blob", Content: strings.TrimSpace(string(id))}})
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// Unfiltered makes it a server that sends all objects, whatever is asked for.
+func (r *Repo) Unfiltered() { r.must(nil, "", "config", "uploadpack.allowFilter", "false") }
