@@ -127,7 +127,7 @@ func fill(s *openapi3.Schema, v any) any {
 	}
 	for _, group := range []openapi3.SchemaRefs{s.OneOf, s.AnyOf} {
 		if len(group) > 0 {
-			v = fillOne(group, v)
+			v = fillOne(s.Discriminator, group, v)
 		}
 	}
 	switch v := v.(type) {
@@ -156,12 +156,17 @@ func fill(s *openapi3.Schema, v any) any {
 }
 
 // fillOne fills in for the first of several schemas that then fits.
-func fillOne(group openapi3.SchemaRefs, v any) any {
+func fillOne(by *openapi3.Discriminator, group openapi3.SchemaRefs, v any) any {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return v
 	}
 	for _, sub := range group {
+		if m, ok := v.(map[string]any); ok && by != nil {
+			if name, _ := m[by.PropertyName].(string); by.Mapping[name].Ref != sub.Ref {
+				continue
+			}
+		}
 		var again any
 		if json.Unmarshal(raw, &again) != nil {
 			return v

@@ -309,7 +309,7 @@ func (r *Repo) Mode(at, path string) string {
 func (r *Repo) PushZeros(branch, login, path string, size int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	hash := exec.CommandContext(ctx, "git", "-C", r.dir, "hash-object", "-w", "--stdin")
+	hash := exec.CommandContext(ctx, "git", "-C", r.dir, "-c", "core.compression=1", "hash-object", "-w", "--stdin")
 	hash.Env, hash.Stdin = environment(), io.LimitReader(zeros{}, size)
 	id, err := hash.Output()
 	if err != nil {
