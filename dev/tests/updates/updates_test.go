@@ -157,7 +157,7 @@ func TestAWholeLife(t *testing.T) {
 	require.Equal(t, []string{"dependencies"}, pull.Labels)
 	branch, first := s.branch(t)
 	require.True(t, strings.HasSuffix(branch, slug), branch)
-	require.Equal(t, strings.Replace(module, "v1.0.0", "v1.0.1", 1), s.repo.File(branch, "go.mod"))
+	require.Equal(t, strings.TrimSpace(strings.Replace(module, "v1.0.0", "v1.0.1", 1)), s.repo.File(branch, "go.mod"))
 	require.Contains(t, s.repo.File(branch, "go.sum"), "example.com/a v1.0.1 h1:")
 	require.Len(t, s.repo.Issues(), 1)
 	require.Contains(t, s.repo.Issues()[0].Body, "#1 chore(deps): update example.com/a to v1.0.1")
@@ -171,7 +171,7 @@ func TestAWholeLife(t *testing.T) {
 	require.Eventually(t, func() bool { _, now := s.branch(t); return now != first }, harness.Patience, 100*time.Millisecond, "it is brought to the new base")
 	s.until(t, pullrequest.Await, "")
 	_, second := s.branch(t)
-	require.Equal(t, "A shop.\n", s.repo.File(branch, "README.md"))
+	require.Equal(t, "A shop.", s.repo.File(branch, "README.md"))
 
 	s.repo.SetCheck(second, "unit", "in_progress", "")
 	s.wake(t)
