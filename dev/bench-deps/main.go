@@ -60,12 +60,30 @@ func bench(ctx context.Context, o options) (err error) {
 	if err := r.describe(ctx); err != nil {
 		return err
 	}
+	recorder, err := startRecorder(filepath.Join(o.data, "recorded"))
+	if err != nil {
+		return err
+	}
+	defer recorder.Close()
 	for _, name := range []string{"small", "large"} {
-		repository, err := o.checkout(ctx, name)
-		if err != nil {
-			return err
+		for _, environment := range [][]string{nil, recorder.environment()} {
+			repository, err := o.checkout(ctx, name)
+			if err != nil {
+				return err
+			}
+			if environment != nil {
+				repository.name, repository.environment, repository.npm = name+", recorded", environment, recorder.URL+"/npm/"
+			}
+			r.repositories = append(r.repositories, repository)
 		}
-		r.repositories = append(r.repositories, repository)
+	}
+	for _, repository := range r.repositories {
+		if repository.environment != nil {
+			say("recording %s", repository.name)
+			if err := repository.record(ctx, o); err != nil {
+				return err
+			}
+		}
 	}
 	for i := range o.rounds {
 		for _, repository := range r.repositories {
@@ -111,7 +129,11 @@ func (o *options) program() string {
 // checkout makes a git repository of a fixture. Its go.mod has another name there, so that it is no module of
 // ours.
 func (o *options) checkout(ctx context.Context, name string) (*repository, error) {
-	r := &repository{name: name, path: filepath.Join(o.data, name)}
+	path, err := os.MkdirTemp(o.data, name+"-")
+	if err != nil {
+		return nil, err
+	}
+	r := &repository{name: name, path: path}
 	if err := os.CopyFS(r.path, os.DirFS(filepath.Join(o.fixtures, name))); err != nil {
 		return nil, err
 	}

@@ -28,7 +28,9 @@ type update struct{ manager, name, kind, version string }
 
 // repository is one that is looked up.
 type repository struct {
-	name, path string
+	name, path  string
+	environment []string // that sends both to the recorder; nil: the real registries
+	npm         string   // the recorder's
 
 	upkeepCold, upkeepWarm, renovateCold, renovateWarm []run
 
@@ -64,6 +66,20 @@ func (r *repository) round(ctx context.Context, o options) error {
 	return nil
 }
 
+// record lets both ask once for everything, unmeasured.
+func (r *repository) record(ctx context.Context, o options) error {
+	dir, err := os.MkdirTemp(o.data, "round-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if _, err := r.upkeep(ctx, o, dir); err != nil {
+		return err
+	}
+	_, err = r.renovate(ctx, o, dir)
+	return err
+}
+
 // measured runs a command and takes its time and memory. Exit codes that it may end with are no error.
 func measured(c *exec.Cmd, may ...int) (run, error) {
 	began := time.Now()
@@ -84,7 +100,7 @@ func measured(c *exec.Cmd, may ...int) (run, error) {
 func (r *repository) upkeep(ctx context.Context, o options, dir string) (run, error) {
 	var out, problems bytes.Buffer
 	c := exec.CommandContext(ctx, o.upkeep, "updates", r.path, "--advisories", "off", "--age", "0", "--cache", filepath.Join(dir, "upkeep"), "--manager", "gomod,npm", "-o", "json")
-	c.Stdout, c.Stderr = &out, &problems
+	c.Stdout, c.Stderr, c.Env = &out, &problems, append(os.Environ(), r.environment...)
 	m, err := measured(c, 3)
 	if err != nil {
 		return m, fmt.Errorf("%w: %s", err, problems.String())
@@ -125,10 +141,18 @@ func (r *repository) renovate(ctx context.Context, o options, dir string) (run, 
 	defer func() { _ = log.Close() }()
 	c := exec.CommandContext(ctx, "node", o.program(), "--platform=local", "--dry-run=lookup", "--enabled-managers=gomod,npm", "--onboarding=false", "--require-config=optional")
 	c.Dir, c.Stdout, c.Stderr = r.path, log, log
-	c.Env = append(os.Environ(), "LOG_LEVEL=debug", "LOG_FORMAT=json", "RENOVATE_BASE_DIR="+cache, "RENOVATE_CACHE_DIR="+filepath.Join(cache, "cache"), `RENOVATE_CONFIG={"separateMinorPatch":true}`)
-	m, err := measured(c)
+	config := map[string]any{"separateMinorPatch": true}
+	if r.npm != "" {
+		config["npmrc"] = "registry=" + r.npm
+	}
+	encoded, err := json.Marshal(config)
 	if err != nil {
-		return m, fmt.Errorf("%w: see its log", err)
+		return run{}, err
+	}
+	c.Env = append(append(os.Environ(), r.environment...), "LOG_LEVEL=debug", "LOG_FORMAT=json", "RENOVATE_BASE_DIR="+cache, "RENOVATE_CACHE_DIR="+filepath.Join(cache, "cache"), "RENOVATE_CONFIG="+string(encoded))
+	m, err := measured(c, 1) // it complains of Debian's Node, and counts that as an error; its log says what it found
+	if err != nil {
+		return m, err
 	}
 	return m, r.readRenovate(log.Name())
 }

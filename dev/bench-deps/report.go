@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,15 +30,19 @@ func (r *results) describe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	renovate, err := versionOf(ctx, "node", r.program(), "--version")
+	var renovate struct{ Version string }
+	text, err := os.ReadFile(filepath.Join(r.renovate, "node_modules", "renovate", "package.json"))
 	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &renovate); err != nil {
 		return err
 	}
 	node, err := versionOf(ctx, "node", "--version")
 	if err != nil {
 		return err
 	}
-	r.machine = append(r.machine, upkeep, "Renovate "+renovate+" on Node "+node)
+	r.machine = append(r.machine, upkeep, "Renovate "+renovate.Version+" on Node "+node)
 	return nil
 }
 
@@ -65,7 +70,12 @@ Written by `+"`make bench-deps`"+` on %s: do not edit. `+"`upkeep updates --advi
 registries, in turns; rounds: %d. Cold is without any cache, warm is right after it. Figures are medians, with the
 least and the most behind; a ratio is the median of the rounds' ratios. The network has a part in them: make your own.
 
-`, r.began.UTC().Format("2 January 2006"), r.done)
+"Recorded" is the same repository with a registry on this machine that gives what the real ones have said, each answer
+after %s: compressed, with an ETag and five minutes to be kept, npm's documents abbreviated for who asks for that.
+The registries that are configured where this was run may do none of that, and then Renovate, which goes by what a
+registry says of how long an answer holds, has nothing to keep of npm's.
+
+`, r.began.UTC().Format("2 January 2006"), r.done, latency)
 	for _, m := range r.machine {
 		w.printf("- %s\n", m)
 	}
@@ -95,7 +105,7 @@ func (p *repository) explained() bool {
 }
 
 func (p *repository) write(w *errorWriter) {
-	w.printf("\n## The repository %q: %d dependencies\n\n| | seconds | CPU seconds | memory, MiB |\n| --- | --- | --- | --- |\n", p.name, p.dependencies)
+	w.printf("\n## The repository \"%s\": %d dependencies\n\n| | seconds | CPU seconds | memory, MiB |\n| --- | --- | --- | --- |\n", p.name, p.dependencies)
 	for _, row := range []struct {
 		name string
 		runs []run

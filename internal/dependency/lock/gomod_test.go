@@ -152,6 +152,16 @@ func TestAGoModule(t *testing.T) {
 	require.Equal(t, []string{"go.sum"}, names(made), "go.mod is as it was edited")
 	require.Contains(t, string(made["go.sum"]), "example.com/deep v1.2.1 h1:")
 
+	// What was fetched is kept where the operator says.
+	cached := tools
+	cached.Cache = t.TempDir()
+	_, err = cached.Refresh(deadline(t), repository, edited, []Change{change})
+	require.NoError(t, err)
+	cached.GoEnv = []string{"GOPROXY=off", "GOSUMDB=off"}
+	again, err := cached.Refresh(deadline(t), repository, edited, []Change{change})
+	require.NoError(t, err)
+	require.Equal(t, made, again)
+
 	// Once more changes nothing.
 	maps.Copy(edited, made)
 	made, err = tools.Refresh(deadline(t), repository, edited, []Change{change})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"regexp"
 	"strings"
 
 	"github.com/upkeep-run/upkeep/internal/dependency"
@@ -14,6 +15,9 @@ import (
 )
 
 const name = "helm"
+
+// number is the version in a range such as ">= 1.2.0 < 2".
+var number = regexp.MustCompile(`[0-9]+(\.[0-9]+){0,2}([-+][0-9A-Za-z.+-]+)?`)
 
 // Manager is the dependency.Manager of Chart.yaml.
 type Manager struct{}
@@ -68,7 +72,7 @@ func find(content []byte) ([]mention.Mention, error) {
 			version := yamlfile.Get(entry, "version")
 			m := mention.Mention{Dependency: dependency.Dependency{
 				Manager: name, Name: yamlfile.Value(yamlfile.Get(entry, "name")),
-				Current: strings.TrimLeft(yamlfile.Value(version), "^~=v> "), Written: yamlfile.Value(version),
+				Current: number.FindString(yamlfile.Value(version)), Written: yamlfile.Value(version),
 			}}
 			m.Package, m.Skip = chart(m.Dependency.Name, yamlfile.Value(yamlfile.Get(entry, "repository")))
 			if _, span, ok := f.Text(version); ok {

@@ -23,6 +23,7 @@ dependencies: # what it needs
     version: 2.x.x
     repository: https://charts.example.com/bitnami
     alias: shared
+  - {name: range, version: ">= 1.2.0 < 2", repository: "https://charts.example.com"}
   - name: mine
     version: 0.1.0
     repository: file://../mine
@@ -51,7 +52,8 @@ func TestExtract(t *testing.T) {
 	require.Equal(t, []string{
 		"postgresql ~15.2.0 now=15.2.9 of=postgresql@https://charts.example.com/bitnami",
 		"redis 18.1.0 of=charts/redis@registry.example.com",
-		"common 2.x.x of=common@https://charts.example.com/bitnami",
+		"common 2.x.x now=2 of=common@https://charts.example.com/bitnami",
+		"range >= 1.2.0 < 2 now=1.2.0 of=range@https://charts.example.com",
 		"mine 0.1.0 skip: it is a chart of this repository",
 		"named 0.1.0 skip: its repository is a name that only somebody's Helm knows",
 		"secret 0.1.0 skip: its repository is no http or https URL, or one with a user, a query or a fragment",
