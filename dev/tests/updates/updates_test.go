@@ -189,7 +189,7 @@ func TestAWholeLife(t *testing.T) {
 	last := s.Run(t, update, `{}`)
 	require.Equal(t, run.Succeeded, last.Outcome)
 	require.Len(t, s.repo.Pulls(), 1)
-	require.Contains(t, s.repo.Issues()[0].Body, "Everything is up to date")
+	require.NotContains(t, s.repo.Issues()[0].Body, "### Open")
 }
 
 func TestAPersonsCommitIsNeverLost(t *testing.T) {
