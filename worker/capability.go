@@ -7,6 +7,7 @@ import (
 	sdkworker "go.temporal.io/sdk/worker"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/github"
 	"github.com/upkeep-run/upkeep/activities/helm"
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
@@ -22,6 +23,7 @@ const (
 	Workflows = "workflows"
 	Database  = "database"
 	Cluster   = "cluster"
+	Code      = "code"
 )
 
 // capability is what a worker serves of one of them: each of its queues takes everything registered.
@@ -36,6 +38,7 @@ var capabilities = []capability{
 	{Workflows, func(*Worker) []string { return []string{run.WorkflowQueue} }, (*Worker).registerWorkflows},
 	{Database, func(w *Worker) []string { return []string{run.DatabaseQueue, w.postgres.Scratch.Queue} }, (*Worker).registerDatabase},
 	{Cluster, func(*Worker) []string { return []string{run.ClusterQueue} }, (*Worker).registerCluster},
+	{Code, func(*Worker) []string { return []string{run.CodeQueue} }, (*Worker).registerCode},
 }
 
 // Capabilities are the names of all capabilities.
@@ -119,6 +122,24 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.TakeStep:       k.TakeStep,
 		kubernetes.AwaitHealthy:   k.AwaitHealthy,
 		kubernetes.NoteRecovered:  k.NoteRecovered,
+	})
+}
+
+func (w *Worker) registerCode(r sdkworker.Registry) {
+	w.registerCommon(r)
+	g := w.github
+	register(r, map[string]any{
+		github.Scan:      g.Scan,
+		github.Look:      g.Look,
+		github.Push:      g.Push,
+		github.Ensure:    g.Ensure,
+		github.Leave:     g.Leave,
+		github.Merge:     g.Merge,
+		github.Close:     g.Close,
+		github.Tidy:      g.Tidy,
+		github.AwaitNews: g.AwaitNews,
+		github.Dashboard: g.Dashboard,
+		runs.HandOver:    (&runs.Activities{Client: w.client}).HandOver,
 	})
 }
 

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/github"
 	"github.com/upkeep-run/upkeep/activities/helm"
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
@@ -27,6 +28,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/followpullrequest"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
@@ -34,20 +36,25 @@ import (
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
+	"github.com/upkeep-run/upkeep/api/updatedependencies"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/dependency/lock"
+	"github.com/upkeep-run/upkeep/internal/dependency/lookup"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/version"
 	"github.com/upkeep-run/upkeep/worker/zaplog"
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
+	followworkflow "github.com/upkeep-run/upkeep/workflows/followpullrequest"
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
 	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
 	recoverserviceworkflow "github.com/upkeep-run/upkeep/workflows/recoverservice"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
+	updateworkflow "github.com/upkeep-run/upkeep/workflows/updatedependencies"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
 
@@ -105,6 +112,7 @@ type Worker struct {
 	postgres      *postgres.Activities
 	helm          *helm.Activities
 	kubernetes    *kubernetes.Activities
+	github        *github.Activities
 	store         store.Activities
 	health        *health
 	metrics       *metrics
@@ -173,6 +181,13 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	}
 	w.postgres.Ended = w.endedFor(0)
 	w.kubernetes = &kubernetes.Activities{Realm: w.postgres.Realm, Ended: w.postgres.Ended, Temporal: o.Client.HostPort}
+	if slices.ContainsFunc(serves, func(c capability) bool { return c.name == Code }) {
+		registries, err := lookup.FromEnvironment(os.LookupEnv)
+		if err != nil {
+			return nil, err
+		}
+		w.github = &github.Activities{Registries: registries, Tools: lock.FromEnvironment(os.LookupEnv, filepath.Join(o.DataDir, "lock"))}
+	}
 	if acts {
 		if w.store.AuditKey, err = audit.LoadKey(o.DataDir); err != nil {
 			return nil, err
@@ -236,6 +251,7 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
 		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
+		updatedependencies.WorkflowType: updateworkflow.Workflow, followpullrequest.WorkflowType: followworkflow.Workflow,
 		recoverdata.WorkflowType: recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})

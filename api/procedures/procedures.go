@@ -8,11 +8,13 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/followpullrequest"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/updatedependencies"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 )
 
@@ -50,6 +52,10 @@ var help = map[string]string{
 	"RecoverData.confirm":  "the name of the live database that is replaced, written out",
 	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name, with commas between; those of the configuration, or found by their sessions, when left out",
 	"upTo":                 "the last step that may be taken: restart, rollout, recreate, clear or rollback (the default)",
+	"repository":           "one of the target's repositories, as owner/name; UpdateDependencies takes all of them when it is left out",
+	"type":                 "security, patch, minor, major or digest; all of them when left out",
+	"branch":               "the branch of Upkeep's that is followed",
+	"last":                 "what an earlier part of the run knew; not for people",
 	"wait":                 "minutes that each step is given to show that it helped; 5 when left out",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
@@ -59,11 +65,13 @@ func All() []Procedure {
 	all := []Procedure{
 		describe(backupdatabase.WorkflowType, backupdatabase.Purpose, func() any { return new(backupdatabase.Input) }),
 		describe(drillrecovery.WorkflowType, drillrecovery.Purpose, func() any { return new(drillrecovery.Input) }),
+		describe(followpullrequest.WorkflowType, followpullrequest.Purpose, func() any { return new(followpullrequest.Input) }),
 		describe(prunebackups.WorkflowType, prunebackups.Purpose, func() any { return new(prunebackups.Input) }),
 		describe(recoverdata.WorkflowType, recoverdata.Purpose, func() any { return new(recoverdata.Input) }),
 		describe(recoverservice.WorkflowType, recoverservice.Purpose, func() any { return new(recoverservice.Input) }),
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
 		describe(rolloutrelease.WorkflowType, rolloutrelease.Purpose, func() any { return new(rolloutrelease.Input) }),
+		describe(updatedependencies.WorkflowType, updatedependencies.Purpose, func() any { return new(updatedependencies.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
@@ -91,7 +99,7 @@ func (p *Procedure) collect(t reflect.Type) {
 		if f.Type.Kind() == reflect.Bool {
 			kind = "true or false"
 		}
-		if f.Type.Kind() == reflect.Map {
+		if f.Type.Kind() == reflect.Map || f.Type.Kind() == reflect.Pointer {
 			kind = "object"
 		}
 		if f.Type.Kind() == reflect.Int {

@@ -176,6 +176,7 @@ const (
 	WorkflowQueue = "upkeep-workflows"
 	DatabaseQueue = "upkeep-database"
 	ClusterQueue  = "upkeep-cluster"
+	CodeQueue     = "upkeep-code"
 )
 
 // Search attributes.

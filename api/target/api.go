@@ -30,7 +30,12 @@ const (
 	Database = "database" // shared to read it; exclusive to put another one under its name
 	Backups  = "backups"  // shared to add or read backups; exclusive to remove some
 	Release  = "release"  // exclusive to change what runs in the cluster: workloads and the Helm release
+	Updates  = "updates"  // exclusive to look for updates of the target's repositories, and hand them over
 )
+
+// Merges is the resource of merges into a repository: exclusive to merge, so that each is tested on what the
+// one before has made.
+func Merges(repository string) string { return "merges of " + repository }
 
 // Answer says how a holder's lease stands.
 type Answer struct {

@@ -40,9 +40,8 @@ type Repository struct {
 
 // GitHubApp is an app that is installed on the repository.
 type GitHubApp struct {
-	ID           int    `json:"id"`
-	Installation int    `json:"installation"`
-	Key          Secret `json:"key"` // its private key, PEM
+	ID  int    `json:"id"`
+	Key Secret `json:"key"` // its private key, PEM
 }
 
 // Ages are how old a release must be before it is proposed, by how much it may break. What ends a
@@ -141,10 +140,9 @@ func (p *parser) repository(n *yaml.Node) Repository {
 func (p *parser) app(n *yaml.Node) *GitHubApp {
 	a := &GitHubApp{}
 	p.fields(n, "app", map[string]func(*yaml.Node){
-		"id":           p.number(&a.ID, "app.id", 1, 1<<31-1),
-		"installation": p.number(&a.Installation, "app.installation", 1, 1<<31-1),
-		"keyFrom":      func(n *yaml.Node) { a.Key = p.secret(n, "app.keyFrom") },
-	}, "id", "installation", "keyFrom")
+		"id":      p.number(&a.ID, "app.id", 1, 1<<31-1),
+		"keyFrom": func(n *yaml.Node) { a.Key = p.secret(n, "app.keyFrom") },
+	}, "id", "keyFrom")
 	return a
 }
 

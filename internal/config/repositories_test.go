@@ -23,12 +23,12 @@ func TestRepositories(t *testing.T) {
 		GitHub: "shop/web", Token: Secret{Env: "GITHUB_TOKEN"}, Method: MergeSquash, Limits: pullrequest.Limits{Open: 10, PerHour: 2},
 		Age: Ages{Patch: 3 * day, Minor: 7 * day, Major: 14 * day}, Rollout: RolloutOffer,
 	}}, c.Targets[0].Repositories, "nothing left out merges")
-	c, err = Parse("upkeep.yaml", []byte(repositoryTarget+`{github: shop/web, apiURL: "https://github.example/api/v3", app: {id: 1, installation: 2, keyFrom: {file: /key.pem}}, base: main,
+	c, err = Parse("upkeep.yaml", []byte(repositoryTarget+`{github: shop/web, apiURL: "https://github.example/api/v3", app: {id: 1, keyFrom: {file: /key.pem}}, base: main,
         merge: [patch, security], method: rebase, rebase: conflict, limits: {open: 3}, age: {major: 30}, groups: [{name: kubernetes, packages: ["k8s.io/*"]}],
         ignore: ["example.com/**"], labels: [dependencies], reviewers: [ada, shop/platform], rollout: never, advisories: /var/lib/osv}`))
 	require.NoError(t, err)
 	r := c.Targets[0].Repositories[0]
-	require.Equal(t, &GitHubApp{ID: 1, Installation: 2, Key: Secret{File: "/key.pem"}}, r.App)
+	require.Equal(t, &GitHubApp{ID: 1, Key: Secret{File: "/key.pem"}}, r.App)
 	require.Equal(t, pullrequest.Limits{Open: 3, PerHour: 2}, r.Limits)
 	require.Equal(t, 30*24*time.Hour, r.Age.Major)
 	require.Equal(t, pullrequest.Policy{Base: "main", Merge: []string{"patch", "security"}, Method: "rebase", RebaseOnConflict: true}, r.Policy("main"))
@@ -43,8 +43,8 @@ func TestMistakesOfARepository(t *testing.T) {
 		`{github: "-x/--upload-pack=x"` + token + `}`:                                                          "owner/name",
 		`{github: "https://github.com/shop/web"` + token + `}`:                                                 "owner/name",
 		`{github: shop/web, tokenFrom: {secret: {name: a, key: b}}}`:                                           "cannot be a Secret",
-		`{github: shop/web, tokenFrom: {env: T}, app: {id: 1, installation: 1, keyFrom: {env: K}}}`:            "one of the keys",
-		`{github: shop/web, app: {id: 0, installation: 1, keyFrom: {env: K}}}`:                                 "app.id",
+		`{github: shop/web, tokenFrom: {env: T}, app: {id: 1, keyFrom: {env: K}}}`:            "one of the keys",
+		`{github: shop/web, app: {id: 0, keyFrom: {env: K}}}`:                                 "app.id",
 		`{github: shop/web, apiURL: "http://github.example"` + token + `}`:                                     "https://",
 		`{github: shop/web, apiURL: "https://me:secret@github.example"` + token + `}`:                          "without a user",
 		`{github: shop/web, base: "-x"` + token + `}`:                                                          "name of a branch",

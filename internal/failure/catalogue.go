@@ -79,6 +79,7 @@ const (
 	RegistryRefuses    Code = "RegistryRefuses"    // a registry wants a login, or does not give out a package
 	BadAnswer          Code = "BadAnswer"          // a registry's answer cannot be understood, or has no end
 	HostRefused        Code = "HostRefused"        // a repository's file names a host that may not be asked
+	NoAnswer           Code = "NoAnswer"           // another run does not say how its work stands
 	GitHubUnreachable  Code = "GitHubUnreachable"  // GitHub or its git server does not answer
 	GitHubLimited      Code = "GitHubLimited"      // one of GitHub's limits is reached
 	GitHubLogin        Code = "GitHubLogin"        // GitHub refuses the token or the app's key
@@ -90,6 +91,13 @@ const (
 	NotMergeable       Code = "NotMergeable"       // GitHub does not let a pull request be merged now
 	RepositoryTooLarge Code = "RepositoryTooLarge" // a repository has more than we read
 	UnsafeRepository   Code = "UnsafeRepository"   // a repository has a name or an object that cannot be handled safely
+	NotEditable        Code = "NotEditable"        // an update cannot be written to a file without changing more
+	LockFailed         Code = "LockFailed"         // a lock file cannot be made anew
+	UnknownPackage     Code = "UnknownPackage"     // no registry has a package of that name
+	RegistrySilent     Code = "RegistrySilent"     // a registry of packages does not answer, or is too busy
+	RegistryRefuses    Code = "RegistryRefuses"    // a registry wants a login, or does not give out a package
+	BadAnswer          Code = "BadAnswer"          // a registry's answer cannot be understood, or has no end
+	HostRefused        Code = "HostRefused"        // a repository's file names a host that may not be asked
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
@@ -112,7 +120,6 @@ var catalogue = map[Code]Class{
 	HostRefused: Refused,
 	RegistryRefuses: NeedsPerson, GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson,
 	BadAnswer: Damaged, UnsafeRepository: Damaged,
-	RegistrySilent: Transient, GitHubUnreachable: Transient, GitHubLimited: Transient,
+	RegistrySilent: Transient, GitHubUnreachable: Transient, GitHubLimited: Transient, NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient, NoAnswer: Transient,
 	GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition, NotMergeable: Precondition, RepositoryTooLarge: Precondition,
-	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }

@@ -13,6 +13,7 @@ import (
 // Pull is a pull request as it stands.
 type Pull struct {
 	Number     int       `json:"number"`
+	Link       string    `json:"link"`
 	Title      string    `json:"title"`
 	Body       string    `json:"body"`
 	Author     string    `json:"author"`
@@ -34,7 +35,7 @@ type Pull struct {
 
 func (c *Client) pull(p *github.PullRequest) Pull {
 	v := Pull{
-		Number: p.GetNumber(), Title: p.GetTitle(), Body: p.GetBody(), Author: p.GetUser().GetLogin(),
+		Number: p.GetNumber(), Link: p.GetHTMLURL(), Title: p.GetTitle(), Body: p.GetBody(), Author: p.GetUser().GetLogin(),
 		Open: p.GetState() == "open", Merged: p.GetMerged() || !p.GetMergedAt().IsZero(), Draft: p.GetDraft(),
 		Branch: p.GetHead().GetRef(), Head: p.GetHead().GetSHA(), Base: p.GetBase().GetRef(),
 		State: p.GetMergeableState(), Opened: p.GetCreatedAt().Time, Closed: p.GetClosedAt().Time,
@@ -149,6 +150,7 @@ func (c *Client) Closer(ctx context.Context, number int) (string, error) {
 // Checks is what all checks of a commit come to.
 type Checks struct {
 	All    int    `json:"all"`
+	Passed int    `json:"passed"`           // those that looked and found it good; one that was skipped did not look
 	Failed string `json:"failed,omitempty"` // one that failed
 	Runs   string `json:"runs,omitempty"`   // one that has not ended
 }
@@ -170,9 +172,11 @@ func (c *Client) Checks(ctx context.Context, sha string) (Checks, error) {
 	for _, r := range runs {
 		sum.All++
 		switch {
+		case r.GetStatus() == "completed" && r.GetConclusion() == "success":
+			sum.Passed++
 		case r.GetStatus() != "completed":
 			sum.Runs = r.GetName()
-		case r.GetConclusion() != "success" && r.GetConclusion() != "neutral" && r.GetConclusion() != "skipped":
+		case r.GetConclusion() != "neutral" && r.GetConclusion() != "skipped":
 			sum.Failed = r.GetName() // stale, action_required and what comes later are no success
 		}
 	}
@@ -190,6 +194,7 @@ func (c *Client) Checks(ctx context.Context, sha string) (Checks, error) {
 		sum.All++
 		switch s.GetState() {
 		case "success":
+			sum.Passed++
 		case "pending":
 			sum.Runs = s.GetContext()
 		default:

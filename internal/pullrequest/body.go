@@ -35,7 +35,6 @@ type Context struct {
 	Notes      map[string]string `json:"notes,omitempty"`      // what the makers say of a package's release, by "package version"
 	Advisories map[string]string `json:"advisories,omitempty"` // a line for each id
 	Reachable  map[string]string `json:"reachable,omitempty"`  // what govulncheck says of each id
-	Unlocked   []string          `json:"unlocked,omitempty"`   // lock files that a person must bring up to date, and why
 	Merges     string            `json:"merges"`               // when it is merged, and by whom
 }
 
@@ -68,9 +67,6 @@ func Body(p Proposal, x Context) string {
 	}
 	b.WriteString("\n" + x.Merges + "\n")
 	advise(&b, p, x)
-	for _, u := range x.Unlocked {
-		fmt.Fprintf(&b, "\n**To do:** %s\n", Plain(u))
-	}
 	seen := make(map[string]bool)
 	for _, c := range p.Changes {
 		notes := Notes(x.Notes[NotesKey(c)])

@@ -103,9 +103,12 @@ func (g Group) takes(c Change) bool {
 	if len(types) == 0 {
 		types = []string{dependency.Patch, dependency.Minor}
 	}
-	return slices.Contains(types, c.Update.Type) && slices.ContainsFunc(g.Packages, func(pattern string) bool {
-		return pattern == "**" || matches(pattern, c.Dependency.Package.Name)
-	})
+	return slices.Contains(types, c.Update.Type) && g.Names(c.Dependency.Package.Name)
+}
+
+// Names reports whether one of the group's patterns stands for a package.
+func (g Group) Names(name string) bool {
+	return slices.ContainsFunc(g.Packages, func(pattern string) bool { return pattern == "**" || matches(pattern, name) })
 }
 
 // matches reads a pattern of which each * stands within one part of the name, and a last /** for all below.
@@ -155,14 +158,14 @@ func title(p Proposal) string {
 	if slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Dependency.Manager == "githubactions" }) {
 		kind = "ci"
 	}
-	what := fmt.Sprintf("update %s to %s", Plain(p.Changes[0].Dependency.Name), Plain(p.Changes[0].Update.Version))
+	what := fmt.Sprintf("update %s to %s", line(p.Changes[0].Dependency.Name), line(p.Changes[0].Update.Version))
 	switch names := packages(p.Changes); {
 	case p.Group != "":
-		what = "update " + Plain(p.Group) + " (" + p.Type + ")"
+		what = "update " + line(p.Group) + " (" + p.Type + ")"
 	case p.Type == dependency.Digest:
-		what = fmt.Sprintf("update the digest of %s %s", Plain(p.Changes[0].Dependency.Name), Plain(p.Changes[0].Update.Version))
+		what = fmt.Sprintf("update the digest of %s %s", line(p.Changes[0].Dependency.Name), line(p.Changes[0].Update.Version))
 	case len(names) > 1:
-		what = fmt.Sprintf("update %s and %d more", Plain(names[0]), len(names)-1)
+		what = fmt.Sprintf("update %s and %d more", line(names[0]), len(names)-1)
 	}
 	if p.Type == dependency.Security {
 		what += " [security]"

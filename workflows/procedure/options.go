@@ -14,8 +14,10 @@ type Options int
 
 // The kinds.
 const (
-	Quick Options = iota // a look, or a small write
-	Long                 // reads or writes a whole database
+	Quick   Options = iota // a look, or a small write
+	Long                   // reads or writes a whole database
+	Waiting                // waits for another run, a quarter of an hour at most, and is tried a few times
+	Patient                // waits for something outside, for as long as it takes, also while that cannot be reached
 )
 
 const (
@@ -32,8 +34,14 @@ func (o Options) activity() workflow.ActivityOptions {
 		// What may pass by itself is tried for about five minutes; then the run parks.
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 45 * time.Second, MaximumAttempts: 12},
 	}
-	if o == Long {
+	if o != Quick {
 		a.StartToCloseTimeout = 7 * 24 * time.Hour
+	}
+	if o == Waiting {
+		a.StartToCloseTimeout, a.RetryPolicy.MaximumAttempts = 20*time.Minute, 3
+	}
+	if o == Patient {
+		a.RetryPolicy.MaximumInterval, a.RetryPolicy.MaximumAttempts = 10*time.Minute, 0
 	}
 	return a
 }

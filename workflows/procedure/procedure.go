@@ -93,6 +93,9 @@ func Execute[In any, P Input[In]](ctx workflow.Context, name string, raw, second
 	if err == nil {
 		err = body(r, in)
 	}
+	if continued(err) {
+		return nil, r.part(err)
+	}
 	return r.end(err)
 }
 
@@ -179,6 +182,9 @@ func (r *Run) Kubernetes() *config.Kubernetes { return r.target.Kubernetes }
 
 // Rollout says how the target's release is upgraded; nil when the configuration does not say.
 func (r *Run) Rollout() *config.Rollout { return r.target.Rollout }
+
+// Repositories are those of the target whose dependencies are kept up to date.
+func (r *Run) Repositories() []config.Repository { return r.target.Repositories }
 
 // Other is another target, as the worker's configuration has it now.
 func (r *Run) Other(name string) (other configuration.Resolved, err error) {

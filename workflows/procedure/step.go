@@ -3,6 +3,7 @@ package procedure
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -108,6 +109,9 @@ func (r *Run) Detail(text string) {
 	r.doc.Steps[len(r.doc.Steps)-1].Detail = limit(text)
 }
 
+// sharedQueues are those that any worker of their capability serves.
+var sharedQueues = []string{run.DatabaseQueue, run.ClusterQueue, run.CodeQueue}
+
 // once executes the step's activity one time, with the retries that its options allow.
 func (r *Run) once(step Step, arg, result any) error {
 	o := step.Options.activity()
@@ -115,7 +119,7 @@ func (r *Run) once(step Step, arg, result any) error {
 	o.TaskQueue = step.Queue
 	if o.TaskQueue == "" {
 		o.TaskQueue = run.DatabaseQueue
-	} else if o.TaskQueue != run.DatabaseQueue && o.TaskQueue != run.ClusterQueue { // that of one worker
+	} else if !slices.Contains(sharedQueues, o.TaskQueue) { // that of one worker
 		o.ScheduleToStartTimeout = workerReturnsWithin
 	}
 	ctx := r.ctx

@@ -58,9 +58,12 @@ func Environment() *testsuite.TestWorkflowEnvironment {
 // the workflow ended as the document's outcome asks.
 func (r *Run) Do(procedure, input string) *run.Document {
 	r.t.Helper()
-	return r.DoRaw(procedure, &commonpb.Payload{
-		Metadata: map[string][]byte{converter.MetadataEncoding: []byte(converter.MetadataEncodingJSON)}, Data: []byte(input),
-	})
+	return r.DoRaw(procedure, JSON(input))
+}
+
+// JSON is an input as a person types it.
+func JSON(input string) *commonpb.Payload {
+	return &commonpb.Payload{Metadata: map[string][]byte{converter.MetadataEncoding: []byte(converter.MetadataEncodingJSON)}, Data: []byte(input)}
 }
 
 // DoRaw is Do for an input in any encoding; nil: none at all.

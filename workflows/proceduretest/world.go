@@ -63,6 +63,8 @@ type World struct {
 	Stands helm.Stands
 	// Cluster is where the world's target is; nil: in none.
 	Cluster *config.Kubernetes
+	// Repositories are those of the world's target.
+	Repositories []config.Repository
 	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
 	// its health come to, and PASS after them.
 	Services []recovery.State
@@ -274,7 +276,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 					name, place.Namespace = in.Target, "shop-staging"
 				}
 			}
-			return configuration.Resolved{Rollout: w.Rollout, Target: postgres.Target{
+			return configuration.Resolved{Rollout: w.Rollout, Repositories: w.Repositories, Target: postgres.Target{
 				Name: name, Kubernetes: place, DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: config.Secret{Env: "SHOP_DB_PASSWORD"},
 				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
 			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}
