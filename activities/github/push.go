@@ -34,7 +34,7 @@ func (a *Activities) Push(ctx context.Context, in Order) (Pushed, error) {
 		return Pushed{}, err
 	}
 	defer done()
-	edited, err := edit.Apply(tree.FS(), edits(p))
+	edited, err := edit.Apply(ctx, tree.FS(), edits(p))
 	if err != nil {
 		return Pushed{}, stale(err, tree.Commit, in.Choice.Base)
 	}

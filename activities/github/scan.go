@@ -78,7 +78,7 @@ func (a *Activities) Scan(ctx context.Context, in ScanRequest) (Scanned, error) 
 		return Scanned{}, err
 	}
 	if in.Diffs {
-		out.Diffs = diffs(tree, out.Proposals)
+		out.Diffs = diffs(ctx, tree, out.Proposals)
 	}
 	key := path.Join(format.RunKey(in.RunID, ""), repositoryKey(in.Repository)+"-"+updatesName)
 	data, err := json.MarshalIndent(out, "", "  ")
@@ -194,10 +194,10 @@ func standing(ctx context.Context, c *github.Client) ([]pullrequest.Standing, er
 }
 
 // diffs show what each proposal would change in the files that say what is depended on.
-func diffs(tree *checkout.Checkout, proposals []pullrequest.Proposal) map[string]string {
+func diffs(ctx context.Context, tree *checkout.Checkout, proposals []pullrequest.Proposal) map[string]string {
 	all := make(map[string]string)
 	for _, p := range proposals {
-		edited, err := edit.Apply(tree.FS(), edits(p))
+		edited, err := edit.Apply(ctx, tree.FS(), edits(p))
 		if err == nil {
 			all[p.Branch], err = edit.Diff(tree.FS(), edited)
 		}

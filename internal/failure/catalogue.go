@@ -91,35 +91,26 @@ const (
 	NotMergeable       Code = "NotMergeable"       // GitHub does not let a pull request be merged now
 	RepositoryTooLarge Code = "RepositoryTooLarge" // a repository has more than we read
 	UnsafeRepository   Code = "UnsafeRepository"   // a repository has a name or an object that cannot be handled safely
-	NotEditable        Code = "NotEditable"        // an update cannot be written to a file without changing more
-	LockFailed         Code = "LockFailed"         // a lock file cannot be made anew
-	UnknownPackage     Code = "UnknownPackage"     // no registry has a package of that name
-	RegistrySilent     Code = "RegistrySilent"     // a registry of packages does not answer, or is too busy
-	RegistryRefuses    Code = "RegistryRefuses"    // a registry wants a login, or does not give out a package
-	BadAnswer          Code = "BadAnswer"          // a registry's answer cannot be understood, or has no end
-	HostRefused        Code = "HostRefused"        // a repository's file names a host that may not be asked
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
 var catalogue = map[Code]Class{
 	BadInput: InvalidInput, BadConfig: InvalidInput, BadChart: InvalidInput,
-	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound, MissingRelease: NotFound,
-	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition,
-	NoIdentity: Precondition, NoRetention: Precondition, NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition, NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused,
-	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, UnsafeArchive: Damaged, FormatTooNew: Precondition,
-	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, KeyUnusable: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson,
-	MissingProgram: NeedsPerson, MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson, StoreLocked: NeedsPerson,
-	LockHeld: NeedsPerson, RestoreBusy: NeedsPerson, SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson,
-	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson, ReleaseBusy: NeedsPerson,
-	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged, NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged,
-	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
-	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
-	NotEditable: Precondition, LockFailed: Precondition,
-	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
-	UnknownPackage: NotFound,
-	HostRefused: Refused,
-	RegistryRefuses: NeedsPerson, GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson,
-	BadAnswer: Damaged, UnsafeRepository: Damaged,
-	RegistrySilent: Transient, GitHubUnreachable: Transient, GitHubLimited: Transient, NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient, NoAnswer: Transient,
-	GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition, NotMergeable: Precondition, RepositoryTooLarge: Precondition,
+	UnknownTarget: NotFound, UnknownBackup: NotFound, UnknownRun: NotFound, MissingRelease: NotFound, UnknownPackage: NotFound,
+	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition, NoIdentity: Precondition, NoRetention: Precondition,
+	NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition,
+	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, FormatTooNew: Precondition, NoCluster: Precondition, MissingObject: Precondition,
+	ObjectRefused: Precondition, NotEditable: Precondition, LockFailed: Precondition, GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition,
+	NotMergeable: Precondition, RepositoryTooLarge: Precondition,
+	NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused, OwnedByOther: Refused, NoProof: Refused,
+	NotItself: Refused, HostRefused: Refused,
+	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, KeyUnusable: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson, MissingProgram: NeedsPerson,
+	MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson, StoreLocked: NeedsPerson, LockHeld: NeedsPerson, RestoreBusy: NeedsPerson,
+	SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson, ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson, ReleaseBusy: NeedsPerson, ClusterLogin: NeedsPerson,
+	ClusterForbids: NeedsPerson, RegistryRefuses: NeedsPerson, GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson,
+	UnsafeArchive: Damaged, BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged,
+	NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged, BadAnswer: Damaged, UnsafeRepository: Damaged,
+	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient, ClusterUnreachable: Transient, ObjectConflict: Transient,
+	RegistrySilent: Transient, GitHubUnreachable: Transient, GitHubLimited: Transient, NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient,
+	Internal: Transient, NoAnswer: Transient,
 }

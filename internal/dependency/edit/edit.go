@@ -2,6 +2,8 @@
 package edit
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -26,9 +28,10 @@ type Change struct {
 	Update     dependency.Update
 }
 
-// Apply edits the files that say what is depended on, and returns their new content by path. Either all
-// changes can be made, or it is an error that names the one that cannot.
-func Apply(repository fs.FS, changes []Change) (map[string][]byte, error) {
+// Apply edits the files that say what is depended on, and those that follow them, and returns their new content
+// by path. Either all changes can be made, or it is an error that names the one that cannot. What only a lock
+// file names is left to the one who makes that anew.
+func Apply(ctx context.Context, repository fs.FS, changes []Change) (map[string][]byte, error) {
 	edited := make(map[string][]byte)
 	for _, c := range changes {
 		d := c.Dependency
@@ -44,10 +47,20 @@ func Apply(repository fs.FS, changes []Change) (map[string][]byte, error) {
 			}
 		}
 		after, err := m.Edit(content, d, c.Update)
+		if errors.Is(err, dependency.ErrLockFile) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		edited[d.File] = after
+		if f, ok := m.(dependency.Follower); ok {
+			follow, err := f.Follow(ctx, over{repository, edited}, d, c.Update)
+			if err != nil {
+				return nil, err
+			}
+			maps.Copy(edited, follow)
+		}
 	}
 	return edited, nil
 }
