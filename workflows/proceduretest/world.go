@@ -65,6 +65,8 @@ type World struct {
 	Cluster *config.Kubernetes
 	// Repositories are those of the world's target.
 	Repositories []config.Repository
+	// Hub is its GitHub.
+	Hub Hub
 	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
 	// its health come to, and PASS after them.
 	Services []recovery.State
@@ -99,6 +101,7 @@ func (w *World) WatchFinds(verdicts ...run.Verdict) {
 func (w *World) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.Hub = Hub{}
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
