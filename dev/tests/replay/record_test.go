@@ -20,6 +20,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/followpullrequest"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
@@ -27,12 +28,14 @@ import (
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
+	"github.com/upkeep-run/upkeep/api/updatedependencies"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/lease"
+	"github.com/upkeep-run/upkeep/internal/pullrequest"
 	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/worker"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
@@ -88,11 +91,36 @@ var scenarios = []scenario{
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: recoverservice.WorkflowType, name: "healthy", input: `{}`, world: inCluster},
 	{procedure: recoverservice.WorkflowType, name: "restarted", input: `{}`, world: crashes},
+	{procedure: updatedependencies.WorkflowType, name: "whole", input: `{}`, world: hasRepository},
+	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
+	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
+	{procedure: followpullrequest.WorkflowType, name: "left-alone", input: follow, world: touched, during: order},
 }
 
 // inCluster puts the world's target into a cluster.
 func inCluster(w *proceduretest.World) {
 	w.Cluster = &config.Kubernetes{Namespace: "shop", Release: "shop"}
+}
+
+// hasRepository gives the world's target a repository.
+func hasRepository(w *proceduretest.World) {
+	w.Repositories = []config.Repository{{GitHub: "shop/web", Limits: pullrequest.DefaultLimits}}
+}
+
+// touched has a person push to the branch of the pull request, and close it.
+func touched(w *proceduretest.World) {
+	hasRepository(w)
+	w.Hub.Touched = true
+}
+
+var follow = `{"repository":"shop/web","branch":"` + proceduretest.Proposal.Branch + `"}`
+
+// order tells the run of a pull request what it is for.
+func order(t *testing.T, c client.Client, id string) {
+	h, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{WorkflowID: id, UpdateName: followpullrequest.FollowUpdate,
+		Args: []any{pullrequest.Follower{Proposal: proceduretest.Proposal}}, WaitForStage: client.WorkflowUpdateStageCompleted})
+	require.NoError(t, err)
+	require.NoError(t, h.Get(t.Context(), nil))
 }
 
 // crashes has a pod of the world's service crash at the first look.
@@ -160,10 +188,11 @@ func TestRecord(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	w := &proceduretest.World{Attributes: true}
-	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, run.ClusterQueue, proceduretest.PrivateQueue} {
+	for _, queue := range []string{run.WorkflowQueue, run.DatabaseQueue, run.ClusterQueue, run.CodeQueue, proceduretest.PrivateQueue} {
 		s := sdkworker.New(c, queue, sdkworker.Options{Interceptors: worker.Interceptors(), Identity: "recorder"})
 		worker.RegisterWorkflows(s)
 		w.Register(s)
+		w.RegisterHub(s)
 		require.NoError(t, s.Start())
 		t.Cleanup(s.Stop)
 	}
