@@ -57,7 +57,7 @@ e2e: prerequisites-cluster ## run the end-to-end tests on a cluster: KUBECONFIG'
 	@dev/e2e.sh
 
 .PHONY: compose-test
-compose-test: prerequisites-image ## run docker-compose.yml on images made here, and one drill in it (with Docker, or as root with Debian's docker.io)
+compose-test: prerequisites-compose ## run docker-compose.yml on images made here, and one drill in it (with Docker, or as root with Debian's docker.io)
 	@dev/compose.sh
 
 .PHONY: failpoints
@@ -98,6 +98,10 @@ prerequisites-run:
 .PHONY: prerequisites-image
 prerequisites-image:
 	@dev/prerequisites.sh image
+
+.PHONY: prerequisites-compose
+prerequisites-compose:
+	@dev/prerequisites.sh compose
 
 .PHONY: prerequisites-cluster
 prerequisites-cluster:

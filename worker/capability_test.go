@@ -10,6 +10,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/upkeep-run/upkeep/activities/configuration"
+	"github.com/upkeep-run/upkeep/activities/github"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
@@ -51,6 +52,7 @@ func TestCapabilitiesServeTheirQueues(t *testing.T) {
 		{Workflows, []string{run.WorkflowQueue}, []string{runs.AskLease, runs.EndedRuns}, append(slices.Clone(common), postgres.TakeBackup), every},
 		{Database, []string{run.DatabaseQueue, run.DatabaseQueue + "-me"}, append(slices.Clone(common), postgres.TakeBackup, postgres.DropCopy), []string{runs.AskLease}, nil},
 		{Cluster, []string{run.ClusterQueue}, common, []string{runs.AskLease, postgres.TakeBackup, postgres.ApplySwap}, nil},
+		{Code, []string{run.CodeQueue}, append(slices.Clone(common), github.Push, runs.HandOver), []string{runs.AskLease, postgres.TakeBackup}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			found, err := chosen([]string{c.name})
@@ -73,11 +75,11 @@ func TestCapabilitiesAreChosenByName(t *testing.T) {
 		names, want []string
 		remedy      string
 	}{
-		{nil, []string{Workflows, Database, Cluster}, ""},
+		{nil, []string{Workflows, Database, Cluster, Code}, ""},
 		{[]string{Cluster, Workflows, Cluster}, []string{Workflows, Cluster}, ""},
 		{[]string{Database, "databse"}, nil, `did you mean "database"?`},
 		{[]string{"Cluster"}, nil, `did you mean "cluster"?`},
-		{[]string{""}, nil, "use one of: workflows, database, cluster"},
+		{[]string{""}, nil, "use one of: workflows, database, cluster, code"},
 	} {
 		found, err := chosen(c.names)
 		if c.remedy != "" {

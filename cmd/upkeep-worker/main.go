@@ -41,9 +41,10 @@ func command() *cobra.Command {
 Temporal is found by TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY, TEMPORAL_TLS_* or a
 profile (TEMPORAL_PROFILE, TEMPORAL_CONFIG_FILE). A worker serves every capability, or only those
 named by --capabilities, and then needs only their credentials: workflows (none at all), database
-(the databases' and the store's) and cluster (Kubernetes' and the store's). Running activities have ` + worker.StopTimeout.String() + ` to end when the
-worker stops, so give the process a longer grace. A worker that is killed loses nothing: its runs
-go on when it, or another one, is back.`,
+(the databases' and the store's), cluster (Kubernetes' and the store's) and code (the repositories',
+the registries' and the store's). Running activities have ` + worker.StopTimeout.String() + ` to end when the worker stops, so give the
+process a longer grace. A worker that is killed loses nothing: its runs go on when it, or another
+one, is back.`,
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.String(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o, verbose) },
 	}

@@ -3,8 +3,8 @@
 set -eu
 tries=30
 until temporal operator namespace describe -n default --command-timeout 10s >/dev/null 2>&1 ||
-	temporal operator namespace create -n default --retention 90d --command-timeout 10s >/dev/null 2>&1; do
+	temporal operator namespace create -n default --retention 90d --command-timeout 10s; do
 	tries=$((tries - 1))
-	[ "$tries" -gt 0 ] || { temporal operator namespace create -n default --retention 90d --command-timeout 10s; exit 1; }
+	[ "$tries" -gt 0 ] || exit 1
 	sleep 2
 done

@@ -31,7 +31,7 @@ type Repository struct {
 	Groups           []pullrequest.Group `json:"groups,omitempty"`
 	Ignore           []string            `json:"ignore,omitempty"` // patterns of packages that are left alone
 	Labels           []string            `json:"labels,omitempty"`
-	Reviewers        []string            `json:"reviewers,omitempty"` // logins, or owner/team
+	Reviewers        []string            `json:"reviewers,omitempty"` // logins
 	// Rollout says what follows a merged update, where the target has a release.
 	Rollout string `json:"rollout"`
 	// Advisories is a folder of OSV files on the worker; api.osv.dev is asked when empty.
@@ -159,7 +159,7 @@ func (p *parser) days(into *time.Duration, what string) func(*yaml.Node) {
 
 var (
 	gitHubName = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?/[A-Za-z0-9._-]{1,100}$`)
-	login      = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})(?:/[A-Za-z0-9._-]{1,100})?$`)
+	login      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}$`)
 	branchName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}$`)
 	oneLine    = regexp.MustCompile(`^[\pL\pN\pP\pS ]{1,50}$`)
 )
@@ -214,7 +214,7 @@ func checkLine(v string) string {
 
 func checkReviewer(v string) string {
 	if !login.MatchString(v) {
-		return "must be a login, or owner/team"
+		return "must be a login"
 	}
 	return ""
 }

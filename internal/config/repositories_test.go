@@ -23,9 +23,14 @@ func TestRepositories(t *testing.T) {
 		GitHub: "shop/web", Token: Secret{Env: "GITHUB_TOKEN"}, Method: MergeSquash, Limits: pullrequest.Limits{Open: 10, PerHour: 2},
 		Age: Ages{Patch: 3 * day, Minor: 7 * day, Major: 14 * day}, Rollout: RolloutOffer,
 	}}, c.Targets[0].Repositories, "nothing left out merges")
+	var names []string
+	for _, s := range c.Targets[0].Schedules {
+		names = append(names, s.Name)
+	}
+	require.Equal(t, []string{"daily-security-updates", "weekly-patches", "monthly-minor-updates", "quarterly-major-updates"}, names, "there is no database to back up")
 	c, err = Parse("upkeep.yaml", []byte(repositoryTarget+`{github: shop/web, apiURL: "https://github.example/api/v3", app: {id: 1, keyFrom: {file: /key.pem}}, base: main,
         merge: [patch, security], method: rebase, rebase: conflict, limits: {open: 3}, age: {major: 30}, groups: [{name: kubernetes, packages: ["k8s.io/*"]}],
-        ignore: ["example.com/**"], labels: [dependencies], reviewers: [ada, shop/platform], rollout: never, advisories: /var/lib/osv}`))
+        ignore: ["example.com/**"], labels: [dependencies], reviewers: [ada], rollout: never, advisories: /var/lib/osv}`))
 	require.NoError(t, err)
 	r := c.Targets[0].Repositories[0]
 	require.Equal(t, &GitHubApp{ID: 1, Key: Secret{File: "/key.pem"}}, r.App)
@@ -59,7 +64,7 @@ func TestMistakesOfARepository(t *testing.T) {
 		`{github: shop/web, groups: [{name: a, packages: ["["]}]` + token + `}`:                                "a package's name",
 		`{github: shop/web, ignore: ["\u001b"]` + token + `}`:                                                  "a package's name",
 		`{github: shop/web, labels: ["a\nb"]` + token + `}`:                                                    "one line",
-		`{github: shop/web, reviewers: ["@ada"]` + token + `}`:                                                 "a login",
+		`{github: shop/web, reviewers: ["shop/team"]` + token + `}`:                                                 "a login",
 		`{github: shop/web, advisories: osv` + token + `}`:                                                     "absolute",
 		`{github: shop/web` + token + "}\n      - {github: Shop/Web" + token + "}":                             "twice",
 		`{github: shop/web` + token + "}\n  - name: empty\n    kubernetes: {namespace: shop, release: shop}\n": `lacks the key "database"`,

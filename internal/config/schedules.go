@@ -12,6 +12,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
+	"github.com/upkeep-run/upkeep/api/updatedependencies"
 	"github.com/upkeep-run/upkeep/api/procedures"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/schedule"
@@ -29,14 +30,40 @@ const (
 	anyPort = "5432"
 )
 
-// schedules reads what begins by itself. A target that says nothing of it has a nightly backup and a
-// weekly drill, at hours apart.
+// usual are the schedules of a target that says nothing of them: a nightly backup and a weekly drill of its
+// database, and the updates of its repositories, the graver the oftener. All begin at hours apart.
+func usual(t Target) (all []schedule.Schedule) {
+	add := func(name, procedure, input string, cron schedule.Cron) {
+		s := blank(t)
+		s.Name, s.Procedure, s.Input, s.Cron = name, procedure, json.RawMessage(input), cron
+		all = append(all, s)
+	}
+	if t.Database.URL != "" {
+		add("nightly-backup", backupdatabase.WorkflowType, "{}", schedule.At(2))
+		add("weekly-drill", drillrecovery.WorkflowType, "{}", schedule.At(4, time.Sunday))
+	}
+	if len(t.Repositories) > 0 {
+		add("daily-security-updates", updatedependencies.WorkflowType, `{"type":"security"}`, schedule.At(5))
+		add("weekly-patches", updatedependencies.WorkflowType, `{"type":"patch"}`, schedule.At(6, time.Monday))
+		add("monthly-minor-updates", updatedependencies.WorkflowType, `{"type":"minor"}`, must("0 7 1 * *"))
+		add("quarterly-major-updates", updatedependencies.WorkflowType, `{"type":"major","dryRun":true}`, must("0 8 1 */3 *"))
+	}
+	return all
+}
+
+// must reads a line of our own.
+func must(line string) schedule.Cron {
+	c, err := schedule.ParseCron(line)
+	if err != nil {
+		panic(err)
+	}
+	return c
+}
+
+// schedules reads what begins by itself.
 func (p *parser) schedules(n *yaml.Node, t Target) []schedule.Schedule {
 	if n == nil {
-		backup, drill := blank(t), blank(t)
-		backup.Name, backup.Procedure, backup.Cron = "nightly-backup", backupdatabase.WorkflowType, schedule.At(2)
-		drill.Name, drill.Procedure, drill.Cron = "weekly-drill", drillrecovery.WorkflowType, schedule.At(4, time.Sunday)
-		return []schedule.Schedule{backup, drill}
+		return usual(t)
 	}
 	if n.Kind != yaml.SequenceNode || len(n.Content) > maxSchedules {
 		p.fail(n, "schedules must be a list of at most %d; [] means none, and leaving it out a nightly backup and a weekly drill", maxSchedules)
