@@ -102,6 +102,7 @@ func (w *World) WatchFinds(verdicts ...run.Verdict) {
 func (w *World) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.Owners = ownership.Measures{}
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 

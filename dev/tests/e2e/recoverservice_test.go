@@ -118,6 +118,11 @@ const (
 func TestAServiceIsRecovered(t *testing.T) {
 	const name = "shop-a"
 	s, chart := shop(t, name)
+	inside := serve(t, s, "inside", "POD_NAME="+shopPod(t, name), "POD_NAMESPACE="+namespace)
+	itself := s.Run(t, "RecoverService", `{}`)
+	require.Equal(t, run.Refused, itself.Outcome, itself.Summary)
+	require.Equal(t, "NotItself", itself.Error.Code, "the worker is one of its pods")
+	inside.Kill()
 	serve(t, s, "w")
 
 	calm := s.Run(t, "RecoverService", `{"wait":1}`)
