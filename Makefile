@@ -74,6 +74,10 @@ fuzz: ## fuzz every parser for a minute each
 bench: prerequisites build ## measure against pg_dump and pg_restore and write docs/benchmarks.md (BENCH_MB=4096 BENCH_RUNS=3)
 	cd dev && go run ./bench -mb $${BENCH_MB:-4096} -runs $${BENCH_RUNS:-3} -out ../docs/benchmarks.md
 
+.PHONY: bench-deps
+bench-deps: build ## measure the look-up of dependencies against Renovate and write docs/benchmarks-dependencies.md (BENCH_RUNS=3; needs npm and the internet)
+	cd dev && go run ./bench-deps -runs $${BENCH_RUNS:-3} -out ../docs/benchmarks-dependencies.md
+
 .PHONY: lint
 lint: ## check formatting, vet, determinism of workflows, and that the modules agree
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }

@@ -5,6 +5,8 @@ package dependency
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"time"
 )
@@ -23,16 +25,37 @@ type Dependency struct {
 	// Digest is the digest or the commit that Written is pinned to, if it is.
 	Digest   string `json:"digest,omitempty"`
 	Indirect bool   `json:"indirect,omitempty"` // needed by another dependency, and not by the repository itself
+	// Locked says that Current is what a lock file says, so that a newer version inside of the range that
+	// is written is an update too. Without a lock file such a version is installed anyway.
+	Locked bool `json:"locked,omitempty"`
+	// Excluded are versions that the file rules out.
+	Excluded []string `json:"excluded,omitempty"`
 	// Skip says why nothing is proposed for it, in words for a person; empty if something may be.
 	Skip string `json:"skip,omitempty"`
 }
+
+// The datasources that the managers name, and the versionings.
+const (
+	SourceGo         = "go"             // a Go module proxy; Name is a module path
+	SourceGoRelease  = "golang-version" // releases of Go itself; Name is "go"
+	SourceNPM        = "npm"            // an npm registry; Name may have a scope
+	SourceImage      = "docker"         // an OCI registry; Registry is its host, or empty for Docker Hub; Name is library/x for Docker's own
+	SourceHelm       = "helm"           // a repository of charts with an index; Registry is its URL
+	SourceGitHubTags = "github-tags"    // Name is owner/name
+
+	VersioningGo     = "go"     // v1.2.3, pseudo-versions, +incompatible; 1.24.3 for Go itself
+	VersioningNPM    = "npm"    // versions and ranges of npm
+	VersioningImage  = "docker" // tags with suffixes
+	VersioningHelm   = "helm"   // versions and constraints of Masterminds/semver
+	VersioningGitHub = "github" // v4, v4.2, v4.2.1
+)
 
 // Package is what a Datasource is asked for.
 type Package struct {
 	Datasource string `json:"datasource"`         // the name of a Datasource
 	Name       string `json:"name"`               // as the Datasource knows it
 	Registry   string `json:"registry,omitempty"` // a URL or a host, where the file names one; the datasource's own when empty
-	Versioning string `json:"versioning"`         // one of the package version's
+	Versioning string `json:"versioning"`         // one of those above
 }
 
 // Release is one version of a package.
@@ -43,6 +66,12 @@ type Release struct {
 	// Withdrawn says why nobody should begin to use it: deprecated, retracted or yanked, with the
 	// maker's words.
 	Withdrawn string `json:"withdrawn,omitempty"`
+	// Recommended marks the version that its maker points everybody to (npm's latest): nothing newer is
+	// proposed to who is not past it.
+	Recommended bool `json:"recommended,omitempty"`
+	// Package is the name that this version has to be asked for by, where it is another one: a Go module's
+	// next major version.
+	Package string `json:"package,omitempty"`
 }
 
 // Manager knows one kind of files that say what a repository depends on.
@@ -58,6 +87,30 @@ type Manager interface {
 	// neither is an error.
 	Edit(content []byte, d Dependency, to Update) ([]byte, error)
 }
+
+// Follower is a Manager of dependencies that other files name too, beside the one that says the version.
+type Follower interface {
+	// Follow gives the files that an update changes besides, as they are then.
+	Follow(ctx context.Context, repository fs.FS, d Dependency, to Update) (map[string][]byte, error)
+}
+
+// Problem is a file that could not be read, or not wholly.
+type Problem struct {
+	File string `json:"file"`
+	Line int    `json:"line,omitempty"` // 0: not known
+	What string `json:"what"`
+}
+
+func (p *Problem) Error() string {
+	if p.Line == 0 {
+		return p.File + ": " + p.What
+	}
+	return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.What)
+}
+
+// ErrLockFile is what Edit returns for a dependency that only a lock file names: its ecosystem's own tool
+// changes it.
+var ErrLockFile = errors.New("only the lock file names it, which is not edited but made anew")
 
 // Datasource knows the releases of packages. It is safe for use by several goroutines.
 type Datasource interface {

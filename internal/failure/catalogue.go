@@ -73,6 +73,13 @@ const (
 	NotReady           Code = "NotReady"           // what was applied does not become ready in time
 	ApplyFailed        Code = "ApplyFailed"        // the cluster refused an object of a Helm release
 	NotRecovered       Code = "NotRecovered"       // no step that may be taken brings a service back
+	NotEditable        Code = "NotEditable"        // an update cannot be written to a file without changing more
+	LockFailed         Code = "LockFailed"         // a lock file cannot be made anew
+	UnknownPackage     Code = "UnknownPackage"     // no registry has a package of that name
+	RegistrySilent     Code = "RegistrySilent"     // a registry of packages does not answer, or is too busy
+	RegistryRefuses    Code = "RegistryRefuses"    // a registry wants a login, or does not give out a package
+	BadAnswer          Code = "BadAnswer"          // a registry's answer cannot be understood, or has no end
+	HostRefused        Code = "HostRefused"        // a repository's file names a host that may not be asked
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
@@ -88,7 +95,9 @@ var catalogue = map[Code]Class{
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson, ReleaseBusy: NeedsPerson,
 	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged, NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
-	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NotStoppable: Precondition, NoProof: Refused, NotItself: Refused,
+	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, NotStoppable: Precondition, NotEditable: Precondition, LockFailed: Precondition,
+	OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
+	UnknownPackage: NotFound, HostRefused: Refused, RegistryRefuses: NeedsPerson, BadAnswer: Damaged, RegistrySilent: Transient,
 	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }
