@@ -101,8 +101,9 @@ func translate(err error) error {
 	}
 	e := run.Error{Code: string(f.Code), Class: string(f.Class()), What: what(f), Remedy: f.Remedy}
 	return temporal.NewApplicationErrorWithOptions(e.What, e.Code, temporal.ApplicationErrorOptions{
-		NonRetryable: f.Class() != failure.Transient,
-		Details:      []any{e},
+		NonRetryable:   f.Class() != failure.Transient,
+		NextRetryDelay: f.After, // as the server wishes; 0: as the policy says
+		Details:        []any{e},
 	})
 }
 

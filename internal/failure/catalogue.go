@@ -80,6 +80,17 @@ const (
 	RegistryRefuses    Code = "RegistryRefuses"    // a registry wants a login, or does not give out a package
 	BadAnswer          Code = "BadAnswer"          // a registry's answer cannot be understood, or has no end
 	HostRefused        Code = "HostRefused"        // a repository's file names a host that may not be asked
+	GitHubUnreachable  Code = "GitHubUnreachable"  // GitHub or its git server does not answer
+	GitHubLimited      Code = "GitHubLimited"      // one of GitHub's limits is reached
+	GitHubLogin        Code = "GitHubLogin"        // GitHub refuses the token or the app's key
+	GitHubForbids      Code = "GitHubForbids"      // the token or the app may not do this
+	MissingRepository  Code = "MissingRepository"  // there is no such repository, or the token may not see it
+	GitHubRefused      Code = "GitHubRefused"      // GitHub takes a request for wrong
+	BranchMoved        Code = "BranchMoved"        // somebody else has pushed to a branch
+	PullChanged        Code = "PullChanged"        // a pull request is no longer what it was taken for
+	NotMergeable       Code = "NotMergeable"       // GitHub does not let a pull request be merged now
+	RepositoryTooLarge Code = "RepositoryTooLarge" // a repository has more than we read
+	UnsafeRepository   Code = "UnsafeRepository"   // a repository has a name or an object that cannot be handled safely
 	Internal           Code = "Internal"           // a fault of Upkeep itself
 )
 
@@ -98,6 +109,11 @@ var catalogue = map[Code]Class{
 	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, NotStoppable: Precondition, NotEditable: Precondition, LockFailed: Precondition,
 	OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
-	UnknownPackage: NotFound, HostRefused: Refused, RegistryRefuses: NeedsPerson, BadAnswer: Damaged, RegistrySilent: Transient,
+	UnknownPackage: NotFound,
+	HostRefused: Refused,
+	RegistryRefuses: NeedsPerson, GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson,
+	BadAnswer: Damaged, UnsafeRepository: Damaged,
+	RegistrySilent: Transient, GitHubUnreachable: Transient, GitHubLimited: Transient,
+	GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition, NotMergeable: Precondition, RepositoryTooLarge: Precondition,
 	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }

@@ -7,6 +7,7 @@ package failure
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Class says what a run does about an error.
@@ -32,6 +33,8 @@ type Error struct {
 	What   string // what happened, to what; no secret, no row value
 	Remedy string // what to do next; empty only where nothing can be done
 	Cause  error  // the underlying error, if its text is safe to show
+	// After is how long to wait before it makes sense to try again, where a server has said so.
+	After time.Duration
 }
 
 // New returns a failure of the given code. What happened is formatted as by fmt.Sprintf.
@@ -48,6 +51,12 @@ func (e *Error) Do(format string, args ...any) *Error {
 // Because adds the cause.
 func (e *Error) Because(cause error) *Error {
 	e.Cause = cause
+	return e
+}
+
+// Wait adds how long to wait before it makes sense to try again.
+func (e *Error) Wait(d time.Duration) *Error {
+	e.After = d
 	return e
 }
 
