@@ -9,8 +9,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/kube"
 )
+
+var effectClear = effect{fault.NewPoint("helm/clear/before"), fault.NewPoint("helm/clear/after")}
 
 // ClearOrder says which locked revision is to be made a failed one, and who says so.
 type ClearOrder struct {
@@ -20,6 +23,8 @@ type ClearOrder struct {
 	Attempt   string
 	By, Why   string       // for the record
 	Beat      func(string) // may be nil
+	// WaitForHooks waits for the end of a hook that still works, instead of refusing.
+	WaitForHooks bool
 }
 
 // Clear takes the lock of an operation that nobody goes on with: its record becomes a failed one. It
@@ -55,19 +60,31 @@ func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
 		return err
 	}
 	o := &operation{r: r, order: as, ctx: held, fence: f, client: c, rec: rec}
-	if err := o.refuseActiveHooks(); err != nil {
-		return err
+	for {
+		err := o.refuseActiveHooks()
+		if err == nil {
+			break
+		}
+		if !order.WaitForHooks || !failure.Is(err, failure.ReleaseBusy) {
+			return err
+		}
+		o.beat("waits for a hook: %s", err)
+		if !pause(held, pollEvery) {
+			return stopped(held, "see the end of the hooks")
+		}
 	}
 	info := rec.release.Info
 	was := info.Status
 	info.Status = release.StatusFailed
 	info.Description = fmt.Sprintf("Was %s and was cleared by %s: %s %s", was, clip(order.By, 200), clip(order.Why, 1000), mark)
+	effectClear.before.Hit()
 	if err := rec.write(held, c.set); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return r.void("revision %d is not locked any more, or somebody works on it", order.Revision)
 		}
 		return kube.Classify(err, fmt.Sprintf("clear revision %d", order.Revision))
 	}
+	effectClear.after.Hit()
 	return o.note(func(j *journal) { j.Done = true })
 }
 

@@ -32,6 +32,9 @@ var (
 	effectRecord = effect{fault.NewPoint("helm/record/before"), fault.NewPoint("helm/record/after")}
 	effectApply  = effect{fault.NewPoint("helm/apply/before"), fault.NewPoint("helm/apply/after")} // before is hit at each request
 	effectDone   = effect{fault.NewPoint("helm/done/before"), fault.NewPoint("helm/done/after")}
+	effectOld    = effect{fault.NewPoint("helm/superseded/before"), fault.NewPoint("helm/superseded/after")}
+	effectFailed = effect{fault.NewPoint("helm/failed/before"), fault.NewPoint("helm/failed/after")}
+	effectPrune  = effect{fault.NewPoint("helm/prune/before"), fault.NewPoint("helm/prune/after")}
 )
 
 // Order says who does an operation, and how.
@@ -100,7 +103,7 @@ func (r *Release) Rollback(ctx context.Context, order Order) (Applied, error) {
 			Version: s.latest.number + 1,
 			Info: &release.Info{
 				FirstDeployed: s.latest.release.Info.FirstDeployed, LastDeployed: helmtime.Now(), Status: release.StatusPendingRollback,
-				Notes: old.Info.Notes, Description: fmt.Sprintf("Rollback to %d", target.number),
+				Notes: old.Info.Notes, Description: fmt.Sprintf(rollbackTo, target.number),
 			},
 		}, nil
 	})
@@ -128,8 +131,12 @@ func (o Order) beat(progress string) {
 // note writes something into the journal. What it does not say is looked for again by the next attempt,
 // so it is worth some tries.
 func (o *operation) note(note func(*journal)) error {
+	effectJournal.before.Hit()
 	for try := 0; ; try++ {
 		err := o.fence.write(o.ctx, note)
+		if err == nil {
+			effectJournal.after.Hit()
+		}
 		if err == nil || failure.Is(err, failure.Fenced) || try == 4 || !pause(o.ctx, 200*time.Millisecond<<try) {
 			return err
 		}
@@ -352,9 +359,11 @@ func (o *operation) settle() error {
 		}
 		if old != nil {
 			old.release.Info.Status = release.StatusSuperseded
+			effectOld.before.Hit()
 			if err := old.write(o.ctx, o.client.set); err != nil {
 				return o.r.changed(err, h.number)
 			}
+			effectOld.after.Hit()
 		}
 	}
 	info := o.rec.release.Info
@@ -375,10 +384,12 @@ func (o *operation) prune(heads []head) error {
 			continue
 		}
 		uid := types.UID(h.UID)
+		effectPrune.before.Hit()
 		err := o.client.set.CoreV1().Secrets(o.r.namespace).Delete(o.ctx, secretName(o.r.name, h.number), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return kube.Classify(err, fmt.Sprintf("delete the record of revision %d", h.number))
 		}
+		effectPrune.after.Hit()
 	}
 	return nil
 }
@@ -403,8 +414,10 @@ func (o *operation) fail(why *failure.Error) error {
 	if why.Cause != nil {
 		info.Description += ": " + clip(why.Cause.Error(), 2000)
 	}
+	effectFailed.before.Hit()
 	if err := o.write(); err != nil {
 		return err
 	}
+	effectFailed.after.Hit()
 	return o.note(func(j *journal) { j.Done = true })
 }
