@@ -98,42 +98,6 @@ func TestRecoverData(t *testing.T) {
 	t.Log(doc.Summary)
 	has(t, "3", before)
 
-	points := []string{"client-stop/before", "client-stop/after", "swap/before", "swap/after", "client-start/before", "client-start/after"}
-	for _, point := range harness.Choose(t, points, []string{"client-stop/after", "swap/after"}) {
-		t.Run("killed at "+point, func(t *testing.T) {
-			_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-d", "langfuse", "-c", "TRUNCATE traces CASCADE")
-			require.NoError(t, err)
-			w.Kill()
-			dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point="+point+":kill")
-			id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
-			approve(t, s, id)
-			<-dies.Done()
-			w = s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
-			doc := s.Await(t, id)
-			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
-			has(t, "3", before)
-		})
-	}
-
-	t.Run("terminated while all is stopped, a new run takes over", func(t *testing.T) {
-		w.Kill()
-		dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:kill")
-		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
-		approve(t, s, id)
-		<-dies.Done()
-		stopped, err := kubectl("get", web, "-o", "jsonpath={.spec.replicas}")
-		require.NoError(t, err)
-		require.Equal(t, "0", stopped)
-		require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
-		w = s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
-		// Nothing has sessions by now, so the clients are written out.
-		again := s.Start(t, api.WorkflowType, `{"confirm":"langfuse","clients":"Deployment/`+release+`-langfuse"}`)
-		approve(t, s, again)
-		doc := s.Await(t, again)
-		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
-		has(t, "3", before)
-	})
-
 	t.Run("cancelled while all is stopped, it puts back", func(t *testing.T) {
 		w.Kill()
 		freezes := s.Worker(t, "freezes", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:stop")
