@@ -371,7 +371,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		store.NoteHealthy: answer(w, store.NoteHealthy, func(store.HealthyRecord) struct{} { return struct{}{} }),
 		helm.PlanUpgrade: answer(w, helm.PlanUpgrade, func(in helm.Change) helm.Planned {
 			switch {
-			case w.Stands == helm.Locked && slices.Contains(w.Calls(), helm.TakeOver):
+			case w.Stands == helm.Locked && slices.Contains(w.calls, helm.TakeOver):
 			case w.Stands == helm.Locked:
 				return helm.Planned{Stands: helm.Locked, Lock: helm.Lock{Revision: 2, Status: "pending-upgrade"}}
 			case w.Stands != helm.New:
