@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 )
 
@@ -24,18 +23,8 @@ func (a *Activities) TakeOver(ctx context.Context, in TakeOverOrder) error {
 	})
 }
 
-// clear clears a lock. Whoever renews the lease is given time to learn that nobody waits for him any more.
+// clear clears a lock, and waits for a hook that still runs.
 func (a *Activities) clear(ctx context.Context, r *helmrelease.Release, order helmrelease.ClearOrder) error {
-	order.Attempt, order.By, order.Beat, order.WaitForHooks = a.Attempt, "Upkeep", beat(ctx), true
-	for until := time.Now().Add(ownWithin); ; {
-		err := r.Clear(ctx, order)
-		if !failure.Is(err, failure.ReleaseBusy) || time.Now().After(until) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
-		}
-	}
+	order.Attempt, order.By, order.Beat, order.Patience, order.WaitForHooks = a.Attempt, "Upkeep", beat(ctx), ownWithin, true
+	return r.Clear(ctx, order)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"time"
 
 	"helm.sh/helm/v3/pkg/release"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -23,7 +24,10 @@ type ClearOrder struct {
 	Attempt   string
 	By, Why   string       // for the record
 	Beat      func(string) // may be nil
-	// WaitForHooks waits for the end of a hook that still works, instead of refusing.
+	// Patience is how long whoever renews the lease, or a hook that still works, is waited for, instead of
+	// refusing at once: the worker of a run that was ended from outside learns of that with its next heartbeat.
+	Patience time.Duration
+	// WaitForHooks waits for the end of a hook as long as it takes.
 	WaitForHooks bool
 }
 
@@ -44,7 +48,11 @@ func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
 		return err
 	}
 	as := Order{Operation: order.Operation, Beat: order.Beat}
+	until := time.Now().Add(order.Patience)
 	f, held, end, err := r.acquire(ctx, journal{Operation: order.Operation, Kind: "clear", Revision: order.Revision}, order.Attempt, as.beat)
+	for failure.Is(err, failure.ReleaseBusy) && time.Now().Before(until) && pause(ctx, pollEvery) {
+		f, held, end, err = r.acquire(ctx, journal{Operation: order.Operation, Kind: "clear", Revision: order.Revision}, order.Attempt, as.beat)
+	}
 	if err != nil {
 		return err
 	}
@@ -65,7 +73,7 @@ func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
 		if err == nil {
 			break
 		}
-		if !order.WaitForHooks || !failure.Is(err, failure.ReleaseBusy) {
+		if !failure.Is(err, failure.ReleaseBusy) || !order.WaitForHooks && !time.Now().Before(until) {
 			return err
 		}
 		o.beat("waits for a hook: %s", err)

@@ -29,6 +29,8 @@ const (
 	lookEvery = time.Second
 	// stableFor is how long all must be healthy without a break: pods that flap are not.
 	stableFor = 8 * time.Second
+	// lockPatience is how long an attempt, or a hook, that still works under a lock is waited for.
+	lockPatience = 30 * time.Second
 	// restartedBy is the annotation of a pod template that a rollout restart sets.
 	restartedBy = "upkeep.run/restarted-by"
 )
@@ -251,7 +253,7 @@ func unlock(ctx context.Context, c *kube.Cluster, release string, step Step, key
 	}
 	pointClearBefore.Hit()
 	err = h.Clear(ctx, helmrelease.ClearOrder{
-		Revision: step.Revision, Record: step.Record, Operation: key, Attempt: who, By: "Upkeep", Why: "nobody goes on with it", Beat: tell,
+		Revision: step.Revision, Record: step.Record, Operation: key, Attempt: who, By: "Upkeep", Why: "nobody goes on with it", Beat: tell, Patience: lockPatience,
 	})
 	if err == nil {
 		pointClearAfter.Hit()

@@ -55,6 +55,7 @@ func rolloutRelease(t *testing.T, c string) (x trial, point string) {
 
 // TestRecoverServiceIsKilled at each side of each effect: it goes on, and does nothing twice.
 func TestRecoverServiceIsKilled(t *testing.T) {
+	t.Parallel()
 	every(t, recoverServiceCases(), killedRecoverService, func(t *testing.T, c string) {
 		x, point := recoverService(t, c)
 		x.killed(t, point)
@@ -63,6 +64,7 @@ func TestRecoverServiceIsKilled(t *testing.T) {
 
 // TestRolloutReleaseIsKilled at each side of each effect.
 func TestRolloutReleaseIsKilled(t *testing.T) {
+	t.Parallel()
 	every(t, rolloutReleaseCases(), killedRolloutRelease, func(t *testing.T, c string) {
 		x, point := rolloutRelease(t, c)
 		x.killed(t, point)
@@ -71,6 +73,7 @@ func TestRolloutReleaseIsKilled(t *testing.T) {
 
 // TestRecoverServiceHasATwin that was frozen before an effect, and wakes up when another has done it all.
 func TestRecoverServiceHasATwin(t *testing.T) {
+	t.Parallel()
 	every(t, before(recoverServiceCases()), twinRecoverService, func(t *testing.T, c string) {
 		x, point := recoverService(t, c)
 		x.doubled(t, point)
@@ -79,6 +82,7 @@ func TestRecoverServiceHasATwin(t *testing.T) {
 
 // TestRolloutReleaseHasATwin that was frozen before an effect.
 func TestRolloutReleaseHasATwin(t *testing.T) {
+	t.Parallel()
 	every(t, before(rolloutReleaseCases()), twinRolloutRelease, func(t *testing.T, c string) {
 		x, point := rolloutRelease(t, c)
 		x.doubled(t, point)
@@ -87,6 +91,7 @@ func TestRolloutReleaseHasATwin(t *testing.T) {
 
 // TestRecoverServiceIsPressed: terminated or reset at each side of each effect, beside a worker that goes on.
 func TestRecoverServiceIsPressed(t *testing.T) {
+	t.Parallel()
 	every(t, either(recoverServiceCases()), pressRecoverService, func(t *testing.T, c string) {
 		how, c, _ := strings.Cut(c, "/")
 		x, point := recoverService(t, c)
@@ -96,6 +101,7 @@ func TestRecoverServiceIsPressed(t *testing.T) {
 
 // TestRolloutReleaseIsPressed: terminated or reset at each side of each effect.
 func TestRolloutReleaseIsPressed(t *testing.T) {
+	t.Parallel()
 	every(t, either(rolloutReleaseCases()), pressRolloutRelease, func(t *testing.T, c string) {
 		how, c, _ := strings.Cut(c, "/")
 		x, point := rolloutRelease(t, c)
