@@ -205,7 +205,7 @@ func (a *Activities) Upgrade(ctx context.Context, in UpgradeOrder) (helmrelease.
 }
 
 func (a *Activities) order(ctx context.Context, plan helmrelease.Plan, operation string, ready time.Duration) helmrelease.Order {
-	return helmrelease.Order{Plan: plan, Operation: operation, Attempt: a.Attempt, Ready: ready, Beat: beat(ctx)}
+	return helmrelease.Order{Plan: plan, Operation: operation, Attempt: a.Attempt, Ready: ready, Beat: beat(ctx), Patience: ownWithin}
 }
 
 func beat(ctx context.Context) func(string) {

@@ -49,10 +49,7 @@ func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
 	}
 	as := Order{Operation: order.Operation, Beat: order.Beat}
 	until := time.Now().Add(order.Patience)
-	f, held, end, err := r.acquire(ctx, journal{Operation: order.Operation, Kind: "clear", Revision: order.Revision}, order.Attempt, as.beat)
-	for failure.Is(err, failure.ReleaseBusy) && time.Now().Before(until) && pause(ctx, pollEvery) {
-		f, held, end, err = r.acquire(ctx, journal{Operation: order.Operation, Kind: "clear", Revision: order.Revision}, order.Attempt, as.beat)
-	}
+	f, held, end, err := r.acquireBy(ctx, until, journal{Operation: order.Operation, Kind: "clear", Revision: order.Revision}, order.Attempt, as.beat)
 	if err != nil {
 		return err
 	}

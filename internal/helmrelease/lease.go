@@ -189,6 +189,17 @@ func (r *Release) acquire(ctx context.Context, j journal, attempt string, beat f
 	return f, held, func() { f.end(ctx) }, nil
 }
 
+// acquireBy is acquire that bears another's lease until a moment: a worker whose run was ended from outside
+// learns of that with its next heartbeat, and gives the lease back.
+func (r *Release) acquireBy(ctx context.Context, until time.Time, j journal, attempt string, beat func(string)) (*fence, context.Context, func(), error) {
+	for {
+		f, held, end, err := r.acquire(ctx, j, attempt, beat)
+		if !failure.Is(err, failure.ReleaseBusy) || !time.Now().Before(until) || !pause(ctx, pollEvery) {
+			return f, held, end, err
+		}
+	}
+}
+
 // hook is what the journal has of a hook.
 func (f *fence) hook(event, name string) hookAt {
 	f.mu.Lock()

@@ -44,6 +44,7 @@ type Order struct {
 	Attempt   string        // who asks; for people
 	Ready     time.Duration // what was applied may take so long to become ready; 5 minutes when left out
 	Beat      func(string)  // is told what goes on, about every second; may be nil
+	Patience  time.Duration // how long another's lease is borne; 0: not at all
 }
 
 // UpgradeOrder is an upgrade by its plan, and by the request that the plan was made of.
@@ -161,7 +162,7 @@ func (r *Release) operate(ctx context.Context, kind Kind, order Order, prepare f
 	if mine != nil && !mine.status.IsPending() {
 		return r.settled(ctx, *mine)
 	}
-	f, held, end, err := r.acquire(ctx, journal{Operation: order.Operation, Kind: kind, Plan: p.Hash(), Revision: p.Base.Number + 1}, order.Attempt, order.beat)
+	f, held, end, err := r.acquireBy(ctx, time.Now().Add(order.Patience), journal{Operation: order.Operation, Kind: kind, Plan: p.Hash(), Revision: p.Base.Number + 1}, order.Attempt, order.beat)
 	if err != nil {
 		return Applied{}, err
 	}
@@ -224,6 +225,8 @@ func (o *operation) do(prepare func(context.Context, state) (*release.Release, e
 		return Applied{}, err
 	}
 	switch {
+	case mine == nil && len(heads) > 0 && heads[0].operation != "" && heads[0].number != o.order.Plan.Base.Number:
+		return Applied{}, o.r.void("it stands on revision %d, and another run of Upkeep has made revision %d", o.order.Plan.Base.Number, heads[0].number)
 	case mine == nil:
 		if err := o.begin(prepare); err != nil {
 			return Applied{}, err

@@ -272,7 +272,7 @@ func rollBack(ctx context.Context, c *kube.Cluster, release string, step Step, k
 		return void("the rollback to revision %d has no plan", step.Revision)
 	}
 	pointRollbackBefore.Hit()
-	_, err = h.Rollback(ctx, helmrelease.Order{Plan: *plan, Operation: key, Attempt: who, Beat: tell})
+	_, err = h.Rollback(ctx, helmrelease.Order{Plan: *plan, Operation: key, Attempt: who, Beat: tell, Patience: lockPatience})
 	if err == nil {
 		pointRollbackAfter.Hit()
 	}

@@ -17,7 +17,7 @@ var (
 	killedRolloutRelease = []string{"good/helm/hook/after", "bad/helm/record/after:2"}
 	twinRecoverService   = []string{"rollout/recover/rollout/before"}
 	twinRolloutRelease   = []string{"good/helm/apply/before"}
-	pressRecoverService  = []string{"terminate/rollback/helm/record/after"}
+	pressRecoverService  = []string{"terminate/rollback/helm/record/after", "terminate/rollout/recover/rollout/before"}
 	pressRolloutRelease  = []string{"terminate/good/helm/hook/after", "reset/bad/helm/record/after:2"}
 )
 
