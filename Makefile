@@ -61,9 +61,10 @@ compose-test: prerequisites-image ## run docker-compose.yml on images made here,
 	@dev/compose.sh
 
 .PHONY: failpoints
-failpoints: prerequisites ## kill and freeze the worker at every point of every effect, and run every mutant
+failpoints: prerequisites prerequisites-cluster ## kill and freeze the worker at every point of every effect, also on a cluster, and run every mutant
 	FAILPOINTS=all $(GOTEST) -tags fault -count=1 -timeout 60m ./internal/...
 	dev/failpoints.sh
+	FAILPOINTS=all dev/e2e.sh -timeout 6h
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser for a minute each

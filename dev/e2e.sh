@@ -25,4 +25,7 @@ if ! command -v kubectl >/dev/null || ! command -v helm >/dev/null; then
 	PATH="$("$built/cluster" tools):$PATH"
 	export PATH
 fi
-go test -vet=off -tags e2e,fault -count=1 -timeout 40m -p 1 "$@" ./tests/e2e ./tests/helm
+# For the tests that end and freeze programs of the cluster. Those that work side by side mostly wait.
+UPKEEP_CLUSTER=$built/cluster
+export UPKEEP_CLUSTER
+go test -parallel 6 -vet=off -tags e2e,fault -count=1 -timeout 40m -p 1 "$@" ./tests/e2e ./tests/helm

@@ -143,7 +143,10 @@ func (a *Activities) PlanUpgrade(ctx context.Context, in Change) (Planned, error
 		if err != nil && !failure.Is(err, failure.OwnedByOther) && !failure.Is(err, failure.NotItself) {
 			return Planned{}, err
 		}
-		return Planned{Stands: stands(history, mine), Revision: mine.Number, Owners: ownership.Measures{Suspend: owners.Suspend}}, nil
+		return Planned{Stands: stands(history, mine, made(history, in.Undo)), Revision: mine.Number, Owners: ownership.Measures{Suspend: owners.Suspend}}, nil
+	}
+	if newest := history[0]; newest.Pending() && newest.Operation != "" {
+		return Planned{Stands: Locked, Lock: Lock{Revision: newest.Number, Status: newest.Status, Record: newest.Record}}, nil
 	}
 	if err != nil {
 		return Planned{}, err
@@ -195,11 +198,13 @@ func made(history []helmrelease.Revision, operation string) *helmrelease.Revisio
 	return nil
 }
 
-func stands(history []helmrelease.Revision, mine *helmrelease.Revision) Stands {
+// stands says how far an operation has come; back is the revision by which it was, or is, taken back.
+func stands(history []helmrelease.Revision, mine, back *helmrelease.Revision) Stands {
+	newest := history[0].Number
 	switch {
-	case mine.Pending():
+	case mine.Pending(), mine.Status == "failed" && (mine.Number == newest || back != nil && back.Number == newest):
 		return Halfway
-	case mine.Status == "deployed" && mine.Number == history[0].Number:
+	case mine.Status == "deployed" && mine.Number == newest:
 		return Done
 	}
 	return Over
@@ -233,7 +238,7 @@ func (a *Activities) Upgrade(ctx context.Context, in UpgradeOrder) (helmrelease.
 }
 
 func (a *Activities) order(ctx context.Context, plan helmrelease.Plan, operation string, ready time.Duration) helmrelease.Order {
-	return helmrelease.Order{Plan: plan, Operation: operation, Attempt: a.Attempt, Ready: ready, Beat: beat(ctx)}
+	return helmrelease.Order{Plan: plan, Operation: operation, Attempt: a.Attempt, Ready: ready, Beat: beat(ctx), Patience: ownWithin}
 }
 
 func beat(ctx context.Context) func(string) {
@@ -255,15 +260,17 @@ func (a *Activities) PlanUndo(ctx context.Context, in UndoRequest) (Undo, error)
 	switch back := made(history, in.Rollback); {
 	case mine == nil:
 		return Undo{Why: "the upgrade has not begun"}, nil
+	case back != nil && back.Pending() && back.Number == history[0].Number: // its record says what it applies
+		plan, err := r.PlanOn(*back)
+		return Undo{Needed: err == nil, Plan: plan}, err
 	case back != nil && !back.Pending() && back.Status != "failed":
-		return Undo{Why: fmt.Sprintf("it was rolled back before, as revision %d", back.Number)}, nil
+		return Undo{Back: back.Number, Why: "it was rolled back before"}, nil
 	case mine.Number != history[0].Number && back == nil:
 		return Undo{Why: fmt.Sprintf("somebody has made revision %d since", history[0].Number)}, nil
 	}
 	if mine.Pending() {
-		err := r.Clear(ctx, helmrelease.ClearOrder{
-			Revision: mine.Number, Record: mine.Record, Operation: in.Rollback + "/clear", Attempt: a.Attempt,
-			By: "Upkeep", Why: "its own upgrade was given up in the middle", Beat: beat(ctx),
+		err := a.clear(ctx, r, helmrelease.ClearOrder{
+			Revision: mine.Number, Record: mine.Record, Operation: in.Rollback + "/clear", Why: "its own upgrade was given up in the middle",
 		})
 		if err != nil {
 			return Undo{}, err

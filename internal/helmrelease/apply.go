@@ -14,6 +14,7 @@ import (
 	"k8s.io/cli-runtime/pkg/resource"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 // How Helm marks what is a release's.
@@ -90,6 +91,9 @@ func (o *operation) waitReady(target helmkube.ResourceList) error {
 			reason = err.Error()
 		}
 		if o.ctx.Err() == nil && time.Now().After(deadline) {
+			if ofCluster(err) && !refused(err) { // that it is not ready was not seen
+				return kube.Classify(err, "see "+nameOf(waits)+" ready")
+			}
 			return failure.New(failure.NotReady, "%s of release %q is not ready after %s: %s", nameOf(waits), o.r.name, within, clip(reason, 1000)).
 				Do("see kubectl --namespace %s describe %s, and roll back if it does not mend itself", waits.Namespace, nameOf(waits))
 		}

@@ -37,6 +37,7 @@ const (
 var (
 	effectHook    = effect{fault.NewPoint("helm/hook/before"), fault.NewPoint("helm/hook/after")}
 	effectHookEnd = effect{fault.NewPoint("helm/hookend/before"), fault.NewPoint("helm/hookend/after")}
+	effectUnhook  = effect{fault.NewPoint("helm/unhook/before"), fault.NewPoint("helm/unhook/after")}
 )
 
 // effect is the two places around an outside effect where tests stop the process.
@@ -269,12 +270,14 @@ func (o *operation) create(info *resource.Info, tag string) error {
 // remove deletes the object with that UID, if it is there, and waits until it is gone.
 func (o *operation) remove(info *resource.Info, uid types.UID) error {
 	background := metav1.DeletePropagationBackground
+	effectUnhook.before.Hit()
 	_, err := resource.NewHelper(info.Client, info.Mapping).DeleteWithOptions(info.Namespace, info.Name, &metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &background,
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return kube.Classify(err, "delete "+nameOf(info))
 	}
+	effectUnhook.after.Hit()
 	for {
 		live, err := o.get(info)
 		if err != nil || live == nil || live.GetUID() != uid {

@@ -20,8 +20,12 @@ import (
 	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
-// planVersion is the version of a plan's schema.
-const planVersion = 1
+const (
+	// planVersion is the version of a plan's schema.
+	planVersion = 1
+	// rollbackTo is how Helm, and we, describe a rollback.
+	rollbackTo = "Rollback to %d"
+)
 
 // Kind is what an operation does.
 type Kind string
@@ -198,6 +202,22 @@ func (r *Release) PlanRollback(ctx context.Context, to int) (Plan, error) {
 	}
 	err = r.compare(ctx, &p, s.current, goal)
 	return p, err
+}
+
+// PlanOn is the plan by which a rollback that was cut off goes on with its record, which holds all that it
+// applies; the plan that it was begun with is not needed for that. The revision is one of History.
+func (r *Release) PlanOn(cut Revision) (Plan, error) {
+	if cut.Status != string(release.StatusPendingRollback) {
+		return Plan{}, r.void("revision %d is no rollback that was cut off", cut.Number)
+	}
+	var to int
+	if _, err := fmt.Sscanf(cut.Description, rollbackTo, &to); err != nil || to < 1 || cut.Number < 2 {
+		return Plan{}, r.void("revision %d does not say where it goes back to", cut.Number)
+	}
+	return Plan{
+		Version: planVersion, Kind: KindRollback, Namespace: r.namespace, Release: r.name,
+		Base: Base{Number: cut.Number - 1}, From: cut.Number - 1, To: &Base{Number: to}, Chart: ChartFacts{Name: cut.Chart, Version: cut.ChartVersion, AppVersion: cut.AppVersion},
+	}, nil
 }
 
 func (r *Release) rollbackTarget(ctx context.Context, s state, to int) (*record, error) {

@@ -4,13 +4,15 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
@@ -29,6 +31,8 @@ const (
 	lookEvery = time.Second
 	// stableFor is how long all must be healthy without a break: pods that flap are not.
 	stableFor = 8 * time.Second
+	// lockPatience is how long an attempt, or a hook, that still works under a lock is waited for.
+	lockPatience = 30 * time.Second
 	// restartedBy is the annotation of a pod template that a rollout restart sets.
 	restartedBy = "upkeep.run/restarted-by"
 )
@@ -43,6 +47,13 @@ var (
 	pointRollbackBefore = fault.NewPoint("recover/rollback/before")
 	pointRollbackAfter  = fault.NewPoint("recover/rollback/after")
 )
+
+// restarted are the kinds whose pods a change of their template replaces.
+var restarted = map[string]schema.GroupVersionResource{
+	health.Deployment:  appsv1.SchemeGroupVersion.WithResource("deployments"),
+	health.StatefulSet: appsv1.SchemeGroupVersion.WithResource("statefulsets"),
+	health.DaemonSet:   appsv1.SchemeGroupVersion.WithResource("daemonsets"),
+}
 
 // Proven tells which revisions were seen healthy.
 type Proven func(helmrelease.Revision) (bool, error)
@@ -220,32 +231,48 @@ func remove(ctx context.Context, c *kube.Cluster, p PodRef, now bool) error {
 }
 
 // rollout has all pods of a workload replaced, by an annotation of their template that follows from the
-// key: a second attempt changes nothing. The UID in the patch is a precondition.
+// key: a second attempt changes nothing. It does so only while the workload is as it was looked at: an
+// attempt that comes late, when another run has seen to it, finds another generation. The UID and the
+// version in the patch are preconditions.
 func rollout(ctx context.Context, c *kube.Cluster, step Step, key string) error {
+	resource, known := restarted[step.Kind]
+	if !known {
+		return void("a %s is not rolled out", step.Kind)
+	}
+	client, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return kube.Classify(err, "make a client of the cluster")
+	}
+	workloads, doing := client.Resource(resource).Namespace(c.Namespace), fmt.Sprintf("restart %s %s in namespace %s", step.Kind, step.Workload, c.Namespace)
+	live, err := workloads.Get(ctx, step.Workload, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return void("%s %s is gone", step.Kind, step.Workload)
+	}
+	if err != nil {
+		return kube.Classify(err, doing)
+	}
+	by, _, _ := unstructured.NestedString(live.Object, "spec", "template", "metadata", "annotations", restartedBy)
+	switch {
+	case string(live.GetUID()) != step.UID:
+		return void("%s %s is not the one that was looked at", step.Kind, step.Workload)
+	case by == key:
+		return nil // an attempt before this one did it
+	case step.Generation != 0 && live.GetGeneration() != step.Generation:
+		return void("%s %s was changed after it was looked at", step.Kind, step.Workload)
+	}
 	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": step.UID},
+		"metadata": map[string]any{"uid": step.UID, "resourceVersion": live.GetResourceVersion()},
 		"spec":     map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": map[string]string{restartedBy: key}}}},
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("encode a patch: %w", err)
 	}
-	apps, options := c.Client.AppsV1(), metav1.PatchOptions{FieldManager: "upkeep"}
 	pointRolloutBefore.Hit()
-	switch step.Kind {
-	case health.Deployment:
-		_, err = apps.Deployments(c.Namespace).Patch(ctx, step.Workload, types.StrategicMergePatchType, patch, options)
-	case health.StatefulSet:
-		_, err = apps.StatefulSets(c.Namespace).Patch(ctx, step.Workload, types.StrategicMergePatchType, patch, options)
-	case health.DaemonSet:
-		_, err = apps.DaemonSets(c.Namespace).Patch(ctx, step.Workload, types.StrategicMergePatchType, patch, options)
-	default:
-		err = errors.New("nothing of this kind is rolled out")
-	}
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
-		return void("%s %s is not the one that was looked at", step.Kind, step.Workload)
+	if _, err = workloads.Patch(ctx, step.Workload, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: "upkeep"}); err != nil {
+		return kube.Classify(err, doing) // a conflict is looked at by the next attempt
 	}
 	pointRolloutAfter.Hit()
-	return kube.Classify(err, fmt.Sprintf("restart %s %s in namespace %s", step.Kind, step.Workload, c.Namespace))
+	return nil
 }
 
 func void(format string, args ...any) error {
@@ -259,7 +286,7 @@ func unlock(ctx context.Context, c *kube.Cluster, release string, step Step, key
 	}
 	pointClearBefore.Hit()
 	err = h.Clear(ctx, helmrelease.ClearOrder{
-		Revision: step.Revision, Record: step.Record, Operation: key, Attempt: who, By: "Upkeep", Why: "nobody goes on with it", Beat: tell,
+		Revision: step.Revision, Record: step.Record, Operation: key, Attempt: who, By: "Upkeep", Why: "nobody goes on with it", Beat: tell, Patience: lockPatience,
 	})
 	if err == nil {
 		pointClearAfter.Hit()
@@ -278,7 +305,7 @@ func rollBack(ctx context.Context, c *kube.Cluster, release string, step Step, k
 		return void("the rollback to revision %d has no plan", step.Revision)
 	}
 	pointRollbackBefore.Hit()
-	_, err = h.Rollback(ctx, helmrelease.Order{Plan: *plan, Operation: key, Attempt: who, Beat: tell})
+	_, err = h.Rollback(ctx, helmrelease.Order{Plan: *plan, Operation: key, Attempt: who, Beat: tell, Patience: lockPatience})
 	if err == nil {
 		pointRollbackAfter.Hit()
 	}

@@ -73,11 +73,13 @@ type Policy struct {
 
 // Step is one step, as it is planned and taken.
 type Step struct {
-	Rung     Rung     `json:"rung"`
-	Kind     string   `json:"kind,omitempty"` // of the workload
-	Workload string   `json:"workload,omitempty"`
-	UID      string   `json:"uid,omitempty"`
-	Pods     []PodRef `json:"pods,omitempty"`
+	Rung     Rung   `json:"rung"`
+	Kind     string `json:"kind,omitempty"` // of the workload
+	Workload string `json:"workload,omitempty"`
+	UID      string `json:"uid,omitempty"`
+	// Generation is the workload's when it was looked at. 0: of a run that was begun by an older version.
+	Generation int64    `json:"generation,omitempty"`
+	Pods       []PodRef `json:"pods,omitempty"`
 	// Revision is the locked one, with its Record, or the one to go back to.
 	Revision int                `json:"revision,omitempty"`
 	Record   helmrelease.Record `json:"record,omitzero"`
@@ -196,7 +198,7 @@ func (l *ladder) mend(rung Rung, f trouble) *Step {
 		l.skip("%s of %s: it was done, and did not help", rung, f)
 		return nil
 	}
-	step := &Step{Rung: rung, Kind: f.Kind, Workload: f.Name, UID: f.UID}
+	step := &Step{Rung: rung, Kind: f.Kind, Workload: f.Name, UID: f.UID, Generation: f.Generation}
 	pods := func(reasons ...health.Reason) (some []health.Pod) {
 		for _, p := range f.bad {
 			if slices.Contains(reasons, p.Reason) {
@@ -324,7 +326,7 @@ func (l *ladder) clear() *Step {
 	switch {
 	case r.Ours:
 		step.Words = fmt.Sprintf("take away the release's lock: revision %d has been %s for %s by another run of Upkeep", r.Latest, r.Status, r.Age.Round(time.Second))
-		step.Asks = "it is the lock of a run of Upkeep, which should go on or be given up instead (upkeep list)"
+		step.Asks = "it is the lock of a run of Upkeep, which should go on or be given up instead (upkeep runs)"
 	case r.Age < l.policy.Lock:
 		step.Asks = fmt.Sprintf("it is younger than %s: somebody's helm may still run", l.policy.Lock)
 	}

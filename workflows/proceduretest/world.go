@@ -396,7 +396,11 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		}),
 		store.NoteHealthy: answer(w, store.NoteHealthy, func(store.HealthyRecord) struct{} { return struct{}{} }),
 		helm.PlanUpgrade: answer(w, helm.PlanUpgrade, func(in helm.Change) helm.Planned {
-			if w.Stands != helm.New {
+			switch {
+			case w.Stands == helm.Locked && slices.Contains(w.calls, helm.TakeOver):
+			case w.Stands == helm.Locked:
+				return helm.Planned{Stands: helm.Locked, Lock: helm.Lock{Revision: 2, Status: "pending-upgrade"}}
+			case w.Stands != helm.New:
 				return helm.Planned{Stands: w.Stands, Revision: 2, Owners: w.Owners}
 			}
 			return helm.Planned{Owners: w.Owners, Plan: helmrelease.Plan{
@@ -404,6 +408,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 				Chart: helmrelease.ChartFacts{Name: "shop", Version: "1.2.3"}, Diff: helmrelease.Diff{Changed: 1}, Migrations: w.Migrations,
 			}}
 		}),
+		helm.TakeOver: answer(w, helm.TakeOver, func(helm.TakeOverOrder) struct{} { return struct{}{} }),
 		helm.Upgrade: answer(w, helm.Upgrade, func(helm.UpgradeOrder) helmrelease.Applied {
 			return helmrelease.Applied{Revision: 2, Status: "deployed"}
 		}),

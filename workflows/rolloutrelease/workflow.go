@@ -59,7 +59,8 @@ type stage struct {
 	policy   *config.Rollout
 	plan     helmrelease.Plan
 	stands   helm.Stands
-	undo     string // the key of its rollback
+	lock     helm.Lock // that another run has left
+	undo     string    // the key of its rollback
 	out      *api.Stage
 	good     bool          // it was seen to be good
 	restarts bake.Restarts // when its watch began
@@ -113,7 +114,7 @@ func prepare(r *procedure.Run, in api.Input) (*rollout, error) {
 		return &stage{
 			Change: helm.Change{
 				Place: helm.Place{Target: name, Kubernetes: k, Store: r.Target().Store}, Chart: chart, Version: version, Values: policy.Values, Set: in.Set,
-				Operation: r.Key() + "/" + name + "/upgrade",
+				Operation: r.Key() + "/" + name + "/upgrade", Undo: r.Key() + "/" + name + "/rollback",
 			},
 			policy: policy, undo: r.Key() + "/" + name + "/rollback",
 			out: &api.Stage{Target: name, Namespace: k.Namespace, Release: k.Release},
@@ -221,12 +222,16 @@ func (o *rollout) planStage(s *stage) error {
 	if err := o.r.Do(o.step(s, "Plan the upgrade", helm.PlanUpgrade, procedure.Quick), s.Change, &planned); err != nil {
 		return err
 	}
-	s.stands, s.plan, s.owners = planned.Stands, planned.Plan, planned.Owners
+	s.stands, s.plan, s.lock, s.owners = planned.Stands, planned.Plan, planned.Lock, planned.Owners
 	if len(s.owners.Propose) > 0 {
 		var refusal error
 		s.out.Proposed, refusal = owners.Proposed(s.owners.Propose)
 		o.show()
 		return refusal
+	}
+	if s.stands == helm.Locked {
+		o.r.Detail(fmt.Sprintf("another run of Upkeep has left it locked: revision %d is %s", s.lock.Revision, s.lock.Status))
+		return nil
 	}
 	if s.stands != helm.New {
 		s.out.Revision = planned.Revision
@@ -266,6 +271,8 @@ func (o *rollout) pickUp(s *stage) (ended bool, err error) {
 			return true, o.endAtStaging(run.NotProven)
 		}
 		return true, o.endBadly()
+	case helm.Locked:
+		return true, o.takeOver(s)
 	case helm.Over:
 		if !o.r.DryRun() {
 			owners.Hold(o.r, s.Kubernetes, owners.Order(o.r), ofOwnRun(s.owners.Suspend, o.r.Key())) // they act again with the run's end
@@ -274,6 +281,29 @@ func (o *rollout) pickUp(s *stage) (ended bool, err error) {
 			Do("see helm history %s --namespace %s, and start a new run", s.Kubernetes.Release, s.Kubernetes.Namespace)
 	}
 	return false, nil
+}
+
+// takeOver takes away the lock that another run has left on a release, after which it is planned anew. In
+// its turn, no other run of the target works on it; of staging's release, that is for a person to say.
+func (o *rollout) takeOver(s *stage) error {
+	words := fmt.Sprintf("take away the lock that another run of Upkeep has left on release %s of target %s: revision %d is %s", s.Kubernetes.Release, s.Target, s.lock.Revision, s.lock.Status)
+	if o.r.DryRun() {
+		o.r.Say("dry run: would first %s, and then plan the upgrade", words)
+		return nil
+	}
+	if s == o.staging {
+		if err := o.r.Approve(words+"; see that no run of that target goes on with it (upkeep runs)", s.lock); err != nil {
+			return err
+		}
+	}
+	if err := o.r.Turn(procedure.Exclude(target.Release)); err != nil {
+		return err
+	}
+	order := helm.TakeOverOrder{Place: s.Place, Lock: s.lock, Operation: fmt.Sprintf("%s/%s/takeover/%d", o.r.Key(), s.Target, s.lock.Revision)}
+	if err := o.r.Do(o.step(s, "Take the release over", helm.TakeOver, procedure.Long), order, nil); err != nil {
+		return err
+	}
+	return failure.New(failure.PlanVoid, "release %s was taken over from another run", s.Kubernetes.Release)
 }
 
 func (o *rollout) migrates() bool { return len(o.production.plan.Migrations) > 0 }

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -232,53 +231,4 @@ func TestADryRunNeedsNoRightToWrite(t *testing.T) {
 	require.Empty(t, steps)
 	require.Contains(t, r.Next, "restart pod")
 	require.Equal(t, run.Fail, r.Verdict)
-}
-
-// TestAKilledWorkerRecoversOnce: at each side of an effect, and none is made twice.
-func TestAKilledWorkerRecoversOnce(t *testing.T) {
-	const name = "shop-d"
-	s, chart := shop(t, name)
-	points := []string{"recover/delete/before", "recover/delete/after", "recover/rollback/before", "helm/record/after", "recover/rollback/after"}
-	for i, point := range harness.Choose(t, points, []string{"recover/delete/after", "helm/record/after"}) {
-		t.Run(point, func(t *testing.T) {
-			least := "rollback"
-			if strings.HasPrefix(point, "recover/delete/") {
-				least = "restart"
-			}
-			before := revisions(t, name)
-			want := before
-			if least == "rollback" {
-				_, err := helm("upgrade", name, chart, "--set", "image=upkeep.test/nothing:dev")
-				require.NoError(t, err)
-				want += 2
-			} else {
-				breakShop(t, name, wedge)
-			}
-			w := serve(t, s, fmt.Sprint("killed-", i), "UPKEEP_FAULT=point="+point+":kill")
-			id := s.Start(t, "RecoverService", `{"wait":1}`)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			select {
-			case <-w.Done():
-			case <-ctx.Done():
-				require.Fail(t, "the point is not reached")
-			}
-			next := serve(t, s, fmt.Sprint("next-", i))
-			doc := s.Await(t, id)
-			_, steps := recovered(t, doc)
-			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
-			require.Equal(t, least, steps)
-			require.Equal(t, want, revisions(t, name), "each effect is there once")
-			next.Kill()
-		})
-	}
-}
-
-func revisions(t *testing.T, name string) int {
-	t.Helper()
-	text, err := helm("history", name, "-o", "json")
-	require.NoError(t, err)
-	var all []struct{ Revision int }
-	require.NoError(t, json.Unmarshal([]byte(text), &all))
-	return all[len(all)-1].Revision
 }
