@@ -19,10 +19,11 @@ import (
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/pace"
 )
 
 const (
-	// lookEvery is the pause between looks while a step is waited for.
+	// lookEvery is the most that passes between looks while a step is waited for.
 	lookEvery = time.Second
 	// stableFor is how long all must be healthy without a break: pods that flap are not.
 	stableFor = 8 * time.Second
@@ -107,8 +108,7 @@ func ofHistory(history []helmrelease.Revision, proven Proven, now time.Time) (Re
 
 // Await looks until all is healthy and stays so, or the time is over. Each look is told.
 func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.Time, tell func(string)) (run.Verdict, error) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+	began := time.Now()
 	var since time.Time
 	restarts := int32(-1)
 	for {
@@ -132,9 +132,13 @@ func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.
 		if now.After(until) {
 			return verdict, err
 		}
+		pause := pace.Next(began, lookEvery)
+		if verdict == run.Pass { // it is only to stay so
+			pause = lookEvery
+		}
 		select {
 		case <-ctx.Done():
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }
