@@ -74,6 +74,11 @@ fuzz: ## fuzz every parser for a minute each
 bench: prerequisites build ## measure against pg_dump and pg_restore and write docs/benchmarks.md (BENCH_MB=4096 BENCH_RUNS=3)
 	cd dev && go run ./bench -mb $${BENCH_MB:-4096} -runs $${BENCH_RUNS:-3} -out ../docs/benchmarks.md
 
+.PHONY: bench-cluster
+bench-cluster: prerequisites-cluster programs ## measure recoveries on a cluster, as e2e finds one, against the guide's commands, and write docs/benchmarks-cluster.md (BENCH_RUNS=3; BENCH_ONLY=wedged,loss)
+	cd dev && go build -o ../bin/ ./bench-cluster
+	@dev/with-cluster.sh ../bin/bench-cluster -runs $${BENCH_RUNS:-3} -only "$${BENCH_ONLY:-}" -out $${BENCH_OUT:-../docs/benchmarks-cluster.md}
+
 .PHONY: lint
 lint: ## check formatting, vet, determinism of workflows, and that the modules agree
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }
