@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/dev/internal/measure"
+	"github.com/upkeep-run/upkeep/starter"
 )
 
 const (
@@ -96,6 +98,11 @@ func try(ctx context.Context, f *field, s *scenario, w way) (one found, err erro
 	p := f.places[s.size.name]
 	if err := p.repair(ctx, f); err != nil {
 		return one, err
+	}
+	if s.proven {
+		if _, err := f.upkeep.Succeed(ctx, starter.Order{Procedure: recoverservice.WorkflowType, Target: p.size.name}); err != nil {
+			return one, err
+		}
 	}
 	p.prober.forget()
 	harmed, traces := time.Now(), int64(p.size.traces)

@@ -174,6 +174,11 @@ func (p *place) repair(ctx context.Context, f *field) error {
 			return err
 		}
 	}
+	if now.unready > 0 {
+		if _, err := p.Kubectl("delete", "pods", "-l", "app.kubernetes.io/name=langfuse", "--wait=false"); err != nil {
+			return err
+		}
+	}
 	if _, err := p.Kubectl("scale", stack.Web, "--replicas=3"); err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ type scenario struct {
 	title string
 	about string // what is wrong
 	size  size
+	// proven has the release's revision seen healthy by Upkeep before the harm, as a rollout leaves it.
+	proven bool
 	// harm does it; callers are to see it before the ways begin. Nil: the ways do it themselves.
 	harm func(f *field, p *place) error
 	ways []way
@@ -76,7 +78,7 @@ func scenarios() []*scenario {
 		},
 		{
 			name: "broken", title: "Outage to healthy: somebody's release has broken the service",
-			about: "after a helm upgrade all pods are ready, and each request that counts fails", size: small,
+			about: "after a helm upgrade all pods are ready, and each request that counts fails", size: small, proven: true,
 			harm: func(f *field, p *place) error { return p.upgrade(f, "--set", badAnswers) },
 			ways: []way{recover, script("the guide, Service Outage", "service-outage.sh")},
 		},

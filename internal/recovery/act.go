@@ -106,8 +106,9 @@ func ofHistory(history []helmrelease.Revision, proven Proven, now time.Time) (Re
 	return r, nil
 }
 
-// Await looks until all is healthy and stays so, or the time is over. Each look is told.
-func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.Time, tell func(string)) (run.Verdict, error) {
+// Await looks until all is healthy and stays so, or the time is over; of what is known to have stayed so, one
+// look is enough. Each look is told.
+func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.Time, stayed bool, tell func(string)) (run.Verdict, error) {
 	began := time.Now()
 	var since time.Time
 	restarts := int32(-1)
@@ -124,6 +125,10 @@ func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.
 			return run.NotProven, err
 		}
 		now, count := time.Now(), started(s)
+		if verdict == run.Pass && stayed {
+			return run.Pass, nil
+		}
+		stayed = false
 		if verdict != run.Pass || count != restarts {
 			since, restarts = now, count
 		} else if now.Sub(since) >= stableFor {
