@@ -75,6 +75,10 @@ func (r *results) measure(ctx context.Context, f *field) error {
 			for j := range s.ways {
 				w := s.ways[(i+j)%len(s.ways)] // who comes first changes
 				one, err := try(ctx, f, s, w)
+				if err != nil && ctx.Err() == nil {
+					measure.Say("    %s: %v; once more", w.name, err)
+					one, err = try(ctx, f, s, w)
+				}
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", s.title, w.name, err)
 				}

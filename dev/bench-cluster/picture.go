@@ -169,6 +169,21 @@ func (p *place) watch() *watch {
 	return w
 }
 
+// changes waits until the service's pods are to be made of something else.
+func (p *place) changes(ctx context.Context) error {
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		d, err := p.cluster.Client.AppsV1().Deployments(p.cluster.Namespace).Get(ctx, service, metav1.GetOptions{})
+		if err == nil && templateOf(d) != p.before.template {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
 func (w *watch) note(whole bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

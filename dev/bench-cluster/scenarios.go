@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/recoverdata"
@@ -62,7 +64,7 @@ func scenarios() []*scenario {
 		return &scenario{
 			name: name, title: title, about: about, size: small,
 			ways: []way{
-				upkeep("Upkeep, RolloutRelease", rolloutrelease.WorkflowType, fmt.Sprintf(`{"set": {%q: %q}}`, before(set), after(set)), run.Failed),
+				upkeep("Upkeep, RolloutRelease", rolloutrelease.WorkflowType, input(set), run.Failed),
 				script("helm upgrade --wait, then the guide's helm rollback", "upgrade-then-rollback.sh", "SET="+set),
 				script("helm upgrade --atomic", "upgrade-atomic.sh", "SET="+set),
 			},
@@ -86,8 +88,43 @@ func scenarios() []*scenario {
 		loss("half", "Loss to served: every other row", "every other row of the table is deleted", "DELETE FROM traces WHERE id % 2 = 0", small),
 		loss("loss-large", "Loss to served: all rows of a larger database", "all rows of the table are deleted", "TRUNCATE traces CASCADE", large),
 		release("image", "Bad release to rolled back: an image that is nowhere", "the new pods never start; the old go on serving", badImage),
+		{
+			name: "killed", title: "Bad release to rolled back: who rolls it out is killed in the middle",
+			about: "the image is nowhere, and as soon as it is applied, the worker, or helm, is killed and started again", size: small,
+			ways: []way{
+				killed("Upkeep, RolloutRelease", rolloutrelease.WorkflowType, input(badImage), run.Failed),
+				script("helm upgrade --atomic, killed, and again", "upgrade-killed.sh", "SET="+badImage, "BAD=none"),
+				script("the same, and then the guide's helm rollback", "upgrade-killed.sh", "SET="+badImage, "BAD=none", "ROLLBACK=1"),
+			},
+		},
 		release("answers", "Bad release to rolled back: pods that are ready and do not work", "the new pods are ready and fail every request that counts", badAnswers),
 	}
+}
+
+// input is a rollout's, of a value.
+func input(set string) string {
+	name, value, _ := strings.Cut(set, "=")
+	return fmt.Sprintf(`{"set": {%q: %q}}`, name, value)
+}
+
+// killed is upkeep, and the worker is killed as soon as the release's change is there.
+func killed(name, procedure, input string, want run.Outcome) way {
+	w := upkeep(name, procedure, input, want)
+	take := w.take
+	w.take = func(ctx context.Context, f *field, p *place) taken {
+		killed := make(chan error, 1)
+		go func() {
+			err := p.changes(ctx)
+			if err == nil {
+				err = f.upkeep.Replace()
+			}
+			killed <- err
+		}()
+		t := take(ctx, f, p)
+		t.err = errors.Join(t.err, <-killed)
+		return t
+	}
+	return w
 }
 
 // upkeep is one of Upkeep's procedures. An approval that it asks for comes at once.

@@ -29,7 +29,3 @@ func (f *field) script(ctx context.Context, p *place, file string, env ...string
 	}
 	return t
 }
-
-func before(assignment string) string { name, _, _ := strings.Cut(assignment, "="); return name }
-
-func after(assignment string) string { _, value, _ := strings.Cut(assignment, "="); return value }

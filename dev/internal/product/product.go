@@ -39,17 +39,17 @@ type Upkeep struct {
 	Temporal *devserver.Server
 	Starter  *starter.Starter
 
-	client client.Client
-	worker *exec.Cmd
-	ended  chan error
+	options Options
+	client  client.Client
+	worker  *exec.Cmd
+	ended   chan error
 }
 
 // Start starts both.
 func Start(ctx context.Context, o Options) (_ *Upkeep, err error) {
-	u := &Upkeep{Store: filepath.Join(o.Dir, "store"), ended: make(chan error, 1)}
-	configPath := filepath.Join(o.Dir, "upkeep.yaml")
+	u := &Upkeep{Store: filepath.Join(o.Dir, "store"), options: o}
 	text := fmt.Sprintf("version: 1\nstore: file://%s\ntargets:\n%s", u.Store, o.Targets)
-	if err := os.WriteFile(configPath, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(o.config(), []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	u.Temporal, err = devserver.Start(ctx, devserver.Options{Dir: filepath.Join(o.Dir, "temporal"), SearchAttributes: worker.Attributes()})
@@ -65,28 +65,48 @@ func Start(ctx context.Context, o Options) (_ *Upkeep, err error) {
 		return nil, fmt.Errorf("reach Temporal: %w", err)
 	}
 	u.Starter = &starter.Starter{Client: u.client}
-	u.worker = exec.Command(o.Worker, "--config", configPath, "--data", filepath.Join(o.Dir, "worker"), "--health-address", "", "--name", "bench")
-	u.worker.Env = append(append(os.Environ(), o.Env...), "TEMPORAL_ADDRESS="+u.Temporal.Address)
-	log, err := os.Create(filepath.Join(o.Dir, "worker.log"))
+	return u, u.serve()
+}
+
+func (o Options) config() string { return filepath.Join(o.Dir, "upkeep.yaml") }
+
+// serve starts the worker.
+func (u *Upkeep) serve() error {
+	o := u.options
+	log, err := os.OpenFile(filepath.Join(o.Dir, "worker.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = log.Close() }() // the worker has its own
+	u.worker = exec.Command(o.Worker, "--config", o.config(), "--data", filepath.Join(o.Dir, "worker"), "--health-address", "", "--name", "bench")
+	u.worker.Env = append(append(os.Environ(), o.Env...), "TEMPORAL_ADDRESS="+u.Temporal.Address)
 	u.worker.Stderr = log
 	u.worker.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is ours to pass on
 	if err := u.worker.Start(); err != nil {
-		return nil, fmt.Errorf("start the worker (make build): %w", err)
+		return fmt.Errorf("start the worker (make build): %w", err)
 	}
+	u.ended = make(chan error, 1)
 	go func() { u.ended <- u.worker.Wait() }()
-	return u, nil
+	return nil
+}
+
+// Replace kills the worker, and starts another as a supervisor would.
+func (u *Upkeep) Replace() error {
+	u.end(syscall.SIGKILL)
+	return u.serve()
+}
+
+func (u *Upkeep) end(by os.Signal) {
+	if u.ended != nil {
+		_ = u.worker.Process.Signal(by) // it may have ended
+		<-u.ended
+		u.ended = nil
+	}
 }
 
 // Stop ends both.
 func (u *Upkeep) Stop() error {
-	if u.worker != nil && u.worker.Process != nil {
-		_ = u.worker.Process.Signal(syscall.SIGTERM) // it may have ended
-		<-u.ended
-	}
+	u.end(syscall.SIGTERM)
 	if u.client != nil {
 		u.client.Close()
 	}
