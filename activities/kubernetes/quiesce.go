@@ -18,6 +18,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/ownership"
+	"github.com/upkeep-run/upkeep/internal/pace"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
 )
@@ -33,7 +34,8 @@ const (
 const (
 	// settleWithin is how long pods may take to end, or to be ready, in one attempt.
 	settleWithin = 100 * time.Second
-	settleEvery  = time.Second
+	// settleEvery is the most that passes between looks at them.
+	settleEvery = time.Second
 )
 
 // StopRequest asks how the clients of a database would be stopped.
@@ -215,16 +217,16 @@ func (a *Activities) ProveRecovered(ctx context.Context, in StopOrder) (postgres
 
 // settle looks until there is nothing left, and returns what is left when the time is over.
 func settle(ctx context.Context, phase string, look func() (left string, err error)) (string, error) {
-	for until := time.Now().Add(settleWithin); ; {
+	for began := time.Now(); ; {
 		left, err := look()
-		if err != nil || left == "" || time.Now().After(until) {
+		if err != nil || left == "" || time.Since(began) > settleWithin {
 			return left, err
 		}
 		progress.Report(ctx, progress.Progress{Phase: phase, Note: strings.TrimSpace(left)})
 		select {
 		case <-ctx.Done():
 			return left, ctx.Err()
-		case <-time.After(settleEvery):
+		case <-time.After(pace.Next(began, settleEvery)):
 		}
 	}
 }

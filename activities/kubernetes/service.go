@@ -50,6 +50,8 @@ type StepOrder struct {
 type AwaitRequest struct {
 	Service
 	Until time.Time `json:"until"`
+	// Stayed says that it was seen to stay healthy a moment ago: now one look is enough.
+	Stayed bool `json:"stayed,omitempty"`
 }
 
 // NoteRequest says by which run a release was seen healthy.
@@ -108,7 +110,7 @@ func (a *Activities) AwaitHealthy(ctx context.Context, in AwaitRequest) (run.Ver
 	if err != nil {
 		return run.NotProven, err
 	}
-	return recovery.Await(ctx, c, scope, in.Until, func(note string) {
+	return recovery.Await(ctx, c, scope, in.Until, in.Stayed, func(note string) {
 		progress.Report(ctx, progress.Progress{Phase: healthyByNotes, Note: note})
 	})
 }

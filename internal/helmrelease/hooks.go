@@ -22,6 +22,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/pace"
 )
 
 const (
@@ -171,7 +172,7 @@ func (o *operation) runHookObject(event string, h *release.Hook, info *resource.
 		}
 		return o.write()
 	}
-	for at.End == "" {
+	for began := time.Now(); at.End == ""; {
 		live, err := o.get(info)
 		if err != nil {
 			return err
@@ -221,7 +222,7 @@ func (o *operation) runHookObject(event string, h *release.Hook, info *resource.
 		default:
 			o.beat("waits until %s is gone", name)
 		}
-		if !pause(o.ctx, pollEvery) {
+		if !pause(o.ctx, pace.Next(began, pollEvery)) {
 			return stopped(o.ctx, fmt.Sprintf("see the end of the %s hook %s", event, name))
 		}
 	}
@@ -278,13 +279,13 @@ func (o *operation) remove(info *resource.Info, uid types.UID) error {
 		return kube.Classify(err, "delete "+nameOf(info))
 	}
 	effectUnhook.after.Hit()
-	for {
+	for began := time.Now(); ; {
 		live, err := o.get(info)
 		if err != nil || live == nil || live.GetUID() != uid {
 			return err
 		}
 		o.beat("waits until %s is gone", nameOf(info))
-		if !pause(o.ctx, pollEvery/4) {
+		if !pause(o.ctx, pace.Next(began, pollEvery)) {
 			return stopped(o.ctx, "delete "+nameOf(info))
 		}
 	}

@@ -28,8 +28,11 @@ const (
 	// renewEvery is the pause between renewals, renewWithin the bound on one.
 	renewEvery  = 3 * time.Second
 	renewWithin = 4 * time.Second
-	// pollEvery is the pause between looks at the cluster.
+	// pollEvery is the most that passes between looks at the cluster.
 	pollEvery = time.Second
+	// neverFor is how long a pod must have been without an image to start from until it is not waited for any
+	// more: its workload may be about to replace it.
+	neverFor = 5 * time.Second
 	// journalAnnotation holds the journal of the operation that has or had the lease.
 	journalAnnotation = "upkeep.run/journal"
 )

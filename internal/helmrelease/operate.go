@@ -43,7 +43,7 @@ type Order struct {
 	Operation string        // the key: asked for again by it, the operation is not done again
 	Attempt   string        // who asks; for people
 	Ready     time.Duration // what was applied may take so long to become ready; 5 minutes when left out
-	Beat      func(string)  // is told what goes on, about every second; may be nil
+	Beat      func(string)  // is told what goes on, at each look; may be nil
 	Patience  time.Duration // how long another's lease is borne; 0: not at all
 }
 

@@ -24,10 +24,11 @@ import (
 	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/ownership"
+	"github.com/upkeep-run/upkeep/internal/pace"
 )
 
 const (
-	// lookEvery is the pause between looks while a step is waited for.
+	// lookEvery is the most that passes between looks while a step is waited for.
 	lookEvery = time.Second
 	// stableFor is how long all must be healthy without a break: pods that flap are not.
 	stableFor = 8 * time.Second
@@ -150,10 +151,10 @@ func ofHistory(history []helmrelease.Revision, proven Proven, now time.Time) (Re
 	return r, nil
 }
 
-// Await looks until all is healthy and stays so, or the time is over. Each look is told.
-func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.Time, tell func(string)) (run.Verdict, error) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+// Await looks until all is healthy and stays so, or the time is over; of what is known to have stayed so, one
+// look is enough. Each look is told.
+func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.Time, stayed bool, tell func(string)) (run.Verdict, error) {
+	began := time.Now()
 	var since time.Time
 	restarts := int32(-1)
 	for {
@@ -169,6 +170,10 @@ func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.
 			return run.NotProven, err
 		}
 		now, count := time.Now(), started(s)
+		if verdict == run.Pass && stayed {
+			return run.Pass, nil
+		}
+		stayed = false
 		if verdict != run.Pass || count != restarts {
 			since, restarts = now, count
 		} else if now.Sub(since) >= stableFor {
@@ -177,9 +182,13 @@ func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.
 		if now.After(until) {
 			return verdict, err
 		}
+		pause := pace.Next(began, lookEvery)
+		if verdict == run.Pass { // it is only to stay so
+			pause = lookEvery
+		}
 		select {
 		case <-ctx.Done():
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }

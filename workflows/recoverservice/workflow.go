@@ -29,6 +29,8 @@ const (
 	// lockFor is how old a lock must be that nobody is asked about. Helm's own default is to give up
 	// after 5 minutes.
 	lockFor = 15 * time.Minute
+	// briefly is how long a restart is given where a rollback is likelier to help.
+	briefly = 30 * time.Second
 	// mostLooks bounds a run whose facts change again and again.
 	mostLooks = 60
 )
@@ -48,6 +50,10 @@ type rescue struct {
 	tried   []recovery.Step
 	held    []*owners.Held
 	asks    bool // of those held: they would take back what the run has made of the release
+	// suspect says that the newest revision was never seen healthy and the one to go back to was, so that it is
+	// likely the release that broke the service.
+	suspect bool
+	stayed  bool // the newest wait ended with the service healthy, and staying so
 }
 
 func body(r *procedure.Run, in api.Input) error {
@@ -101,7 +107,7 @@ func (w *rescue) climb() error {
 		case choice.Done && flaps:
 			return failure.New(failure.NotRecovered, "the service is healthy at times and does not stay so").Do("read the logs of its pods (kubectl logs --previous)")
 		case choice.Done:
-			verdict, err := w.await()
+			verdict, err := w.await(w.wait)
 			if err != nil {
 				return err
 			}
@@ -152,6 +158,7 @@ func (w *rescue) look(first bool) (state recovery.State, choice recovery.Choice,
 	}
 	w.r.Detail(detail)
 	choice = recovery.Next(state, w.tried, w.policy)
+	w.suspect = state.Release.Back.Proven && !state.Release.Proven && w.policy.UpTo == recovery.Rollback
 	if first {
 		w.result.Before = seen
 		if len(seen) > 0 {
@@ -246,7 +253,11 @@ func (w *rescue) take(s recovery.Step) error {
 		note(true, nil)
 		return nil
 	}
-	verdict, err := w.await()
+	wait := w.wait
+	if w.suspect && (s.Rung == recovery.Restart || s.Rung == recovery.Rollout) {
+		wait = min(wait, briefly)
+	}
+	verdict, err := w.await(wait)
 	note(verdict == run.Pass, nil)
 	return err
 }
@@ -322,12 +333,13 @@ func (w *rescue) release() error {
 	return nil
 }
 
-// await waits until the service is healthy, or the step's time is over.
-func (w *rescue) await() (verdict run.Verdict, err error) {
-	request := kubernetes.AwaitRequest{Service: w.service, Until: w.r.Now().Add(w.wait)}
+// await waits until the service is healthy, or the time is over.
+func (w *rescue) await(wait time.Duration) (verdict run.Verdict, err error) {
+	request := kubernetes.AwaitRequest{Service: w.service, Until: w.r.Now().Add(wait), Stayed: w.stayed}
 	err = w.r.Do(w.step("Wait until the service is healthy", kubernetes.AwaitHealthy, procedure.Long), request, &verdict)
+	w.stayed = err == nil && verdict == run.Pass
 	if err == nil {
-		w.r.Mark(verdict, map[run.Verdict]string{run.Pass: "healthy, and it stays so", run.Fail: "not healthy within " + w.wait.String(), run.NotProven: "not proven within " + w.wait.String()}[verdict])
+		w.r.Mark(verdict, map[run.Verdict]string{run.Pass: "healthy, and it stays so", run.Fail: "not healthy within " + wait.String(), run.NotProven: "not proven within " + wait.String()}[verdict])
 	}
 	return verdict, err
 }
