@@ -9,6 +9,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
 // The activity types.
@@ -72,6 +73,8 @@ type Planned struct {
 	Revision int              `json:"revision,omitempty"` // of the operation, if it has one
 	Lock     Lock             `json:"lock,omitzero"`      // that another run has left
 	Plan     helmrelease.Plan `json:"plan,omitzero"`      // of a new one
+	// Owners is what is done about others who act on the release's workloads.
+	Owners ownership.Measures `json:"owners,omitzero"`
 }
 
 // UpgradeOrder is an upgrade as it was planned.

@@ -22,6 +22,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/promquery"
 )
@@ -136,14 +137,19 @@ func (a *Activities) PlanUpgrade(ctx context.Context, in Change) (Planned, error
 	if err != nil {
 		return Planned{}, err
 	}
-	if mine := made(history, in.Operation); mine != nil {
-		return Planned{Stands: stands(history, mine, made(history, in.Undo)), Revision: mine.Number}, nil
+	mine := made(history, in.Operation)
+	owners, err := a.guard(ctx, c, in.Place, workloadsOf(history[0]), in.command())
+	if mine != nil { // what has begun goes on, whoever owns it: those whom it has suspended are known by that
+		if err != nil && !failure.Is(err, failure.OwnedByOther) && !failure.Is(err, failure.NotItself) {
+			return Planned{}, err
+		}
+		return Planned{Stands: stands(history, mine, made(history, in.Undo)), Revision: mine.Number, Owners: ownership.Measures{Suspend: owners.Suspend}}, nil
+	}
+	if err != nil {
+		return Planned{}, err
 	}
 	if newest := history[0]; newest.Pending() && newest.Operation != "" {
-		return Planned{Stands: Locked, Lock: Lock{Revision: newest.Number, Status: newest.Status, Record: newest.Record}}, nil
-	}
-	if err := a.guard(ctx, c, in.Place, workloadsOf(history[0])); err != nil {
-		return Planned{}, err
+		return Planned{Stands: Locked, Lock: Lock{Revision: newest.Number, Status: newest.Status, Record: newest.Record}, Owners: owners}, nil
 	}
 	request, err := in.request()
 	if err != nil {
@@ -151,8 +157,35 @@ func (a *Activities) PlanUpgrade(ctx context.Context, in Change) (Planned, error
 	}
 	plan, err := r.PlanUpgrade(ctx, request)
 	show(&plan)
-	return Planned{Plan: plan}, err
+	return Planned{Plan: plan, Owners: owners}, err
 }
+
+// command is what a person would type for the change. It has no values: they may hold what a shell reads.
+func (c Change) command() string {
+	words := []string{"helm upgrade", c.Kubernetes.Release}
+	switch {
+	case c.Chart.Path != "":
+		words = append(words, quoted(c.Chart.Path))
+	case c.Chart.OCI != "":
+		words = append(words, quoted(c.Chart.OCI))
+	default:
+		words = append(words, c.Chart.Name, "--repo", quoted(c.Chart.Repository))
+	}
+	if c.Version != "" && c.Chart.Path == "" {
+		words = append(words, "--version", quoted(c.Version))
+	}
+	words = append(words, "-n", c.Kubernetes.Namespace, "--reset-then-reuse-values")
+	for _, file := range c.Values {
+		words = append(words, "-f", quoted(file))
+	}
+	if len(c.Set) > 0 {
+		words = append(words, "--set ... (as in the input)")
+	}
+	return strings.Join(words, " ")
+}
+
+// quoted is a text as a shell takes it for one word.
+func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // made is the revision that an operation made, or nil.
 func made(history []helmrelease.Revision, operation string) *helmrelease.Revision {

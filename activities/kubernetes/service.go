@@ -10,6 +10,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/progress"
@@ -76,7 +77,7 @@ func (a *Activities) LookAtService(ctx context.Context, in Service) (recovery.St
 		return recovery.State{}, err
 	}
 	defer func() { _ = store.Close() }() // only read
-	return recovery.Look(ctx, c, scope, func(r helmrelease.Revision) (bool, error) {
+	return recovery.Look(ctx, c, scope, itself.Find(a.Temporal, in.Store), in.Kubernetes.Owners, func(r helmrelease.Revision) (bool, error) {
 		return catalog.IsHealthy(ctx, store, in.Target, scope.Release, r.Number, r.ManifestSHA256)
 	})
 }

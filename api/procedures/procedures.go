@@ -48,7 +48,7 @@ var help = map[string]string{
 	"override":             "why a release that migrates goes without a drilled backup; approved with the plan",
 	"RecoverData.backup":   "a backup's id, latest, or proven (the default): the newest whose comparison was PASS",
 	"RecoverData.confirm":  "the name of the live database that is replaced, written out",
-	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name, with commas between; those of the configuration, or found by their sessions, when left out",
+	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name (Deployment, StatefulSet, ReplicaSet, DaemonSet, CronJob, Job), with commas between; those of the configuration, or found by their sessions, when left out",
 	"upTo":                 "the last step that may be taken: restart, rollout, recreate, clear or rollback (the default)",
 	"wait":                 "minutes that each step is given to show that it helped; 5 when left out",
 	"database":             "the name of the new database, which must not exist; generated when left out",

@@ -64,6 +64,7 @@ const (
 	ObjectConflict     Code = "ObjectConflict"     // somebody changes the same object of the cluster at once
 	ObjectRefused      Code = "ObjectRefused"      // the API server takes an object for wrong
 	OwnedByOther       Code = "OwnedByOther"       // somebody else's controller would take a change back
+	NotStoppable       Code = "NotStoppable"       // something uses a database and cannot be stopped and started again
 	NotItself          Code = "NotItself"          // a plan would stop or replace what Upkeep itself runs on
 	MissingRelease     Code = "MissingRelease"     // the cluster has no such Helm release, or not that revision
 	ReleaseBusy        Code = "ReleaseBusy"        // somebody else works on a Helm release, or has left it locked
@@ -87,7 +88,7 @@ var catalogue = map[Code]Class{
 	ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson, ReleaseBusy: NeedsPerson,
 	BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged, NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient,
-	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NoProof: Refused, NotItself: Refused,
+	NoCluster: Precondition, MissingObject: Precondition, ObjectRefused: Precondition, OwnedByOther: Refused, NotStoppable: Precondition, NoProof: Refused, NotItself: Refused,
 	ClusterLogin: NeedsPerson, ClusterForbids: NeedsPerson, ClusterUnreachable: Transient, ObjectConflict: Transient,
 	NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient, Internal: Transient,
 }

@@ -260,7 +260,25 @@ func (r *Release) compare(ctx context.Context, p *Plan, current *record, goal re
 			}
 		}
 	}
+	blocked, remarks := elsewhere(goal)
+	if p.Remarks = append(p.Remarks, remarks...); p.Kind == KindUpgrade { // a rollback brings back what was there
+		p.Blocked = append(p.Blocked, blocked...)
+	}
 	return r.findObstacles(ctx, p, goal)
+}
+
+// elsewhere says what a release would have in other namespaces than its own; in the cluster's own it must not.
+func elsewhere(goal rendering) (blocked, remarks []string) {
+	for _, o := range slices.Concat(goal.objects, goal.hooks) {
+		switch {
+		case o.Namespace == "":
+		case kube.NamespaceProblem(o.Namespace) != "":
+			blocked = append(blocked, fmt.Sprintf("%s %s: its namespace %q is no target's", o.Kind, o.Name, o.Namespace))
+		default:
+			remarks = append(remarks, fmt.Sprintf("%s %s is in another namespace, %s", o.Kind, o.Name, o.Namespace))
+		}
+	}
+	return blocked, remarks
 }
 
 // events are those of an operation, before and after it applies.

@@ -21,7 +21,9 @@ import (
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
 const (
@@ -56,17 +58,19 @@ var restarted = map[string]schema.GroupVersionResource{
 // Proven tells which revisions were seen healthy.
 type Proven func(helmrelease.Revision) (bool, error)
 
-// Look sees how the release is. It only gets and lists.
-func Look(ctx context.Context, c *kube.Cluster, scope health.Scope, proven Proven) (State, error) {
+// Look sees how the release is. It only gets and lists. A release that Upkeep itself runs on is refused.
+// Owners of its workloads are looked at where the policy lets them be suspended.
+func Look(ctx context.Context, c *kube.Cluster, scope health.Scope, self itself.Self, policy string, proven Proven) (State, error) {
 	seen, err := health.Observe(ctx, c, scope)
 	if err != nil {
 		return State{}, err
 	}
-	for _, w := range seen.Workloads {
-		if w.Marked != "" {
-			return State{}, failure.New(failure.NotItself, "%s of release %s must not be touched: %s says that Upkeep or what it needs runs there", w, scope.Release, w.Marked).
-				Do("recover it by hand, or from a worker outside of it")
-		}
+	touched := make([]itself.Workload, len(seen.Workloads))
+	for i, w := range seen.Workloads {
+		touched[i] = w.Touched
+	}
+	if err := self.Check(ctx, c, "recover release "+scope.Release, touched); err != nil {
+		return State{}, err
 	}
 	h, err := helmrelease.Open(c.Config, c.Namespace, scope.Release)
 	if err != nil {
@@ -77,8 +81,37 @@ func Look(ctx context.Context, c *kube.Cluster, scope health.Scope, proven Prove
 		return State{}, err
 	}
 	s := State{State: seen}
-	s.Release, err = ofHistory(history, proven, time.Now())
-	return s, err
+	if s.Release, err = ofHistory(history, proven, time.Now()); err != nil || policy != ownership.PolicySuspend {
+		return s, err
+	}
+	client, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return s, kube.Classify(err, "make a client of the cluster")
+	}
+	return s, s.lookAtOwners(ctx, client)
+}
+
+// lookAtOwners sees how those are who can be suspended. One of whom nothing can be seen cannot be: what does
+// not touch what it owns is done all the same.
+func (s *State) lookAtOwners(ctx context.Context, client dynamic.Interface) error {
+	for i := range s.Workloads {
+		for j := range s.Workloads[i].Owners {
+			o := &s.Workloads[i].Owners[j]
+			if !o.Suspendable || slices.ContainsFunc(s.Owners, func(known ownership.Image) bool { return known.Owner.Ref == o.Ref }) {
+				continue
+			}
+			image, err := ownership.Look(ctx, client, *o)
+			if f, known := failure.As(err); known && f.Class() != failure.Transient {
+				o.Suspendable, o.Why = false, o.Why+"; "+f.What
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			s.Owners = append(s.Owners, image)
+		}
+	}
+	return nil
 }
 
 // ofHistory says where the release stands, and where it could go back to: the newest earlier revision that

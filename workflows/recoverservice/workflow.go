@@ -16,8 +16,10 @@ import (
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
+	"github.com/upkeep-run/upkeep/workflows/owners"
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 )
 
@@ -44,6 +46,8 @@ type rescue struct {
 	wait    time.Duration
 	result  api.Result
 	tried   []recovery.Step
+	held    []*owners.Held
+	asks    bool // of those held: they would take back what the run has made of the release
 }
 
 func body(r *procedure.Run, in api.Input) error {
@@ -70,7 +74,7 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	w := &rescue{
 		r: r, service: kubernetes.Service{Target: r.Target().Name, Store: r.Target().Store, Kubernetes: k},
-		policy: recovery.Policy{UpTo: recovery.Rung(in.UpTo), Lock: lockFor}, wait: time.Duration(in.Wait) * time.Minute,
+		policy: recovery.Policy{UpTo: recovery.Rung(in.UpTo), Lock: lockFor, Owners: k.Owners, Release: k.Release, Namespace: k.Namespace}, wait: time.Duration(in.Wait) * time.Minute,
 		result: api.Result{Release: k.Release, Verdict: run.NotProven, ReadinessOnly: len(k.Probes) == 0, Before: []string{}, After: []string{}, Taken: []api.Taken{}},
 	}
 	return w.climb()
@@ -80,13 +84,18 @@ func body(r *procedure.Run, in api.Input) error {
 func (w *rescue) climb() error {
 	flaps := false
 	for look := 0; look < mostLooks; look++ {
-		_, choice, err := w.look(look == 0)
+		state, choice, err := w.look(look == 0)
 		if err != nil {
 			return err
 		}
 		if w.r.DryRun() {
 			w.foresee(choice)
 			return nil
+		}
+		if look == 0 {
+			if err := w.takeOver(state); err != nil {
+				return err
+			}
 		}
 		switch {
 		case choice.Done && flaps:
@@ -96,11 +105,20 @@ func (w *rescue) climb() error {
 			if err != nil {
 				return err
 			}
+			if verdict == run.Pass && len(w.held) > 0 {
+				if err := w.release(); err != nil {
+					return err
+				}
+				continue // it is looked at once more, with its owners at work
+			}
 			if verdict == run.Pass {
 				return w.arrive()
 			}
 			flaps = true // looked at once more: it may have become worse
 		case choice.Step == nil && w.result.Verdict == run.NotProven:
+			if err := w.release(); err != nil {
+				return err
+			}
 			w.r.Judge(run.NotProven)
 			w.r.Say("all pods of release %s are ready, and it is not proven that the service works: %s", w.result.Release, strings.Join(w.result.After, "; "))
 			return nil
@@ -141,7 +159,10 @@ func (w *rescue) look(first bool) (state recovery.State, choice recovery.Choice,
 		}
 	}
 	w.result.After, w.result.Verdict, w.result.Revision = seen, verdict, state.Release.Latest
-	w.result.Skipped, w.result.Person = choice.Skipped, choice.Person
+	w.result.Skipped, w.result.Person, w.result.Proposed = choice.Skipped, choice.Person, nil
+	for _, p := range choice.Proposed {
+		w.result.Proposed = append(w.result.Proposed, p.String())
+	}
 	w.r.SetResult(w.result)
 	return state, choice, nil
 }
@@ -202,6 +223,9 @@ func (w *rescue) take(s recovery.Step) error {
 			return nil // the turn came too late: look, and ask, again
 		}
 	}
+	if again, err := w.suspend(s); again || err != nil {
+		return err
+	}
 	taken.At = w.r.Now()
 	if s.Rung != recovery.Wait {
 		err := w.r.Do(w.step(names[s.Rung], kubernetes.TakeStep, procedure.Long), order, nil)
@@ -225,6 +249,77 @@ func (w *rescue) take(s recovery.Step) error {
 	verdict, err := w.await()
 	note(verdict == run.Pass, nil)
 	return err
+}
+
+// suspend keeps those from acting who would take a step back. It reports whether they are not what they
+// were, so that all is to be looked at again.
+func (w *rescue) suspend(s recovery.Step) (again bool, err error) {
+	if len(s.Owners) == 0 {
+		return false, nil
+	}
+	fresh := slices.DeleteFunc(slices.Clone(s.Owners), func(o ownership.Image) bool {
+		return slices.Contains(w.result.Suspended, o.Owner.String()) && len(w.held) > 0
+	})
+	if len(fresh) > 0 {
+		err = w.hold(fresh)
+	}
+	if procedure.HasCode(err, failure.PlanVoid) {
+		return true, nil
+	}
+	w.asks = w.asks || s.Rung == recovery.Rollback // the others leave nothing of theirs in the release
+	return false, err
+}
+
+// takeOver keeps those whom an earlier run has left suspended, to let them act again at the end.
+func (w *rescue) takeOver(s recovery.State) error {
+	left := slices.DeleteFunc(slices.Clone(s.Owners), func(o ownership.Image) bool { return o.HeldBy == "" })
+	if len(left) == 0 {
+		return nil
+	}
+	err := w.hold(left)
+	if procedure.HasCode(err, failure.PlanVoid) {
+		return nil // somebody has just given them back
+	}
+	w.asks = true // what that run had made of the release is not known
+	return err
+}
+
+func (w *rescue) hold(images []ownership.Image) error {
+	h := owners.Hold(w.r, w.service.Kubernetes, owners.Order(w.r), images)
+	if err := h.Suspend("Suspend the owners of the workloads"); err != nil {
+		return err
+	}
+	w.held = append(w.held, h)
+	for _, o := range images {
+		if name := o.Owner.String(); !slices.Contains(w.result.Suspended, name) {
+			w.result.Suspended = append(w.result.Suspended, name)
+		}
+	}
+	w.r.SetResult(w.result)
+	return nil
+}
+
+// release lets all act again that the run has suspended, after a person has seen to it where they would
+// take something back.
+func (w *rescue) release() error {
+	if len(w.held) == 0 {
+		return nil
+	}
+	if w.asks {
+		if err := w.held[len(w.held)-1].AskToResume(fmt.Sprintf("release %s is healthy at revision %d", w.result.Release, w.result.Revision)); err != nil {
+			return err
+		}
+	}
+	for _, h := range w.held {
+		remarks, err := h.Resume()
+		if err != nil {
+			return err
+		}
+		w.result.Remarks = append(w.result.Remarks, remarks...)
+	}
+	w.held, w.asks = nil, false
+	w.r.SetResult(w.result)
+	return nil
 }
 
 // await waits until the service is healthy, or the step's time is over.
@@ -280,8 +375,8 @@ func (w *rescue) exhausted(c recovery.Choice) error {
 		what += "; not taken: " + strings.Join(c.Skipped, "; ")
 	}
 	remedy := "see kubectl describe pods and their logs"
-	if len(c.Person) > 0 {
-		remedy = strings.Join(c.Person, "; ")
+	if all := append(slices.Clone(w.result.Proposed), c.Person...); len(all) > 0 {
+		remedy = strings.Join(all, "; ")
 	}
 	return failure.New(failure.NotRecovered, "release %s is not healthy: %s", w.result.Release, what).Do("%s; then start a new run", remedy)
 }
