@@ -145,11 +145,11 @@ func (a *Activities) PlanUpgrade(ctx context.Context, in Change) (Planned, error
 		}
 		return Planned{Stands: stands(history, mine, made(history, in.Undo)), Revision: mine.Number, Owners: ownership.Measures{Suspend: owners.Suspend}}, nil
 	}
-	if newest := history[0]; newest.Pending() && newest.Operation != "" {
-		return Planned{Stands: Locked, Lock: Lock{Revision: newest.Number, Status: newest.Status, Record: newest.Record}}, nil
-	}
 	if err != nil {
 		return Planned{}, err
+	}
+	if newest := history[0]; newest.Pending() && newest.Operation != "" {
+		return Planned{Stands: Locked, Lock: Lock{Revision: newest.Number, Status: newest.Status, Record: newest.Record}, Owners: owners}, nil
 	}
 	request, err := in.request()
 	if err != nil {

@@ -235,6 +235,20 @@ func TestRecoverData(t *testing.T) {
 	has(t, "3", before)
 	usedAsBefore(t)
 
+	points := []string{"client-stop/before", "client-stop/after", "swap/before", "swap/after", "client-start/before", "client-start/after"}
+	for _, point := range harness.Choose(t, points, []string{"client-stop/after", "swap/after"}) {
+		t.Run("killed at "+point, func(t *testing.T) {
+			_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-d", "langfuse", "-c", "TRUNCATE traces CASCADE")
+			require.NoError(t, err)
+			w.Kill()
+			id := untilDead(t, s, point)
+			w = start()
+			doc := s.Await(t, id)
+			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+			has(t, "3", before)
+		})
+	}
+
 	t.Run("terminated while all is stopped, a new run takes over", func(t *testing.T) {
 		w.Kill()
 		id := untilDead(t, s, "restore/chunk/after")

@@ -232,3 +232,12 @@ func TestADryRunNeedsNoRightToWrite(t *testing.T) {
 	require.Contains(t, r.Next, "restart pod")
 	require.Equal(t, run.Fail, r.Verdict)
 }
+
+func revisions(t *testing.T, name string) int {
+	t.Helper()
+	text, err := helm("history", name, "-o", "json")
+	require.NoError(t, err)
+	var all []struct{ Revision int }
+	require.NoError(t, json.Unmarshal([]byte(text), &all))
+	return all[len(all)-1].Revision
+}
