@@ -173,9 +173,9 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		_, err := helm("upgrade", name, chart, "--reuse-values", "--set", "image="+bad)
 		require.NoError(t, err)
 		require.NoError(t, until(time.Minute, func() error {
-			ready, err := kubectl("get", deployment, "-o", "jsonpath={.status.updatedReplicas}/{.status.unavailableReplicas}")
-			if err == nil && (strings.HasPrefix(ready, "/") || strings.HasSuffix(ready, "/")) {
-				err = fmt.Errorf("the image is not missed yet: %s", ready)
+			reasons, err := kubectl("get", "pods", "-l", "app="+name+"-web", "-o", "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}")
+			if err == nil && !strings.Contains(reasons, "ErrImageNeverPull") {
+				err = fmt.Errorf("the image is not missed yet: %s", reasons)
 			}
 			return err
 		}))
