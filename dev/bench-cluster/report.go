@@ -33,8 +33,8 @@ What the columns are:
   last command returns, which proves nothing.
 - **against Upkeep**: served by this way divided by served by Upkeep, round by round; where callers never noticed, whole.
   Above 1, Upkeep is faster.
-- **calls in vain**: of callers, from the harm on: failed, and answered without all the rows. Half of a second more or
-  less is that of the harm itself, which callers are let see for a second before anything is ordered.
+- **calls in vain**: of callers, from the harm on: failed, and answered without all the rows. Callers are let see the
+  harm for a second before anything is ordered.
 `)
 	for _, s := range r.scenarios {
 		r.writeScenario(&b, s)
