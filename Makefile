@@ -61,9 +61,10 @@ compose-test: prerequisites-compose ## run docker-compose.yml on images made her
 	@dev/compose.sh
 
 .PHONY: failpoints
-failpoints: prerequisites ## kill and freeze the worker at every point of every effect, and run every mutant
+failpoints: prerequisites prerequisites-cluster ## kill and freeze the worker at every point of every effect, also on a cluster, and run every mutant
 	FAILPOINTS=all $(GOTEST) -tags fault -count=1 -timeout 60m ./internal/...
 	dev/failpoints.sh
+	FAILPOINTS=all dev/e2e.sh -timeout 6h
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser for a minute each
@@ -77,6 +78,10 @@ bench: prerequisites build ## measure against pg_dump and pg_restore and write d
 .PHONY: bench-deps
 bench-deps: build ## measure the look-up of dependencies against Renovate and write docs/benchmarks-dependencies.md (BENCH_RUNS=3; needs npm and the internet)
 	cd dev && go run ./bench-deps -runs $${BENCH_RUNS:-3} -out ../docs/benchmarks-dependencies.md
+.PHONY: bench-cluster
+bench-cluster: prerequisites-cluster programs ## measure recoveries on a cluster, as e2e finds one, against the guide's commands, and write docs/benchmarks-cluster.md (BENCH_RUNS=3; BENCH_ONLY=wedged,loss)
+	cd dev && go build -o ../bin/ ./bench-cluster
+	@dev/with-cluster.sh ../bin/bench-cluster -runs $${BENCH_RUNS:-3} -only "$${BENCH_ONLY:-}" -out $${BENCH_OUT:-../docs/benchmarks-cluster.md}
 
 .PHONY: lint
 lint: ## check formatting, vet, determinism of workflows, and that the modules agree

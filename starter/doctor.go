@@ -57,7 +57,7 @@ Exit codes: 0 all that is required is PASS, 1 something is FAIL, 3 something req
 					o.Targets = []config.Target{*only}
 				}
 			}
-			findings = append(findings, c.examineTemporal(cmd.Context())...)
+			findings = append(findings, c.examineTemporal(cmd.Context(), o.Targets)...)
 			if known != nil {
 				findings = append(findings, doctor.Examine(cmd.Context(), o)...)
 			}
@@ -87,23 +87,33 @@ const (
 	checkAttributes = "search attributes"
 )
 
-// queueChecks are the queues that every procedure needs, and of which kind.
-var queueChecks = []struct {
+// queueCheck is one queue that some worker has to serve.
+type queueCheck struct {
 	name, queue string
 	kind        enumspb.TaskQueueType
-}{
-	{"a worker serves " + run.WorkflowQueue, run.WorkflowQueue, enumspb.TASK_QUEUE_TYPE_WORKFLOW},
-	{"a worker serves " + run.DatabaseQueue, run.DatabaseQueue, enumspb.TASK_QUEUE_TYPE_ACTIVITY},
+}
+
+// queueChecks are the queues that the work on the targets needs: two that every procedure needs, and that of
+// the cluster where a target is in one.
+func queueChecks(targets []config.Target) []queueCheck {
+	check := func(queue string, kind enumspb.TaskQueueType) queueCheck {
+		return queueCheck{"a worker serves " + queue, queue, kind}
+	}
+	checks := []queueCheck{check(run.WorkflowQueue, enumspb.TASK_QUEUE_TYPE_WORKFLOW), check(run.DatabaseQueue, enumspb.TASK_QUEUE_TYPE_ACTIVITY)}
+	if slices.ContainsFunc(targets, func(t config.Target) bool { return t.Kubernetes.Namespace != "" }) {
+		checks = append(checks, check(run.ClusterQueue, enumspb.TASK_QUEUE_TYPE_ACTIVITY))
+	}
+	return checks
 }
 
 // examineTemporal looks at the Temporal server that the environment names.
-func (c *cli) examineTemporal(ctx context.Context) []doctor.Finding {
+func (c *cli) examineTemporal(ctx context.Context, targets []config.Target) []doctor.Finding {
 	l := &doctor.List{Subject: "Temporal"}
 	o, err := envconfig.LoadDefaultClientOptions()
 	if err == nil {
 		address, namespace := cmp.Or(o.HostPort, client.DefaultHostPort), cmp.Or(o.Namespace, client.DefaultNamespace)
 		err = c.connected(func(s *Starter) error {
-			s.examine(ctx, l, address, namespace)
+			s.examine(ctx, l, address, namespace, queueChecks(targets))
 			return nil
 		})
 	}
@@ -117,9 +127,9 @@ func (c *cli) examineTemporal(ctx context.Context) []doctor.Finding {
 }
 
 // examine adds to the list what there is to say of Temporal.
-func (s *Starter) examine(ctx context.Context, l *doctor.List, address, namespace string) {
+func (s *Starter) examine(ctx context.Context, l *doctor.List, address, namespace string, queues []queueCheck) {
 	rest := []string{checkAttributes}
-	for _, q := range queueChecks {
+	for _, q := range queues {
 		rest = append(rest, q.name)
 	}
 	if !l.Reach(ctx, checkServer, func(ctx context.Context) (string, error) {
@@ -138,7 +148,7 @@ func (s *Starter) examine(ctx context.Context, l *doctor.List, address, namespac
 		return
 	}
 	l.Look(ctx, checkAttributes, func(ctx context.Context) (string, error) { return s.attributes(ctx, namespace) })
-	for _, q := range queueChecks {
+	for _, q := range queues {
 		l.Look(ctx, q.name, func(ctx context.Context) (string, error) {
 			r, err := s.Client.DescribeTaskQueue(ctx, q.queue, q.kind)
 			if err != nil {
@@ -207,9 +217,12 @@ func served(queue string, pollers []*taskqueuepb.PollerInfo, now time.Time) (str
 			newest = at
 		}
 	}
-	const start = "start upkeep-worker --config ... where it reaches the databases, with this TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE"
+	start := "start upkeep-worker --config ... where it reaches the databases, with this TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE"
+	if queue == run.ClusterQueue {
+		start = "start upkeep-worker --config ... (with the capability cluster, if with any) where it reaches the cluster, with this TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE"
+	}
 	if len(names) == 0 {
-		return "", failure.New(failure.StillFailing, "no worker asks for the work of the queue %s, so runs wait", queue).Do(start)
+		return "", failure.New(failure.StillFailing, "no worker asks for the work of the queue %s, so runs wait", queue).Do("%s", start)
 	}
 	slices.Sort(names)
 	if since := now.Sub(newest); since > silentAfter {

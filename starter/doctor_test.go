@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/doctor"
 	"github.com/upkeep-run/upkeep/internal/failure"
 )
@@ -60,6 +61,21 @@ func TestDoctorOfAConfigurationThatCannotBeRead(t *testing.T) {
 	require.Equal(t, ExitFailed, code)
 	require.Contains(t, out, `did you mean "store"?`)
 	require.Contains(t, out, "Temporal cannot be reached", "the rest is looked at all the same")
+}
+
+func TestTheQueuesThatTargetsNeed(t *testing.T) {
+	queues := func(targets ...config.Target) (names []string) {
+		for _, c := range queueChecks(targets) {
+			names = append(names, c.queue)
+		}
+		return names
+	}
+	bare, clustered := config.Target{Name: "shop"}, config.Target{Name: "observatory", Kubernetes: config.Kubernetes{Namespace: "observatory"}}
+	require.Equal(t, []string{run.WorkflowQueue, run.DatabaseQueue}, queues(), "nothing is known of the targets")
+	require.Equal(t, []string{run.WorkflowQueue, run.DatabaseQueue}, queues(bare))
+	require.Equal(t, []string{run.WorkflowQueue, run.DatabaseQueue, run.ClusterQueue}, queues(bare, clustered))
+	_, err := served(run.ClusterQueue, nil, time.Now())
+	require.ErrorContains(t, err, "capability cluster")
 }
 
 func TestServed(t *testing.T) {

@@ -103,6 +103,7 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 	h := w.helm
 	register(r, map[string]any{
 		helm.PlanUpgrade:   h.PlanUpgrade,
+		helm.TakeOver:      h.TakeOver,
 		helm.Upgrade:       h.Upgrade,
 		helm.PlanUndo:      h.PlanUndo,
 		helm.Rollback:      h.Rollback,

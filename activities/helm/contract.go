@@ -9,11 +9,13 @@ import (
 	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
 // The activity types.
 const (
 	PlanUpgrade   = "PlanUpgrade"
+	TakeOver      = "TakeReleaseOver"
 	Upgrade       = "UpgradeRelease"
 	PlanUndo      = "PlanUndo"
 	Rollback      = "RollBackRelease"
@@ -36,6 +38,7 @@ type Change struct {
 	Values    []string       `json:"values,omitempty"` // files
 	Set       map[string]any `json:"set,omitempty"`    // by dotted path, over the files
 	Operation string         `json:"operation"`        // the key of the upgrade, the same over attempts and resets
+	Undo      string         `json:"undo,omitempty"`   // the key of its rollback
 }
 
 // Stands is how far an operation had come before it was planned.
@@ -45,15 +48,33 @@ type Stands string
 const (
 	New     Stands = ""        // it has not begun
 	Done    Stands = "done"    // the release is at its revision
-	Halfway Stands = "halfway" // it was cut off, and its record locks the release
-	Over    Stands = "over"    // it failed, or somebody has changed the release since
+	Halfway Stands = "halfway" // it was cut off, or has failed, and was not taken back to the end
+	Over    Stands = "over"    // somebody has changed the release since
+	Locked  Stands = "locked"  // it has not begun, and another run of Upkeep has left its lock
 )
+
+// Lock is a revision that locks a release.
+type Lock struct {
+	Revision int                `json:"revision"`
+	Status   string             `json:"status"`
+	Record   helmrelease.Record `json:"record"`
+}
+
+// TakeOverOrder is a lock to take away.
+type TakeOverOrder struct {
+	Place
+	Lock      Lock   `json:"lock"`
+	Operation string `json:"operation"` // the key
+}
 
 // Planned is a plan of an upgrade, or how far the operation has come already.
 type Planned struct {
 	Stands   Stands           `json:"stands,omitempty"`
 	Revision int              `json:"revision,omitempty"` // of the operation, if it has one
+	Lock     Lock             `json:"lock,omitzero"`      // that another run has left
 	Plan     helmrelease.Plan `json:"plan,omitzero"`      // of a new one
+	// Owners is what is done about others who act on the release's workloads.
+	Owners ownership.Measures `json:"owners,omitzero"`
 }
 
 // UpgradeOrder is an upgrade as it was planned.
@@ -73,7 +94,8 @@ type UndoRequest struct {
 // Undo is how an upgrade is undone.
 type Undo struct {
 	Needed bool             `json:"needed"`
-	Why    string           `json:"why,omitempty"` // why it is not
+	Why    string           `json:"why,omitempty"`  // why it is not
+	Back   int              `json:"back,omitempty"` // the revision by which it was undone before
 	Plan   helmrelease.Plan `json:"plan,omitzero"`
 }
 

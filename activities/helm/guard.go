@@ -2,6 +2,7 @@ package helm
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,15 +20,15 @@ import (
 // resources are those of the kinds that bake.IsWorkload knows.
 var resources = map[string]string{"Deployment": "deployments", "StatefulSet": "statefulsets", "DaemonSet": "daemonsets"}
 
-// guard refuses to change a release whose workloads others own, since they would take it back, or that
-// Upkeep itself runs on. Owners are not suspended for it: whoever deploys by Flux or Argo CD changes the
-// release where they get it from.
-func (a *Activities) guard(ctx context.Context, c *kube.Cluster, p Place, of []bake.Workload) error {
+// guard refuses to change a release that Upkeep itself runs on, and says what is done about others who own
+// its workloads, since they would take the change back. The command is what a person would type for it.
+func (a *Activities) guard(ctx context.Context, c *kube.Cluster, p Place, of []bake.Workload, command string) (ownership.Measures, error) {
+	none := ownership.Measures{}
 	client, err := dynamic.NewForConfig(c.Config)
 	if err != nil {
-		return kube.Classify(err, "make a client of the cluster")
+		return none, kube.Classify(err, "make a client of the cluster")
 	}
-	doing := "upgrade release " + p.Kubernetes.Release
+	change := ownership.Change{Words: "upgrade release " + p.Kubernetes.Release, Command: command}
 	var workloads []itself.Workload
 	for _, w := range of {
 		at := schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: resources[w.Kind]}
@@ -37,20 +38,21 @@ func (a *Activities) guard(ctx context.Context, c *kube.Cluster, p Place, of []b
 			continue // somebody removed it: the upgrade makes it again
 		}
 		if err != nil {
-			return err
+			return none, err
 		}
-		policy := p.Kubernetes.Owners
-		if policy == ownership.PolicySuspend {
-			policy = ownership.PolicyPropose
-		}
-		if err := ownership.Allow(policy, doing, ownership.Detect(object, time.Now())); err != nil {
-			return err
+		for _, o := range ownership.Detect(object, time.Now()) {
+			if !slices.Contains(change.Owners, o) { // one for all its workloads
+				change.Owners = append(change.Owners, o)
+			}
 		}
 		described, err := quiesce.Describe(object)
 		if err != nil {
-			return err
+			return none, err
 		}
 		workloads = append(workloads, described)
 	}
-	return itself.Find(a.Temporal, p.Store).Check(ctx, c, doing, workloads)
+	if err := itself.Find(a.Temporal, p.Store).Check(ctx, c, change.Words, workloads); err != nil {
+		return none, err
+	}
+	return ownership.Plan(ctx, client, p.Kubernetes.Owners, []ownership.Change{change})
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/promquery"
 )
@@ -136,11 +137,19 @@ func (a *Activities) PlanUpgrade(ctx context.Context, in Change) (Planned, error
 	if err != nil {
 		return Planned{}, err
 	}
-	if mine := made(history, in.Operation); mine != nil {
-		return Planned{Stands: stands(history, mine), Revision: mine.Number}, nil
+	mine := made(history, in.Operation)
+	owners, err := a.guard(ctx, c, in.Place, workloadsOf(history[0]), in.command())
+	if mine != nil { // what has begun goes on, whoever owns it: those whom it has suspended are known by that
+		if err != nil && !failure.Is(err, failure.OwnedByOther) && !failure.Is(err, failure.NotItself) {
+			return Planned{}, err
+		}
+		return Planned{Stands: stands(history, mine, made(history, in.Undo)), Revision: mine.Number, Owners: ownership.Measures{Suspend: owners.Suspend}}, nil
 	}
-	if err := a.guard(ctx, c, in.Place, workloadsOf(history[0])); err != nil {
+	if err != nil {
 		return Planned{}, err
+	}
+	if newest := history[0]; newest.Pending() && newest.Operation != "" {
+		return Planned{Stands: Locked, Lock: Lock{Revision: newest.Number, Status: newest.Status, Record: newest.Record}, Owners: owners}, nil
 	}
 	request, err := in.request()
 	if err != nil {
@@ -148,8 +157,35 @@ func (a *Activities) PlanUpgrade(ctx context.Context, in Change) (Planned, error
 	}
 	plan, err := r.PlanUpgrade(ctx, request)
 	show(&plan)
-	return Planned{Plan: plan}, err
+	return Planned{Plan: plan, Owners: owners}, err
 }
+
+// command is what a person would type for the change. It has no values: they may hold what a shell reads.
+func (c Change) command() string {
+	words := []string{"helm upgrade", c.Kubernetes.Release}
+	switch {
+	case c.Chart.Path != "":
+		words = append(words, quoted(c.Chart.Path))
+	case c.Chart.OCI != "":
+		words = append(words, quoted(c.Chart.OCI))
+	default:
+		words = append(words, c.Chart.Name, "--repo", quoted(c.Chart.Repository))
+	}
+	if c.Version != "" && c.Chart.Path == "" {
+		words = append(words, "--version", quoted(c.Version))
+	}
+	words = append(words, "-n", c.Kubernetes.Namespace, "--reset-then-reuse-values")
+	for _, file := range c.Values {
+		words = append(words, "-f", quoted(file))
+	}
+	if len(c.Set) > 0 {
+		words = append(words, "--set ... (as in the input)")
+	}
+	return strings.Join(words, " ")
+}
+
+// quoted is a text as a shell takes it for one word.
+func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // made is the revision that an operation made, or nil.
 func made(history []helmrelease.Revision, operation string) *helmrelease.Revision {
@@ -162,11 +198,13 @@ func made(history []helmrelease.Revision, operation string) *helmrelease.Revisio
 	return nil
 }
 
-func stands(history []helmrelease.Revision, mine *helmrelease.Revision) Stands {
+// stands says how far an operation has come; back is the revision by which it was, or is, taken back.
+func stands(history []helmrelease.Revision, mine, back *helmrelease.Revision) Stands {
+	newest := history[0].Number
 	switch {
-	case mine.Pending():
+	case mine.Pending(), mine.Status == "failed" && (mine.Number == newest || back != nil && back.Number == newest):
 		return Halfway
-	case mine.Status == "deployed" && mine.Number == history[0].Number:
+	case mine.Status == "deployed" && mine.Number == newest:
 		return Done
 	}
 	return Over
@@ -200,7 +238,7 @@ func (a *Activities) Upgrade(ctx context.Context, in UpgradeOrder) (helmrelease.
 }
 
 func (a *Activities) order(ctx context.Context, plan helmrelease.Plan, operation string, ready time.Duration) helmrelease.Order {
-	return helmrelease.Order{Plan: plan, Operation: operation, Attempt: a.Attempt, Ready: ready, Beat: beat(ctx)}
+	return helmrelease.Order{Plan: plan, Operation: operation, Attempt: a.Attempt, Ready: ready, Beat: beat(ctx), Patience: ownWithin}
 }
 
 func beat(ctx context.Context) func(string) {
@@ -222,15 +260,17 @@ func (a *Activities) PlanUndo(ctx context.Context, in UndoRequest) (Undo, error)
 	switch back := made(history, in.Rollback); {
 	case mine == nil:
 		return Undo{Why: "the upgrade has not begun"}, nil
+	case back != nil && back.Pending() && back.Number == history[0].Number: // its record says what it applies
+		plan, err := r.PlanOn(*back)
+		return Undo{Needed: err == nil, Plan: plan}, err
 	case back != nil && !back.Pending() && back.Status != "failed":
-		return Undo{Why: fmt.Sprintf("it was rolled back before, as revision %d", back.Number)}, nil
+		return Undo{Back: back.Number, Why: "it was rolled back before"}, nil
 	case mine.Number != history[0].Number && back == nil:
 		return Undo{Why: fmt.Sprintf("somebody has made revision %d since", history[0].Number)}, nil
 	}
 	if mine.Pending() {
-		err := r.Clear(ctx, helmrelease.ClearOrder{
-			Revision: mine.Number, Record: mine.Record, Operation: in.Rollback + "/clear", Attempt: a.Attempt,
-			By: "Upkeep", Why: "its own upgrade was given up in the middle", Beat: beat(ctx),
+		err := a.clear(ctx, r, helmrelease.ClearOrder{
+			Revision: mine.Number, Record: mine.Record, Operation: in.Rollback + "/clear", Why: "its own upgrade was given up in the middle",
 		})
 		if err != nil {
 			return Undo{}, err

@@ -44,17 +44,20 @@ func TestValuesAreMergedInOrder(t *testing.T) {
 }
 
 func TestHowFarAnOperationHasCome(t *testing.T) {
-	id := helmrelease.OperationID("mine")
+	id, undo := helmrelease.OperationID("mine"), helmrelease.OperationID("undo")
 	for name, c := range map[string]struct {
 		history []helmrelease.Revision
 		want    Stands
 	}{
 		"done":              {[]helmrelease.Revision{{Number: 2, Status: "deployed", Operation: id}, {Number: 1, Status: "superseded"}}, Done},
 		"cut off":           {[]helmrelease.Revision{{Number: 2, Status: "pending-upgrade", Operation: id}}, Halfway},
-		"failed":            {[]helmrelease.Revision{{Number: 2, Status: "failed", Operation: id}}, Over},
+		"failed":            {[]helmrelease.Revision{{Number: 2, Status: "failed", Operation: id}}, Halfway},
+		"being taken back":  {[]helmrelease.Revision{{Number: 3, Status: "pending-rollback", Operation: undo}, {Number: 2, Status: "failed", Operation: id}}, Halfway},
+		"taken back":        {[]helmrelease.Revision{{Number: 3, Status: "deployed", Operation: undo}, {Number: 2, Status: "failed", Operation: id}}, Halfway},
+		"mended by others":  {[]helmrelease.Revision{{Number: 3, Status: "deployed"}, {Number: 2, Status: "failed", Operation: id}}, Over},
 		"changed by others": {[]helmrelease.Revision{{Number: 3, Status: "deployed"}, {Number: 2, Status: "superseded", Operation: id}}, Over},
 	} {
-		require.Equal(t, c.want, stands(c.history, made(c.history, "mine")), name)
+		require.Equal(t, c.want, stands(c.history, made(c.history, "mine"), made(c.history, "undo")), name)
 	}
 	require.Nil(t, made([]helmrelease.Revision{{Number: 1, Status: "deployed"}}, "mine"))
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/ownership"
+	"github.com/upkeep-run/upkeep/internal/pace"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
 )
@@ -25,17 +26,16 @@ import (
 // The activity types by which the clients of a database are stopped and started.
 const (
 	PlanStop       = "PlanStop"
-	SuspendOwners  = "SuspendOwners"
 	StopClients    = "StopClients"
 	StartClients   = "StartClients"
-	ResumeOwners   = "ResumeOwners"
 	ProveRecovered = "ProveRecovered"
 )
 
 const (
 	// settleWithin is how long pods may take to end, or to be ready, in one attempt.
 	settleWithin = 100 * time.Second
-	settleEvery  = time.Second
+	// settleEvery is the most that passes between looks at them.
+	settleEvery = time.Second
 )
 
 // StopRequest asks how the clients of a database would be stopped.
@@ -45,12 +45,14 @@ type StopRequest struct {
 	Addresses  []string           `json:"addresses"` // of its sessions
 	Clients    []quiesce.Ref      `json:"clients"`   // written out; else those of the configuration, or by their addresses
 	Store      string             `json:"store"`
+	Target     string             `json:"target"` // whose earlier runs may have left something stopped
 }
 
 // StopPlan is what would be stopped, and what cannot be.
 type StopPlan struct {
-	Clients []quiesce.Client `json:"clients"` // in the order in which they start
-	Others  []string         `json:"others"`  // who else has sessions, in words
+	Clients []quiesce.Client   `json:"clients"` // in the order in which they start
+	Others  []string           `json:"others"`  // who else has sessions, in words
+	Owners  ownership.Measures `json:"owners,omitzero"`
 }
 
 // StopOrder is clients to stop or start, in the order in which they start.
@@ -76,28 +78,54 @@ func (a *Activities) PlanStop(ctx context.Context, in StopRequest) (StopPlan, er
 			return plan, err
 		}
 	}
-	found, others, err := s.Users(ctx, in.Addresses, serves)
+	if err := there(ctx, s.Cluster, in.Kubernetes.Release); err != nil {
+		return plan, err
+	}
+	found, err := s.Users(ctx, in.Addresses, serves)
 	if err != nil {
 		return plan, err
 	}
+	plan.Others = found.Others
 	refs := in.Clients
 	if len(refs) == 0 {
 		for _, c := range in.Kubernetes.Clients {
 			refs = append(refs, quiesce.Ref{Kind: c.Kind, Name: c.Name})
 		}
 	}
-	if len(refs) == 0 {
-		refs = found
-	} else {
-		for _, f := range found {
+	switch {
+	case len(refs) > 0: // whoever wrote them knows who else there is
+		for _, f := range found.Clients {
 			if !slices.Contains(refs, f) {
-				others = append(others, f.String()+" uses the database and is not among the clients that are written out")
+				plan.Others = append(plan.Others, f.String()+" uses the database and is not among the clients that are written out")
 			}
 		}
+		plan.Others = append(plan.Others, found.Stay...)
+	case len(found.Stay) > 0:
+		return plan, failure.New(failure.NotStoppable, "what uses the database cannot all be stopped: %s", strings.Join(found.Stay, "; ")).
+			Do("end it yourself (kubectl delete pod) and start a new run; or write the clients out that are to be stopped (clients in the input, or kubernetes.clients in upkeep.yaml), and only the sessions of the rest are ended")
+	default:
+		refs = found.Clients
 	}
-	plan.Others = others
-	plan.Clients, err = s.Look(ctx, refs, itself.Find(a.Temporal, in.Store), serves, in.Kubernetes.Owners, time.Now())
+	left, err := s.Left(ctx, in.Target)
+	if err != nil {
+		return plan, err
+	}
+	for _, l := range left {
+		if !slices.Contains(refs, l) {
+			refs = append(refs, l)
+		}
+	}
+	plan.Clients, plan.Owners, err = s.Look(ctx, refs, itself.Find(a.Temporal, in.Store), serves, in.Kubernetes.Owners, time.Now())
 	return plan, err
+}
+
+// there refuses a release that is not there before anything is touched, and not when its service is asked.
+func there(ctx context.Context, c *kube.Cluster, release string) error {
+	if release == "" {
+		return nil
+	}
+	_, err := health.Observe(ctx, c, health.Scope{Release: release})
+	return err
 }
 
 func stopper(ctx context.Context, k *config.Kubernetes) (*quiesce.Stopper, error) {
@@ -106,50 +134,6 @@ func stopper(ctx context.Context, k *config.Kubernetes) (*quiesce.Stopper, error
 		return nil, err
 	}
 	return quiesce.New(c)
-}
-
-// SuspendOwners keeps the owners of clients from starting them.
-func (a *Activities) SuspendOwners(ctx context.Context, in StopOrder) error {
-	s, err := stopper(ctx, in.Kubernetes)
-	if err != nil {
-		return err
-	}
-	for _, o := range owners(in.Clients) {
-		if err := s.Suspend(ctx, o, in.Order); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// ResumeOwners lets them act as before, and returns what somebody changed meanwhile. It goes on after one
-// that fails.
-func (a *Activities) ResumeOwners(ctx context.Context, in StopOrder) (remarks []string, err error) {
-	s, err := stopper(ctx, in.Kubernetes)
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range owners(in.Clients) {
-		remark, failed := s.Resume(ctx, o, in.Order)
-		if err = errors.Join(err, failed); remark != "" {
-			remarks = append(remarks, remark)
-		}
-	}
-	return remarks, err
-}
-
-// owners are the owners of clients, each once.
-func owners(clients []quiesce.Client) (all []ownership.Image) {
-	seen := map[ownership.Ref]bool{}
-	for _, c := range clients {
-		for _, o := range c.Owners {
-			if !seen[o.Owner.Ref] {
-				seen[o.Owner.Ref] = true
-				all = append(all, o)
-			}
-		}
-	}
-	return all
 }
 
 // StopClients stops the clients, the last to start first, and waits until none of their pods runs.
@@ -233,16 +217,16 @@ func (a *Activities) ProveRecovered(ctx context.Context, in StopOrder) (postgres
 
 // settle looks until there is nothing left, and returns what is left when the time is over.
 func settle(ctx context.Context, phase string, look func() (left string, err error)) (string, error) {
-	for until := time.Now().Add(settleWithin); ; {
+	for began := time.Now(); ; {
 		left, err := look()
-		if err != nil || left == "" || time.Now().After(until) {
+		if err != nil || left == "" || time.Since(began) > settleWithin {
 			return left, err
 		}
 		progress.Report(ctx, progress.Progress{Phase: phase, Note: strings.TrimSpace(left)})
 		select {
 		case <-ctx.Done():
 			return left, ctx.Err()
-		case <-time.After(settleEvery):
+		case <-time.After(pace.Next(began, settleEvery)):
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/progress"
@@ -49,6 +50,8 @@ type StepOrder struct {
 type AwaitRequest struct {
 	Service
 	Until time.Time `json:"until"`
+	// Stayed says that it was seen to stay healthy a moment ago: now one look is enough.
+	Stayed bool `json:"stayed,omitempty"`
 }
 
 // NoteRequest says by which run a release was seen healthy.
@@ -76,7 +79,7 @@ func (a *Activities) LookAtService(ctx context.Context, in Service) (recovery.St
 		return recovery.State{}, err
 	}
 	defer func() { _ = store.Close() }() // only read
-	return recovery.Look(ctx, c, scope, func(r helmrelease.Revision) (bool, error) {
+	return recovery.Look(ctx, c, scope, itself.Find(a.Temporal, in.Store), in.Kubernetes.Owners, func(r helmrelease.Revision) (bool, error) {
 		return catalog.IsHealthy(ctx, store, in.Target, scope.Release, r.Number, r.ManifestSHA256)
 	})
 }
@@ -107,7 +110,7 @@ func (a *Activities) AwaitHealthy(ctx context.Context, in AwaitRequest) (run.Ver
 	if err != nil {
 		return run.NotProven, err
 	}
-	return recovery.Await(ctx, c, scope, in.Until, func(note string) {
+	return recovery.Await(ctx, c, scope, in.Until, in.Stayed, func(note string) {
 		progress.Report(ctx, progress.Progress{Phase: healthyByNotes, Note: note})
 	})
 }

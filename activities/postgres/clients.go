@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/pace"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/restore"
@@ -26,7 +27,8 @@ const (
 	maxSessions = 500
 	// drainWithin is how long sessions of stopped clients may take to end; after that the swap ends them.
 	drainWithin = 60 * time.Second
-	drainEvery  = time.Second
+	// drainEvery is the most that passes between looks at them.
+	drainEvery = time.Second
 )
 
 // Use is who uses the target's database.
@@ -71,16 +73,16 @@ func (a *Activities) LookSessions(ctx context.Context, in Target) (Use, error) {
 // DrainSessions waits until the addresses have no sessions any more, and returns how many have stayed.
 func (a *Activities) DrainSessions(ctx context.Context, in DrainRequest) (int, error) {
 	return inDatabase(ctx, in.Target, func(conn *pgx.Conn) (left int, err error) {
-		for until := time.Now().Add(drainWithin); ; {
+		for began := time.Now(); ; {
 			err := conn.QueryRow(ctx, "SELECT count(*)"+ofOthers+" AND host(client_addr) = ANY($1)", in.Addresses).Scan(&left)
-			if err != nil || left == 0 || time.Now().After(until) {
+			if err != nil || left == 0 || time.Since(began) > drainWithin {
 				return left, err
 			}
 			progress.Report(ctx, progress.Progress{Phase: "waiting for sessions to end", Note: fmt.Sprint(left)})
 			select {
 			case <-ctx.Done():
 				return left, ctx.Err()
-			case <-time.After(drainEvery):
+			case <-time.After(pace.Next(began, drainEvery)):
 			}
 		}
 	})

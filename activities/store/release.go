@@ -7,6 +7,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/catalog"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 )
 
@@ -14,6 +15,11 @@ import (
 const (
 	FindProven  = "FindProvenBackup"
 	NoteHealthy = "NoteHealthyRevision"
+)
+
+var (
+	pointNoteBefore = fault.NewPoint("rollout/note/before")
+	pointNoteAfter  = fault.NewPoint("rollout/note/after")
 )
 
 // ProvenRequest asks for the newest backup of a target that a drill has proven.
@@ -71,5 +77,10 @@ func (Activities) NoteHealthy(ctx context.Context, in HealthyRecord) error {
 		return err
 	}
 	defer func() { _ = store.Close() }() // what was written is durable already
-	return catalog.SetHealthy(ctx, store, in.Target, in.Note)
+	pointNoteBefore.Hit()
+	if err := catalog.SetHealthy(ctx, store, in.Target, in.Note); err != nil {
+		return err
+	}
+	pointNoteAfter.Hit()
+	return nil
 }

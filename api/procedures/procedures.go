@@ -50,7 +50,7 @@ var help = map[string]string{
 	"override":             "why a release that migrates goes without a drilled backup; approved with the plan",
 	"RecoverData.backup":   "a backup's id, latest, or proven (the default): the newest whose comparison was PASS",
 	"RecoverData.confirm":  "the name of the live database that is replaced, written out",
-	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name, with commas between; those of the configuration, or found by their sessions, when left out",
+	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name (Deployment, StatefulSet, ReplicaSet, DaemonSet, CronJob, Job), with commas between; those of the configuration, or found by their sessions, when left out",
 	"upTo":                 "the last step that may be taken: restart, rollout, recreate, clear or rollback (the default)",
 	"repository":           "one of the target's repositories, as owner/name; UpdateDependencies takes all of them when it is left out",
 	"type":                 "security, patch, minor, major or digest; all of them when left out",

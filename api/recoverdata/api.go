@@ -30,9 +30,10 @@ type Result struct {
 	Verdict  run.Verdict `json:"verdict"`
 	Checks   []run.Check `json:"checks"`
 
-	Kept           string   `json:"kept,omitempty"`    // the name of the database that was replaced
-	Clients        []string `json:"clients"`           // that were stopped, and what they had
-	Remarks        []string `json:"remarks,omitempty"` // what somebody changed meanwhile, and what could not be stopped
-	Ended          int      `json:"ended,omitempty"`   // sessions of the live database, by the swap
+	Kept           string   `json:"kept,omitempty"`     // the name of the database that was replaced
+	Clients        []string `json:"clients"`            // that were stopped, and what they had
+	Remarks        []string `json:"remarks,omitempty"`  // what somebody changed meanwhile, and what could not be stopped
+	Proposed       []string `json:"proposed,omitempty"` // what a person would do instead, where others own the clients
+	Ended          int      `json:"ended,omitempty"`    // sessions of the live database, by the swap
 	StoppedSeconds float64  `json:"stoppedSeconds,omitempty"`
 }

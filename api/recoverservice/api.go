@@ -28,15 +28,19 @@ type Result struct {
 	Revision int         `json:"revision"` // of the release, at the end
 	Verdict  run.Verdict `json:"verdict"`  // of the service's health, at the end
 	// ReadinessOnly says that the target has no probes, so that the verdict is of readiness alone.
-	ReadinessOnly bool      `json:"readinessOnly,omitempty"`
-	Before        []string  `json:"before"` // what was wrong when the run began
-	After         []string  `json:"after"`  // what is wrong at the end
-	Taken         []Taken   `json:"taken"`
-	Next          string    `json:"next,omitempty"`    // in a dry run: the step that would be taken first
-	Skipped       []string  `json:"skipped,omitempty"` // steps that could not help, and why
-	Person        []string  `json:"person,omitempty"`  // what a person must see to
-	OutageSeen    time.Time `json:"outageSeen,omitzero"`
-	HealthyAt     time.Time `json:"healthyAt,omitzero"`
+	ReadinessOnly bool     `json:"readinessOnly,omitempty"`
+	Before        []string `json:"before"` // what was wrong when the run began
+	After         []string `json:"after"`  // what is wrong at the end
+	Taken         []Taken  `json:"taken"`
+	Next          string   `json:"next,omitempty"`    // in a dry run: the step that would be taken first
+	Skipped       []string `json:"skipped,omitempty"` // steps that could not help, and why
+	Person        []string `json:"person,omitempty"`  // what a person must see to
+	// Proposed are steps that were not taken, since others own what they change, and how a person takes them.
+	Proposed   []string  `json:"proposed,omitempty"`
+	Suspended  []string  `json:"suspended,omitempty"` // owners that were kept from acting meanwhile
+	Remarks    []string  `json:"remarks,omitempty"`   // what somebody changed of them meanwhile
+	OutageSeen time.Time `json:"outageSeen,omitzero"`
+	HealthyAt  time.Time `json:"healthyAt,omitzero"`
 }
 
 // Taken is a step that was taken.

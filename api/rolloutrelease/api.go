@@ -52,4 +52,9 @@ type Stage struct {
 	RolledBackTo int         `json:"rolledBackTo,omitempty"`
 	UpgradedAt   time.Time   `json:"upgradedAt,omitzero"`
 	EndedAt      time.Time   `json:"endedAt,omitzero"` // healthy, or rolled back
+	// Proposed is what a person would do instead, where others own the release; Suspended, who was kept from
+	// acting meanwhile; Remarks, what somebody changed of them.
+	Proposed  []string `json:"proposed,omitempty"`
+	Suspended []string `json:"suspended,omitempty"`
+	Remarks   []string `json:"remarks,omitempty"`
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/upkeep-run/upkeep/dev/internal/measure"
 	"github.com/upkeep-run/upkeep/dev/sample"
 	"github.com/upkeep-run/upkeep/internal/pgserver"
 )
@@ -84,7 +85,7 @@ func (d *database) fill(ctx context.Context, s set, megabytes int) error {
 	if err != nil || there {
 		return err
 	}
-	say("filling the set %s, once", s.name)
+	measure.Say("filling the set %s, once", s.name)
 	for _, sql := range []string{"DROP DATABASE IF EXISTS " + s.name, "CREATE DATABASE " + s.name} {
 		if err := d.exec(ctx, sql); err != nil {
 			return err

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/upkeep-run/upkeep/dev/internal/measure"
 )
 
 // options are the flags.
@@ -82,7 +84,7 @@ func bench(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, product.stop()) }()
+	defer func() { err = errors.Join(err, product.Stop()) }()
 	r := &results{options: o, began: time.Now()}
 	if err := r.describe(ctx, db); err != nil {
 		return err
@@ -92,17 +94,10 @@ func bench(ctx context.Context, o options) (err error) {
 
 // tell writes what was found so far: a measurement that is broken off leaves its whole rounds.
 func (r *results) tell() error {
-	if r.out == "" {
-		if r.done < r.rounds {
-			return nil
-		}
-		return r.write(os.Stdout)
+	if r.out == "" && r.done < r.rounds {
+		return nil
 	}
-	f, err := os.Create(r.out)
-	if err != nil {
-		return err
-	}
-	return errors.Join(r.write(f), f.Close())
+	return measure.Write(r.out, r.write)
 }
 
 // sizeOf adds up the files of a folder, or is the size of a file, in bytes.
@@ -119,9 +114,4 @@ func sizeOf(path string) (int64, error) {
 		return err
 	})
 	return sum, err
-}
-
-// say tells a person how far it is.
-func say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
 }

@@ -6,10 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
 	"time"
 
+	"github.com/upkeep-run/upkeep/dev/internal/measure"
 	"github.com/upkeep-run/upkeep/dev/internal/steps"
 )
 
@@ -63,9 +62,9 @@ type results struct {
 
 // describe notes the machine and the versions of everything.
 func (r *results) describe(ctx context.Context, d *database) error {
-	r.machine = append(r.machine, fmt.Sprintf("%d cores (%s), %s of memory, Linux %s", runtime.NumCPU(), fact("/proc/cpuinfo", "model name"), gibibytes("/proc/meminfo", "MemTotal"), firstLine("/proc/sys/kernel/osrelease")))
+	r.machine = append(r.machine, measure.Machine())
 	for _, p := range []string{r.worker, d.program("postgres"), d.program("pg_dump"), "gzip", "zstd"} {
-		version, err := versionOf(ctx, p)
+		version, err := measure.VersionOf(ctx, p)
 		if err != nil {
 			return err
 		}
@@ -90,7 +89,7 @@ func (r *results) measure(ctx context.Context, d *database, u *upkeep, scratch s
 	}
 	for i := range r.rounds {
 		for _, o := range r.sets {
-			say("%s: round %d of %d; %d MiB, the largest table %d%%", o.name, i+1, r.rounds, o.megabytes, o.share)
+			measure.Say("%s: round %d of %d; %d MiB, the largest table %d%%", o.name, i+1, r.rounds, o.megabytes, o.share)
 			if err := r.warm(ctx, d, o, scratch); err != nil {
 				return err
 			}
@@ -99,7 +98,7 @@ func (r *results) measure(ctx context.Context, d *database, u *upkeep, scratch s
 			}
 		}
 		var err error
-		if r.memory, err = u.memory(); err != nil {
+		if r.memory, err = u.Memory(); err != nil {
 			return err
 		}
 		r.done = i + 1
@@ -166,7 +165,7 @@ func (r *results) round(ctx context.Context, d *database, u *upkeep, o *onSet, s
 	if err := r.restores(ctx, d, u, o, whole); err != nil {
 		return err
 	}
-	took, err := steps.Measure(ctx, u.temporal.ClientOptions(), 100)
+	took, err := steps.Measure(ctx, u.Temporal.ClientOptions(), 100)
 	if err != nil {
 		return err
 	}
@@ -217,55 +216,8 @@ func timed(ctx context.Context, d *database, s *series, do func() (bytes int64, 
 	if bytes != 0 {
 		s.bytes = append(s.bytes, float64(bytes))
 	}
-	say("    %-70s %7.1f s %s", s.name, time.Since(began).Seconds(), megabytes(float64(bytes)))
+	measure.Say("    %-70s %7.1f s %s", s.name, time.Since(began).Seconds(), megabytes(float64(bytes)))
 	return nil
-}
-
-func median(values []float64) float64 {
-	if len(values) == 0 {
-		return 0
-	}
-	v := slices.Sorted(slices.Values(values))
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
-}
-
-// ratio is the median of what two series make round by round.
-func ratio(of, to []float64) float64 {
-	var each []float64
-	for i := range min(len(of), len(to)) {
-		each = append(each, of[i]/to[i])
-	}
-	return median(each)
-}
-
-// fact reads a named line of one of the kernel's files.
-func fact(path, name string) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "unknown"
-	}
-	for line := range strings.Lines(string(data)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
-}
-
-func firstLine(path string) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(data))
-}
-
-func gibibytes(path, name string) string {
-	var kib int64
-	if n, _ := fmt.Sscanf(fact(path, name), "%d kB", &kib); n != 1 {
-		return "unknown"
-	}
-	return fmt.Sprintf("%.0f GiB", float64(kib)/(1<<20))
 }
 
 func megabytes(bytes float64) string {

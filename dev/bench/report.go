@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/upkeep-run/upkeep/dev/internal/measure"
 )
 
 // goal is a figure that was set before it was measured. Aim is zero where there is only a must.
@@ -49,7 +51,7 @@ func (g goal) limits() string {
 func (o *onSet) best() *series {
 	var best *series
 	for _, s := range o.series {
-		if strings.HasPrefix(s.name, "pg_dump -Fd") && (best == nil || median(s.seconds) < median(best.seconds)) {
+		if strings.HasPrefix(s.name, "pg_dump -Fd") && (best == nil || measure.Median(s.seconds) < measure.Median(best.seconds)) {
 			best = s
 		}
 	}
@@ -63,26 +65,26 @@ func (r *results) goals() []goal {
 		is := func(s set) bool { return s.name == o.name }
 		on := "; " + o.about
 		own, again := o.of(first), o.of(second)
-		faster := func(of *series) float64 { return ratio(of.seconds, own.seconds) }
+		faster := func(of *series) float64 { return measure.Ratio(of.seconds, own.seconds) }
 		parallel, restore := goal{must: 1.15, aim: 1.3}, goal{must: 1}
 		if is(large) {
 			parallel, restore = goal{must: 1.8}, goal{must: 1.3}
 		}
 		parallel.what, parallel.got, parallel.unit = "backup, faster than "+o.best().name+on, faster(o.best()), "×"
-		restore.what, restore.got, restore.unit = "restore to the last constraint, faster than "+pgRestore+on, ratio(o.of(pgRestore).seconds, o.of(restored).seconds), "×"
+		restore.what, restore.got, restore.unit = "restore to the last constraint, faster than "+pgRestore+on, measure.Ratio(o.of(pgRestore).seconds, o.of(restored).seconds), "×"
 		all = append(all,
 			goal{what: "backup, faster than pg_dump | gzip" + on, must: 4, aim: 5, got: faster(o.of("pg_dump | gzip")), unit: "×"},
 			parallel,
-			goal{what: "backup, size against pg_dump -Fc" + on, must: 1, less: true, got: ratio(own.bytes, o.of("pg_dump -Fc").bytes), unit: "×"},
-			goal{what: "second backup, new bytes against the first" + on, must: 0.01, less: true, got: ratio(again.bytes, own.bytes), unit: "×"},
-			goal{what: "second backup, time against the first" + on, must: 0.6, less: true, got: ratio(again.seconds, own.seconds), unit: "×"},
+			goal{what: "backup, size against pg_dump -Fc" + on, must: 1, less: true, got: measure.Ratio(own.bytes, o.of("pg_dump -Fc").bytes), unit: "×"},
+			goal{what: "second backup, new bytes against the first" + on, must: 0.01, less: true, got: measure.Ratio(again.bytes, own.bytes), unit: "×"},
+			goal{what: "second backup, time against the first" + on, must: 0.6, less: true, got: measure.Ratio(again.seconds, own.seconds), unit: "×"},
 			restore,
-			goal{what: "backup, encrypted, time against the same in clear" + on, must: 1.15, less: true, got: ratio(o.of(firstSealed).seconds, own.seconds), unit: "×"},
+			goal{what: "backup, encrypted, time against the same in clear" + on, must: 1.15, less: true, got: measure.Ratio(o.of(firstSealed).seconds, own.seconds), unit: "×"},
 		)
 	}
 	return append(all,
 		goal{what: "memory of the worker, the most it held", must: 256, less: true, got: float64(r.memory) / (1 << 20), unit: " MiB"},
-		goal{what: "a durable step on the embedded server, p50", must: 10, less: true, got: median(r.steps), unit: " ms"},
+		goal{what: "a durable step on the embedded server, p50", must: 10, less: true, got: measure.Median(r.steps), unit: " ms"},
 	)
 }
 
@@ -102,20 +104,20 @@ data; make your own.
 	}
 	b.WriteString("\n## What was to be reached\n\n| what | goal | found | |\n| --- | --- | --- | --- |\n")
 	for _, g := range r.goals() {
-		fmt.Fprintf(&b, "| %s | %s | %.3g%s | %s |\n", cell(g.what), g.limits(), g.got, g.unit, g.verdict())
+		fmt.Fprintf(&b, "| %s | %s | %.3g%s | %s |\n", measure.Cell(g.what), g.limits(), g.got, g.unit, g.verdict())
 	}
 	for _, o := range r.sets {
 		fmt.Fprintf(&b, "\n## The set %q: %d MiB on disk, the largest table %d%%\n\n", o.name, o.megabytes, o.share)
 		b.WriteString("| backup | seconds | MB added | time against Upkeep's first |\n| --- | --- | --- | --- |\n")
 		for _, s := range o.series {
 			if len(s.bytes) > 0 {
-				fmt.Fprintf(&b, "| %s | %s | %.1f | %.2f |\n", cell(s.name), spread(s.seconds), median(s.bytes)/1e6, ratio(s.seconds, o.of(first).seconds))
+				fmt.Fprintf(&b, "| %s | %s | %.1f | %.2f |\n", measure.Cell(s.name), measure.Spread(s.seconds), measure.Median(s.bytes)/1e6, measure.Ratio(s.seconds, o.of(first).seconds))
 			}
 		}
 		b.WriteString("\n| bringing it back | seconds | time against Upkeep's to the last constraint |\n| --- | --- | --- |\n")
 		for _, s := range o.series {
 			if len(s.bytes) == 0 {
-				fmt.Fprintf(&b, "| %s | %s | %.2f |\n", cell(s.name), spread(s.seconds), ratio(s.seconds, o.of(restored).seconds))
+				fmt.Fprintf(&b, "| %s | %s | %.2f |\n", measure.Cell(s.name), measure.Spread(s.seconds), measure.Ratio(s.seconds, o.of(restored).seconds))
 			}
 		}
 	}
@@ -131,21 +133,9 @@ data; make your own.
   the same server.
 - A durable step is an activity that does nothing, one after another: %d of them, p50 %.1f ms, p99 %.1f ms.
 - pg_dump compresses with zstd from version 16; where it can, that is measured too.
-`, settingsText(), len(r.steps), median(r.steps), percentile(r.steps, 99))
+`, settingsText(), len(r.steps), measure.Median(r.steps), measure.Percentile(r.steps, 99))
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-// cell is a text for a table's cell, where a pipe would end it.
-func cell(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
-
-func spread(seconds []float64) string {
-	return fmt.Sprintf("%.1f (%.1f to %.1f) [%d]", median(seconds), slices.Min(seconds), slices.Max(seconds), len(seconds))
-}
-
-func percentile(values []float64, p int) float64 {
-	v := slices.Sorted(slices.Values(values))
-	return v[(len(v)-1)*p/100]
 }
 
 func settingsText() string {

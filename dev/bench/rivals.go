@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,14 +95,4 @@ func (d *database) restore(ctx context.Context, from, name string) error {
 	cmd := exec.CommandContext(ctx, d.program("pg_restore"), "-j2", "--exit-on-error", "-d", d.server.DSN("", name), from)
 	cmd.Stderr = os.Stderr
 	return cmd.Run()
-}
-
-// versionOf asks a program for its version; the first line of it.
-func versionOf(ctx context.Context, program string) (string, error) {
-	out, err := exec.CommandContext(ctx, program, "--version").Output()
-	if err != nil {
-		return "", fmt.Errorf("%s --version: %w", program, err)
-	}
-	line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
-	return strings.Trim(line, "* "), nil
 }

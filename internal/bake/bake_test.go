@@ -56,11 +56,3 @@ func TestRestartsSince(t *testing.T) {
 	require.Equal(t, []string{"a/main (1 times)", "new/main (2 times)"}, Restarts{"a/main": 3, "b/main": 1, "new/main": 2}.Since(Restarts{"a/main": 2, "b/main": 1, "gone/main": 9}))
 	require.Empty(t, Restarts(nil).Since(nil))
 }
-
-func TestCounted(t *testing.T) {
-	require.Empty(t, counted(2, 2, 1, 1, 1))
-	require.Empty(t, counted(2, 2, 0, 0, 0), "none is wanted")
-	require.Contains(t, counted(3, 2, 1, 1, 1), "has not seen")
-	require.Contains(t, counted(2, 2, 2, 2, 1), "1 of 2 pods are of the new revision")
-	require.Contains(t, counted(2, 2, 2, 1, 2), "1 of 2 pods are ready")
-}

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
@@ -76,6 +77,67 @@ func TestParseNamesWhatIsWrongOfACluster(t *testing.T) {
 	without := clustered[:strings.Index(clustered, "    kubernetes:")] + clustered[strings.Index(clustered, "    database:"):]
 	_, err := Parse("upkeep.yaml", []byte(without))
 	require.ErrorContains(t, err, `lacks the key "kubernetes"`)
+}
+
+// whole is what a target in a cluster may say besides.
+const whole = `      owners: suspend
+      clients:
+        - {kind: StatefulSet, name: queue}
+        - {kind: DaemonSet, name: agent}
+        - {kind: Job, name: load}
+      probes:
+        - {name: front, service: web, port: 80}
+        - {name: traces, service: web, port: 3000, path: "/traces/count?of=all", scheme: https, status: 202, contains: count}
+`
+
+func TestParseOwnersClientsAndProbes(t *testing.T) {
+	c, err := Parse("upkeep.yaml", []byte(strings.Replace(clustered, "    database:\n", whole+"    database:\n", 1)))
+	require.NoError(t, err)
+	k := c.Targets[0].Kubernetes
+	require.Equal(t, "suspend", k.Owners)
+	require.Equal(t, []Client{{"StatefulSet", "queue"}, {"DaemonSet", "agent"}, {"Job", "load"}}, k.Clients, "in the order in which they start")
+	require.Equal(t, []health.Probe{
+		{Name: "front", Service: "web", Port: 80, Path: "/"},
+		{Name: "traces", Service: "web", Port: 3000, Path: "/traces/count?of=all", Scheme: "https", Status: 202, Contains: "count"},
+	}, k.Probes)
+}
+
+func TestParseNamesWhatIsWrongOfOwnersClientsAndProbes(t *testing.T) {
+	probe := "{name: front, service: web, port: 80}"
+	with := func(more string) string { return strings.Replace(probe, "}", ", "+more+"}", 1) }
+	for name, c := range map[string]struct{ from, to, want string }{
+		"a policy that is none":         {"owners: suspend", "owners: ignore", "must be one of refuse, propose, suspend"},
+		"a kind that cannot be stopped": {"kind: DaemonSet", "kind: Pod", "must be one of CronJob, DaemonSet, Deployment"},
+		"a kind as kubectl writes it":   {"kind: DaemonSet", "kind: daemonset", "must be one of CronJob, DaemonSet, Deployment"},
+		"a client of another namespace": {"name: agent", "name: kube-system/agent", "must be a name in Kubernetes"},
+		"a client without a name":       {"{kind: DaemonSet, name: agent}", "{kind: DaemonSet}", `lacks the key "name"`},
+		"a client without a kind":       {"{kind: DaemonSet, name: agent}", "{name: agent}", `lacks the key "kind"`},
+		"a client twice":                {"{kind: DaemonSet, name: agent}", "{kind: StatefulSet, name: queue}", "names StatefulSet queue twice"},
+		"clients that are none":         {"      clients:\n        - {kind: StatefulSet, name: queue}\n        - {kind: DaemonSet, name: agent}\n        - {kind: Job, name: load}\n", "      clients: []\n", "must be a list of 1 to 100 workloads"},
+		"a client that is a text":       {"{kind: DaemonSet, name: agent}", "DaemonSet/agent", "kubernetes.clients"},
+		"a selector":                    {"{kind: DaemonSet, name: agent}", "{kind: DaemonSet, selector: {}}", `"selector"`},
+		"a probe without a port":        {probe, "{name: front, service: web}", `lacks the key "port"`},
+		"a port that is none":           {probe, "{name: front, service: web, port: 70000}", "a probe's port"},
+		"a service elsewhere":           {probe, "{name: front, service: web.other/x, port: 80}", "must be a name in Kubernetes"},
+		"a path that is a url":          {probe, with(`path: "http://elsewhere/"`), "must be a path that begins with /"},
+		"a path to another host":        {probe, with(`path: "//elsewhere/x"`), "must be a path that begins with /"},
+		"a path with a fragment":        {probe, with(`path: "/x#y"`), "must be a path that begins with /"},
+		"a scheme that is none":         {probe, with("scheme: ftp"), "a probe's scheme"},
+		"a status that is none":         {probe, with("status: 99"), "a probe's status"},
+		"nothing to contain":            {probe, with(`contains: ""`), "must be a text of 1 to 200 bytes"},
+		"much to contain":               {probe, with("contains: " + strings.Repeat("x", 201)), "must be a text of 1 to 200 bytes"},
+		"two of a name":                 {probe, "{name: traces, service: web, port: 80}", `two probes named "traces"`},
+		"a key that is none":            {probe, with("paht: /x"), `did you mean "path"?`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			good := strings.Replace(clustered, "    database:\n", whole+"    database:\n", 1)
+			text := strings.Replace(good, c.from, c.to, 1)
+			require.NotEqual(t, good, text)
+			_, err := Parse("upkeep.yaml", []byte(text))
+			require.True(t, failure.Is(err, failure.BadConfig), "%v", err)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
 }
 
 func TestATargetInNoClusterIsRefused(t *testing.T) {

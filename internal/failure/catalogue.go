@@ -64,6 +64,7 @@ const (
 	ObjectConflict     Code = "ObjectConflict"     // somebody changes the same object of the cluster at once
 	ObjectRefused      Code = "ObjectRefused"      // the API server takes an object for wrong
 	OwnedByOther       Code = "OwnedByOther"       // somebody else's controller would take a change back
+	NotStoppable       Code = "NotStoppable"       // something uses a database and cannot be stopped and started again
 	NotItself          Code = "NotItself"          // a plan would stop or replace what Upkeep itself runs on
 	MissingRelease     Code = "MissingRelease"     // the cluster has no such Helm release, or not that revision
 	ReleaseBusy        Code = "ReleaseBusy"        // somebody else works on a Helm release, or has left it locked
@@ -101,7 +102,7 @@ var catalogue = map[Code]Class{
 	NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, FormatTooNew: Precondition, NoCluster: Precondition, MissingObject: Precondition,
 	ObjectRefused: Precondition, NotEditable: Precondition, LockFailed: Precondition, GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition,
-	NotMergeable: Precondition, RepositoryTooLarge: Precondition,
+	NotMergeable: Precondition, RepositoryTooLarge: Precondition, NotStoppable: Precondition,
 	NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused, OwnedByOther: Refused, NoProof: Refused,
 	NotItself: Refused, HostRefused: Refused,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, KeyUnusable: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson, MissingProgram: NeedsPerson,

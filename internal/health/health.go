@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
@@ -53,6 +54,8 @@ type Workload struct {
 	Owners []ownership.Owner `json:"owners,omitempty"`
 	Marked string            `json:"marked,omitempty"`
 	Pods   []Pod             `json:"pods,omitempty"` // by name; the worst hundred
+	// Touched is what of it decides whether Upkeep itself runs on it; kept where it is seen.
+	Touched itself.Workload `json:"-"`
 }
 
 func (w Workload) String() string { return w.Kind + " " + w.Name }
@@ -185,6 +188,14 @@ func (w Workload) problems() []Problem {
 		say("", "%d of %d pods are of the newest revision, and %d there are", w.Updated, w.Desired, w.Total)
 	}
 	return all
+}
+
+// Lacks says what the workload lacks of what it should run, or "".
+func (w Workload) Lacks() string {
+	if w.Desired == 0 && w.Kind != DaemonSet {
+		return "" // none is wanted
+	}
+	return Words(w.problems())
 }
 
 // Whole reports whether the workload runs all that it should, of the newest revision.

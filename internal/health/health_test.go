@@ -5,10 +5,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
 func TestJudge(t *testing.T) {
@@ -51,6 +53,40 @@ func TestJudge(t *testing.T) {
 			require.Contains(t, Words(problems), c.says)
 			require.Equal(t, c.verdict == run.Pass, len(problems) == 0)
 		})
+	}
+}
+
+// TestLacks is what a bake judges by: a workload by itself, without the release around it.
+func TestLacks(t *testing.T) {
+	of := func(change func(*Workload)) Workload {
+		w := Workload{Kind: Deployment, Name: "web", Generation: 2, Observed: 2, Desired: 2, Total: 2, Updated: 2, Ready: 2, Available: 2}
+		change(&w)
+		return w
+	}
+	require.Empty(t, of(func(*Workload) {}).Lacks())
+	require.Empty(t, of(func(w *Workload) { w.Desired, w.Ready, w.Updated, w.Available, w.Total = 0, 0, 0, 0, 0 }).Lacks(), "none is wanted")
+	require.Contains(t, of(func(w *Workload) { w.Observed = 1 }).Lacks(), "has not seen")
+	require.Contains(t, of(func(w *Workload) { w.Updated = 1 }).Lacks(), "1 of 2 pods are of the newest revision")
+	require.Contains(t, of(func(w *Workload) { w.Ready = 1 }).Lacks(), "1 of 2 pods are ready")
+	require.Contains(t, of(func(w *Workload) { w.Total = 3 }).Lacks(), "3 there are", "one of an older revision")
+	require.Contains(t, of(func(w *Workload) { w.Pods = []Pod{{Name: "a", Reason: StuckEnding}} }).Lacks(), "pod a does not end")
+}
+
+func TestRestartsAreCounted(t *testing.T) {
+	counts := map[string]int32{"b/main": 1}
+	countRestarts(counts, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Status: corev1.PodStatus{ContainerStatuses: []corev1.ContainerStatus{{Name: "main", RestartCount: 2}, {Name: "side"}}}})
+	require.Equal(t, map[string]int32{"a/main": 2, "b/main": 1}, counts)
+}
+
+// TestASelectorThatSelectsEverythingIsRefused: whatever is done to such a workload would be done to others' pods.
+func TestASelectorThatSelectsEverythingIsRefused(t *testing.T) {
+	for _, selector := range []*metav1.LabelSelector{{}, {MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}}}} {
+		_, err := ofDeployment(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{Selector: selector}})
+		require.True(t, failure.Is(err, failure.ObjectRefused), "%v", err)
+		_, err = ofStatefulSet(&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.StatefulSetSpec{Selector: selector}})
+		require.True(t, failure.Is(err, failure.ObjectRefused), "%v", err)
+		_, err = ofDaemonSet(&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DaemonSetSpec{Selector: selector}})
+		require.True(t, failure.Is(err, failure.ObjectRefused), "%v", err)
 	}
 }
 

@@ -115,9 +115,10 @@ func pages(doing string, next func(metav1.ListOptions) (token string, n int, err
 }
 
 // add adds a workload, and what its own metadata says about who else acts on it.
-func (o *observer) add(w Workload, of metav1.Object) {
+func (o *observer) add(w Workload, of metav1.Object, err error) error {
 	w.Owners, w.Marked = ownership.Detect(of, o.now), itself.Marked(of)
 	o.state.Workloads = append(o.state.Workloads, w)
+	return err
 }
 
 func (o *observer) deployments(ctx context.Context) error {
@@ -128,15 +129,18 @@ func (o *observer) deployments(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			if d := &list.Items[i]; Belongs(d, o.release) {
-				o.add(ofDeployment(d), d)
+				w, err := ofDeployment(d)
+				if err := o.add(w, d, err); err != nil {
+					return "", 0, err
+				}
 			}
 		}
 		return list.Continue, len(list.Items), nil
 	})
 }
 
-func ofDeployment(d *appsv1.Deployment) Workload {
-	w := Workload{
+func ofDeployment(d *appsv1.Deployment) (w Workload, err error) {
+	w = Workload{
 		Kind: Deployment, Name: d.Name, UID: string(d.UID), Generation: d.Generation, Observed: d.Status.ObservedGeneration,
 		Desired: replicas(d.Spec.Replicas), Total: d.Status.Replicas, Updated: d.Status.UpdatedReplicas, Ready: d.Status.ReadyReplicas, Available: d.Status.AvailableReplicas,
 		Paused: d.Spec.Paused,
@@ -146,7 +150,8 @@ func ofDeployment(d *appsv1.Deployment) Workload {
 			w.Refused = clip(c.Message)
 		}
 	}
-	return w
+	w.Touched, err = itself.Describe(w.Kind, d, d.Spec.Selector, d.Spec.Template.Labels)
+	return w, err
 }
 
 func (o *observer) statefulSets(ctx context.Context) error {
@@ -157,15 +162,18 @@ func (o *observer) statefulSets(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			if s := &list.Items[i]; Belongs(s, o.release) {
-				o.add(ofStatefulSet(s), s)
+				w, err := ofStatefulSet(s)
+				if err := o.add(w, s, err); err != nil {
+					return "", 0, err
+				}
 			}
 		}
 		return list.Continue, len(list.Items), nil
 	})
 }
 
-func ofStatefulSet(s *appsv1.StatefulSet) Workload {
-	w := Workload{
+func ofStatefulSet(s *appsv1.StatefulSet) (w Workload, err error) {
+	w = Workload{
 		Kind: StatefulSet, Name: s.Name, UID: string(s.UID), Generation: s.Generation, Observed: s.Status.ObservedGeneration,
 		Desired: replicas(s.Spec.Replicas), Total: s.Status.Replicas, Updated: s.Status.UpdatedReplicas, Ready: s.Status.ReadyReplicas, Available: s.Status.AvailableReplicas,
 		OnDelete: s.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType, Revision: s.Status.UpdateRevision,
@@ -176,7 +184,8 @@ func ofStatefulSet(s *appsv1.StatefulSet) Workload {
 	if u := s.Spec.UpdateStrategy.RollingUpdate; u != nil && u.Partition != nil && *u.Partition > 0 {
 		w.Updated = max(w.Updated, min(w.Desired, *u.Partition+w.Updated)) // those below are to stay as they are
 	}
-	return w
+	w.Touched, err = itself.Describe(w.Kind, s, s.Spec.Selector, s.Spec.Template.Labels)
+	return w, err
 }
 
 func (o *observer) daemonSets(ctx context.Context) error {
@@ -187,19 +196,24 @@ func (o *observer) daemonSets(ctx context.Context) error {
 		}
 		for i := range list.Items {
 			if d := &list.Items[i]; Belongs(d, o.release) {
-				o.add(ofDaemonSet(d), d)
+				w, err := ofDaemonSet(d)
+				if err := o.add(w, d, err); err != nil {
+					return "", 0, err
+				}
 			}
 		}
 		return list.Continue, len(list.Items), nil
 	})
 }
 
-func ofDaemonSet(d *appsv1.DaemonSet) Workload {
-	return Workload{
+func ofDaemonSet(d *appsv1.DaemonSet) (w Workload, err error) {
+	w = Workload{
 		Kind: DaemonSet, Name: d.Name, UID: string(d.UID), Generation: d.Generation, Observed: d.Status.ObservedGeneration,
 		Desired: d.Status.DesiredNumberScheduled, Total: d.Status.CurrentNumberScheduled, Updated: d.Status.UpdatedNumberScheduled, Ready: d.Status.NumberReady, Available: d.Status.NumberAvailable,
 		OnDelete: d.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType, Revision: d.Annotations[appsv1.DeprecatedTemplateGeneration],
 	}
+	w.Touched, err = itself.Describe(w.Kind, d, d.Spec.Selector, d.Spec.Template.Labels)
+	return w, err
 }
 
 func replicas(n *int32) int32 {

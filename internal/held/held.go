@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -30,14 +31,17 @@ import (
 const (
 	// Note is the annotation that says who holds a field of the object, and what it was.
 	Note = "upkeep.run/held"
+	// maxNote bounds a note, in bytes.
+	maxNote = 64 << 10
 	// manager is how Upkeep's changes are known in an object's managedFields.
 	manager = "upkeep"
 )
 
 // Order says for whom a field is held. Orders of one object are told apart, and put in order, by their time.
 type Order struct {
-	Key string    `json:"key"` // of the run
-	At  time.Time `json:"at"`  // when it was decided
+	Key    string    `json:"key"`              // of the run
+	Target string    `json:"target,omitempty"` // whose runs go one after the other
+	At     time.Time `json:"at"`               // when it was decided
 }
 
 // Field is the field of an object that is held, and at what.
@@ -75,45 +79,61 @@ func (f Field) Before(object *unstructured.Unstructured) (before json.RawMessage
 	return f.value(object), "", nil
 }
 
+// Left reports whether an object's annotations say that an order for the target holds it: one whose run is
+// at work, or has ended without giving it back.
+func Left(annotations map[string]string, target string) bool {
+	n, err := parse(annotations[Note])
+	return err == nil && n != nil && !n.Over && n.Target == target
+}
+
 // Take changes the field for an order. Done twice, it finds it done. An object that is not, or does not
 // stand, as the facts say makes the plan void. Effect is called with each real change.
 func (f Field) Take(ctx context.Context, client dynamic.Interface, by Order, facts Facts, effect func(change func() error) error) error {
-	doing := "change " + f.String()
 	object, err := f.Get(ctx, client)
 	if err != nil {
 		return err
 	}
+	before, done, err := f.take(object, by, facts)
+	if err != nil || done {
+		return err
+	}
+	return effect(func() error {
+		return f.patch(ctx, client, object, f.Value, note{Order: by, Before: before}, "change "+f.String())
+	})
+}
+
+// take decides: what the field was before, which is written down, or that there is nothing to do.
+func (f Field) take(object *unstructured.Unstructured, by Order, facts Facts) (before json.RawMessage, done bool, err error) {
 	n, err := readNote(object)
 	if err != nil {
-		return err
+		return nil, false, err
 	}
 	void := func(what string) error {
 		return failure.New(failure.PlanVoid, "the plan is void: %s %s", f, what).Do("look at the new plan and decide again")
 	}
 	switch {
+	case n != nil && !n.Over && n.Target != "" && n.Target != by.Target && f.holds(object):
+		return nil, false, failure.New(failure.LockHeld, "%s is held by a run for target %s, which goes first", f, n.Target).
+			Do("wait until that run is over, or start it again if it was terminated, then resume the run")
 	case object.GetUID() != facts.UID:
-		return void("is another one than was looked at")
+		return nil, false, void("is another one than was looked at")
 	case n != nil && n.At.After(by.At):
-		return void("was changed by a later run")
+		return nil, false, void("was changed by a later run")
 	case n != nil && n.Over && n.At.Equal(by.At):
-		return void("was given back already")
+		return nil, false, void("was given back already")
 	case n != nil && n.Order.is(by) && f.holds(object):
-		return nil
+		return nil, true, nil
 	}
-	before, _, err := f.Before(object)
-	if err != nil {
-		return err
+	before, _, err = f.Before(object)
+	if err == nil && !same(before, facts.Before) {
+		err = void(fmt.Sprintf("had %s, and has %s", facts.Before, before))
 	}
-	if !same(before, facts.Before) {
-		return void(fmt.Sprintf("had %s, and has %s", facts.Before, before))
-	}
-	return effect(func() error { return f.patch(ctx, client, object, f.Value, note{Order: by, Before: before}, doing) })
+	return before, false, err
 }
 
 // Give gives the field back what it was before the order, or an earlier one that never gave it back. What
 // somebody changed meanwhile stays, and is said. Done twice, it finds it done.
 func (f Field) Give(ctx context.Context, client dynamic.Interface, by Order, effect func(change func() error) error) (remark string, err error) {
-	doing := "give back " + f.String()
 	object, err := f.Get(ctx, client)
 	if failure.Is(err, failure.MissingObject) {
 		return f.String() + " is gone", nil
@@ -121,24 +141,37 @@ func (f Field) Give(ctx context.Context, client dynamic.Interface, by Order, eff
 	if err != nil {
 		return "", err
 	}
+	value, remark, done, err := f.give(object, by)
+	if err != nil || done {
+		return remark, err
+	}
+	return remark, effect(func() error {
+		return f.patch(ctx, client, object, value, note{Order: by, Over: true}, "give back "+f.String())
+	})
+}
+
+// give decides: what the field gets, and what there is to say, or that there is nothing to do.
+func (f Field) give(object *unstructured.Unstructured, by Order) (value json.RawMessage, remark string, done bool, err error) {
 	n, err := readNote(object)
 	if err != nil {
-		return "", err
+		return nil, "", false, err
 	}
-	value := any(f.value(object))
+	value = f.value(object)
 	switch {
 	case n == nil: // never held; the tombstone keeps it so
 	case n.At.After(by.At):
-		return f.String() + " is a later run's, which will give it back", nil
+		return nil, f.String() + " is a later run's, which will give it back", true, nil
 	case n.Over && n.At.Equal(by.At):
-		return "", nil
+		return nil, "", true, nil
 	case n.Over:
+	case n.Target != "" && n.Target != by.Target:
+		return nil, f.String() + " is held by a run for target " + n.Target + ", which will give it back", true, nil
 	case f.holds(object):
 		value = n.Before
 	default:
 		remark = fmt.Sprintf("%s was changed by somebody else meanwhile and stays as it is (it was %s)", f, n.Before)
 	}
-	return remark, effect(func() error { return f.patch(ctx, client, object, value, note{Order: by, Over: true}, doing) })
+	return value, remark, false, nil
 }
 
 // Get reads the object.
@@ -210,14 +243,28 @@ func same(a, b json.RawMessage) bool {
 }
 
 func readNote(object *unstructured.Unstructured) (*note, error) {
-	text := object.GetAnnotations()[Note]
+	n, err := parse(object.GetAnnotations()[Note])
+	if err != nil {
+		return nil, failure.New(failure.ObjectRefused, "the annotation %s of %s %s cannot be read", Note, object.GetKind(), object.GetName()).Because(err).
+			Do("see who wrote it, and what the object was before; put that back, remove the annotation, and start a new run")
+	}
+	return n, nil
+}
+
+// parse reads a note, which anybody may have written; nil: there is none.
+func parse(text string) (*note, error) {
 	if text == "" {
 		return nil, nil
 	}
+	if len(text) > maxNote {
+		return nil, fmt.Errorf("it has more than %d bytes", maxNote)
+	}
 	var n note
-	if err := json.Unmarshal([]byte(text), &n); err != nil || n.Key == "" || n.At.IsZero() || !n.Over && !json.Valid(n.Before) {
-		return nil, failure.New(failure.ObjectRefused, "the annotation %s of %s %s cannot be read", Note, object.GetKind(), object.GetName()).
-			Do("see who wrote it, and what the object was before; put that back, remove the annotation, and start a new run")
+	switch {
+	case json.Unmarshal([]byte(text), &n) != nil:
+		return nil, errors.New("it is no JSON of a note") // whose text is anybody's
+	case n.Key == "" || n.At.IsZero() || !n.Over && len(n.Before) == 0:
+		return nil, errors.New("it lacks whose it is, or what was before")
 	}
 	return &n, nil
 }

@@ -10,10 +10,16 @@ import (
 
 	helmkube "helm.sh/helm/v3/pkg/kube"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/cli-runtime/pkg/resource"
 
+	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/health"
+	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/pace"
 )
 
 // How Helm marks what is a release's.
@@ -71,7 +77,8 @@ func owned(u *unstructured.Unstructured, name, namespace string) bool {
 	return u.GetLabels()[managedBy] == "Helm" && notes[ownedByRelease] == name && notes[ownedByNamespace] == namespace
 }
 
-// waitReady waits until all that was applied is ready; Jobs until they are done.
+// waitReady waits until all that was applied is ready; Jobs until they are done. It does not wait for what
+// will never be.
 func (o *operation) waitReady(target helmkube.ResourceList) error {
 	var why said
 	checker := helmkube.NewReadyChecker(o.client.set, why.log, helmkube.PausedAsReady(true), helmkube.CheckJobs(true))
@@ -79,8 +86,8 @@ func (o *operation) waitReady(target helmkube.ResourceList) error {
 	if within <= 0 {
 		within = readyWithin
 	}
-	deadline := time.Now().Add(within)
-	for {
+	var never time.Time // since when a pod has no image to start from
+	for began := time.Now(); ; {
 		waits, err := firstUnready(o.ctx, checker, target)
 		if waits == nil {
 			return nil
@@ -89,12 +96,24 @@ func (o *operation) waitReady(target helmkube.ResourceList) error {
 		if err != nil {
 			reason = err.Error()
 		}
-		if o.ctx.Err() == nil && time.Now().After(deadline) {
-			return failure.New(failure.NotReady, "%s of release %q is not ready after %s: %s", nameOf(waits), o.r.name, within, clip(reason, 1000)).
+		late := time.Since(began) > within
+		switch hopeless := o.hopeless(waits); {
+		case hopeless == "":
+			never = time.Time{}
+		case never.IsZero():
+			never = time.Now()
+		default:
+			reason, late = hopeless, late || time.Since(never) > neverFor
+		}
+		if o.ctx.Err() == nil && late {
+			if ofCluster(err) && !refused(err) { // that it is not ready was not seen
+				return kube.Classify(err, "see "+nameOf(waits)+" ready")
+			}
+			return failure.New(failure.NotReady, "%s of release %q is not ready after %s: %s", nameOf(waits), o.r.name, time.Since(began).Round(time.Second), clip(reason, 1000)).
 				Do("see kubectl --namespace %s describe %s, and roll back if it does not mend itself", waits.Namespace, nameOf(waits))
 		}
 		o.beat("waits for %s: %s", nameOf(waits), clip(reason, 200))
-		if !pause(o.ctx, pollEvery) {
+		if !pause(o.ctx, pace.Next(began, pollEvery)) {
 			return stopped(o.ctx, fmt.Sprintf("see %s ready", nameOf(waits)))
 		}
 	}
@@ -111,6 +130,33 @@ func firstUnready(ctx context.Context, checker helmkube.ReadyChecker, target hel
 		}
 	}
 	return nil, nil
+}
+
+// hopeless says why a workload will not become ready however long it is waited for, or "".
+func (o *operation) hopeless(info *resource.Info) string {
+	if !bake.IsWorkload(info.Mapping.GroupVersionKind.Kind) {
+		return ""
+	}
+	is, ok := info.Object.(*unstructured.Unstructured)
+	if !ok {
+		return ""
+	}
+	of, _, err := unstructured.NestedStringMap(is.Object, "spec", "selector", "matchLabels")
+	if err != nil || len(of) == 0 {
+		return ""
+	}
+	list, err := o.client.set.CoreV1().Pods(info.Namespace).List(o.ctx, metav1.ListOptions{LabelSelector: labels.Set(of).String(), Limit: 100})
+	if err != nil {
+		return "" // it is not known
+	}
+	for i := range list.Items {
+		if p := &list.Items[i]; p.DeletionTimestamp == nil {
+			if why := health.Never(p); why != "" {
+				return why
+			}
+		}
+	}
+	return ""
 }
 
 // applying gives an error of Helm's its code: what the cluster refuses for good is ApplyFailed, what may

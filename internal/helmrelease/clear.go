@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"time"
 
 	"helm.sh/helm/v3/pkg/release"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/kube"
 )
+
+var effectClear = effect{fault.NewPoint("helm/clear/before"), fault.NewPoint("helm/clear/after")}
 
 // ClearOrder says which locked revision is to be made a failed one, and who says so.
 type ClearOrder struct {
@@ -20,6 +24,11 @@ type ClearOrder struct {
 	Attempt   string
 	By, Why   string       // for the record
 	Beat      func(string) // may be nil
+	// Patience is how long whoever renews the lease, or a hook that still works, is waited for, instead of
+	// refusing at once: the worker of a run that was ended from outside learns of that with its next heartbeat.
+	Patience time.Duration
+	// WaitForHooks waits for the end of a hook as long as it takes.
+	WaitForHooks bool
 }
 
 // Clear takes the lock of an operation that nobody goes on with: its record becomes a failed one. It
@@ -39,7 +48,8 @@ func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
 		return err
 	}
 	as := Order{Operation: order.Operation, Beat: order.Beat}
-	f, held, end, err := r.acquire(ctx, journal{Operation: order.Operation, Kind: "clear", Revision: order.Revision}, order.Attempt, as.beat)
+	until := time.Now().Add(order.Patience)
+	f, held, end, err := r.acquireBy(ctx, until, journal{Operation: order.Operation, Kind: "clear", Revision: order.Revision}, order.Attempt, as.beat)
 	if err != nil {
 		return err
 	}
@@ -55,19 +65,31 @@ func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
 		return err
 	}
 	o := &operation{r: r, order: as, ctx: held, fence: f, client: c, rec: rec}
-	if err := o.refuseActiveHooks(); err != nil {
-		return err
+	for {
+		err := o.refuseActiveHooks()
+		if err == nil {
+			break
+		}
+		if !failure.Is(err, failure.ReleaseBusy) || !order.WaitForHooks && !time.Now().Before(until) {
+			return err
+		}
+		o.beat("waits for a hook: %s", err)
+		if !pause(held, pollEvery) {
+			return stopped(held, "see the end of the hooks")
+		}
 	}
 	info := rec.release.Info
 	was := info.Status
 	info.Status = release.StatusFailed
 	info.Description = fmt.Sprintf("Was %s and was cleared by %s: %s %s", was, clip(order.By, 200), clip(order.Why, 1000), mark)
+	effectClear.before.Hit()
 	if err := rec.write(held, c.set); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			return r.void("revision %d is not locked any more, or somebody works on it", order.Revision)
 		}
 		return kube.Classify(err, fmt.Sprintf("clear revision %d", order.Revision))
 	}
+	effectClear.after.Hit()
 	return o.note(func(j *journal) { j.Done = true })
 }
 

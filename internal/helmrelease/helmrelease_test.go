@@ -513,3 +513,20 @@ func TestChartsThatAreRefused(t *testing.T) {
 		require.True(t, failure.Is(err, failure.BadInput), "%v", err)
 	}
 }
+
+func TestARollbackThatWasCutOffGoesOnByItsRecord(t *testing.T) {
+	r, err := Open(&rest.Config{Host: "https://127.0.0.1:1"}, "shop", "web")
+	require.NoError(t, err)
+	p, err := r.PlanOn(Revision{Number: 4, Status: "pending-rollback", Description: "Rollback to 2", Chart: "web"})
+	require.NoError(t, err)
+	require.Equal(t, KindRollback, p.Kind)
+	require.Equal(t, []int{3, 3, 2}, []int{p.Base.Number, p.From, p.To.Number})
+	for _, not := range []Revision{
+		{Number: 4, Status: "pending-upgrade", Description: "Rollback to 2"},
+		{Number: 4, Status: "pending-rollback", Description: "somebody's"},
+		{Number: 4, Status: "pending-rollback", Description: "Rollback to -1"},
+	} {
+		_, err := r.PlanOn(not)
+		require.True(t, failure.Is(err, failure.PlanVoid), "%+v", not)
+	}
+}

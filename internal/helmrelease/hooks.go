@@ -22,6 +22,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/pace"
 )
 
 const (
@@ -37,6 +38,7 @@ const (
 var (
 	effectHook    = effect{fault.NewPoint("helm/hook/before"), fault.NewPoint("helm/hook/after")}
 	effectHookEnd = effect{fault.NewPoint("helm/hookend/before"), fault.NewPoint("helm/hookend/after")}
+	effectUnhook  = effect{fault.NewPoint("helm/unhook/before"), fault.NewPoint("helm/unhook/after")}
 )
 
 // effect is the two places around an outside effect where tests stop the process.
@@ -170,7 +172,7 @@ func (o *operation) runHookObject(event string, h *release.Hook, info *resource.
 		}
 		return o.write()
 	}
-	for at.End == "" {
+	for began := time.Now(); at.End == ""; {
 		live, err := o.get(info)
 		if err != nil {
 			return err
@@ -220,7 +222,7 @@ func (o *operation) runHookObject(event string, h *release.Hook, info *resource.
 		default:
 			o.beat("waits until %s is gone", name)
 		}
-		if !pause(o.ctx, pollEvery) {
+		if !pause(o.ctx, pace.Next(began, pollEvery)) {
 			return stopped(o.ctx, fmt.Sprintf("see the end of the %s hook %s", event, name))
 		}
 	}
@@ -269,19 +271,21 @@ func (o *operation) create(info *resource.Info, tag string) error {
 // remove deletes the object with that UID, if it is there, and waits until it is gone.
 func (o *operation) remove(info *resource.Info, uid types.UID) error {
 	background := metav1.DeletePropagationBackground
+	effectUnhook.before.Hit()
 	_, err := resource.NewHelper(info.Client, info.Mapping).DeleteWithOptions(info.Namespace, info.Name, &metav1.DeleteOptions{
 		Preconditions: &metav1.Preconditions{UID: &uid}, PropagationPolicy: &background,
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return kube.Classify(err, "delete "+nameOf(info))
 	}
-	for {
+	effectUnhook.after.Hit()
+	for began := time.Now(); ; {
 		live, err := o.get(info)
 		if err != nil || live == nil || live.GetUID() != uid {
 			return err
 		}
 		o.beat("waits until %s is gone", nameOf(info))
-		if !pause(o.ctx, pollEvery/4) {
+		if !pause(o.ctx, pace.Next(began, pollEvery)) {
 			return stopped(o.ctx, "delete "+nameOf(info))
 		}
 	}

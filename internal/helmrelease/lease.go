@@ -15,6 +15,7 @@ import (
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
@@ -27,10 +28,19 @@ const (
 	// renewEvery is the pause between renewals, renewWithin the bound on one.
 	renewEvery  = 3 * time.Second
 	renewWithin = 4 * time.Second
-	// pollEvery is the pause between looks at the cluster.
+	// pollEvery is the most that passes between looks at the cluster.
 	pollEvery = time.Second
+	// neverFor is how long a pod must have been without an image to start from until it is not waited for any
+	// more: its workload may be about to replace it.
+	neverFor = 5 * time.Second
 	// journalAnnotation holds the journal of the operation that has or had the lease.
 	journalAnnotation = "upkeep.run/journal"
+)
+
+var (
+	effectLease     = effect{fault.NewPoint("helm/lease/before"), fault.NewPoint("helm/lease/after")}
+	effectJournal   = effect{fault.NewPoint("helm/journal/before"), fault.NewPoint("helm/journal/after")}
+	effectGivenBack = effect{fault.NewPoint("helm/leaseend/before"), fault.NewPoint("helm/leaseend/after")}
 )
 
 // journal is what an operation has done. It is written with the lease's own precondition, so that only
@@ -161,6 +171,7 @@ func (r *Release) acquire(ctx context.Context, j journal, attempt string, beat f
 			transitions += *is.Spec.LeaseTransitions
 		}
 		taken.Spec.LeaseTransitions, taken.Spec.AcquireTime = &transitions, taken.Spec.RenewTime
+		effectLease.before.Hit()
 		if is.ResourceVersion == "" {
 			taken, err = f.leases.Create(ctx, taken, metav1.CreateOptions{})
 		} else {
@@ -172,12 +183,24 @@ func (r *Release) acquire(ctx context.Context, j journal, attempt string, beat f
 		case err != nil:
 			return nil, nil, nil, kube.Classify(err, doing)
 		}
+		effectLease.after.Hit()
 		f.lease, f.book, f.until = taken, j, sent.Add(believeFor)
 	}
 	held, cancel := context.WithCancelCause(ctx)
 	f.cancel = cancel
 	go f.keep(held)
 	return f, held, func() { f.end(ctx) }, nil
+}
+
+// acquireBy is acquire that bears another's lease until a moment: a worker whose run was ended from outside
+// learns of that with its next heartbeat, and gives the lease back.
+func (r *Release) acquireBy(ctx context.Context, until time.Time, j journal, attempt string, beat func(string)) (*fence, context.Context, func(), error) {
+	for {
+		f, held, end, err := r.acquire(ctx, j, attempt, beat)
+		if !failure.Is(err, failure.ReleaseBusy) || !time.Now().Before(until) || !pause(ctx, pollEvery) {
+			return f, held, end, err
+		}
+	}
 }
 
 // hook is what the journal has of a hook.
@@ -276,7 +299,9 @@ func (f *fence) end(ctx context.Context) {
 	defer cancel()
 	free, nobody := f.renewed(f.lease, f.book), ""
 	free.Spec.HolderIdentity = &nobody
+	effectGivenBack.before.Hit()
 	_, _ = f.leases.Update(within, free, metav1.UpdateOptions{}) // or it runs out
+	effectGivenBack.after.Hit()
 }
 
 // pause waits, and reports whether the context still goes on.

@@ -32,6 +32,9 @@ var (
 	effectRecord = effect{fault.NewPoint("helm/record/before"), fault.NewPoint("helm/record/after")}
 	effectApply  = effect{fault.NewPoint("helm/apply/before"), fault.NewPoint("helm/apply/after")} // before is hit at each request
 	effectDone   = effect{fault.NewPoint("helm/done/before"), fault.NewPoint("helm/done/after")}
+	effectOld    = effect{fault.NewPoint("helm/superseded/before"), fault.NewPoint("helm/superseded/after")}
+	effectFailed = effect{fault.NewPoint("helm/failed/before"), fault.NewPoint("helm/failed/after")}
+	effectPrune  = effect{fault.NewPoint("helm/prune/before"), fault.NewPoint("helm/prune/after")}
 )
 
 // Order says who does an operation, and how.
@@ -40,7 +43,8 @@ type Order struct {
 	Operation string        // the key: asked for again by it, the operation is not done again
 	Attempt   string        // who asks; for people
 	Ready     time.Duration // what was applied may take so long to become ready; 5 minutes when left out
-	Beat      func(string)  // is told what goes on, about every second; may be nil
+	Beat      func(string)  // is told what goes on, at each look; may be nil
+	Patience  time.Duration // how long another's lease is borne; 0: not at all
 }
 
 // UpgradeOrder is an upgrade by its plan, and by the request that the plan was made of.
@@ -100,7 +104,7 @@ func (r *Release) Rollback(ctx context.Context, order Order) (Applied, error) {
 			Version: s.latest.number + 1,
 			Info: &release.Info{
 				FirstDeployed: s.latest.release.Info.FirstDeployed, LastDeployed: helmtime.Now(), Status: release.StatusPendingRollback,
-				Notes: old.Info.Notes, Description: fmt.Sprintf("Rollback to %d", target.number),
+				Notes: old.Info.Notes, Description: fmt.Sprintf(rollbackTo, target.number),
 			},
 		}, nil
 	})
@@ -128,8 +132,12 @@ func (o Order) beat(progress string) {
 // note writes something into the journal. What it does not say is looked for again by the next attempt,
 // so it is worth some tries.
 func (o *operation) note(note func(*journal)) error {
+	effectJournal.before.Hit()
 	for try := 0; ; try++ {
 		err := o.fence.write(o.ctx, note)
+		if err == nil {
+			effectJournal.after.Hit()
+		}
 		if err == nil || failure.Is(err, failure.Fenced) || try == 4 || !pause(o.ctx, 200*time.Millisecond<<try) {
 			return err
 		}
@@ -154,7 +162,7 @@ func (r *Release) operate(ctx context.Context, kind Kind, order Order, prepare f
 	if mine != nil && !mine.status.IsPending() {
 		return r.settled(ctx, *mine)
 	}
-	f, held, end, err := r.acquire(ctx, journal{Operation: order.Operation, Kind: kind, Plan: p.Hash(), Revision: p.Base.Number + 1}, order.Attempt, order.beat)
+	f, held, end, err := r.acquireBy(ctx, time.Now().Add(order.Patience), journal{Operation: order.Operation, Kind: kind, Plan: p.Hash(), Revision: p.Base.Number + 1}, order.Attempt, order.beat)
 	if err != nil {
 		return Applied{}, err
 	}
@@ -217,6 +225,8 @@ func (o *operation) do(prepare func(context.Context, state) (*release.Release, e
 		return Applied{}, err
 	}
 	switch {
+	case mine == nil && len(heads) > 0 && heads[0].operation != "" && heads[0].number != o.order.Plan.Base.Number:
+		return Applied{}, o.r.void("it stands on revision %d, and another run of Upkeep has made revision %d", o.order.Plan.Base.Number, heads[0].number)
 	case mine == nil:
 		if err := o.begin(prepare); err != nil {
 			return Applied{}, err
@@ -352,9 +362,11 @@ func (o *operation) settle() error {
 		}
 		if old != nil {
 			old.release.Info.Status = release.StatusSuperseded
+			effectOld.before.Hit()
 			if err := old.write(o.ctx, o.client.set); err != nil {
 				return o.r.changed(err, h.number)
 			}
+			effectOld.after.Hit()
 		}
 	}
 	info := o.rec.release.Info
@@ -375,10 +387,12 @@ func (o *operation) prune(heads []head) error {
 			continue
 		}
 		uid := types.UID(h.UID)
+		effectPrune.before.Hit()
 		err := o.client.set.CoreV1().Secrets(o.r.namespace).Delete(o.ctx, secretName(o.r.name, h.number), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
 		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			return kube.Classify(err, fmt.Sprintf("delete the record of revision %d", h.number))
 		}
+		effectPrune.after.Hit()
 	}
 	return nil
 }
@@ -403,8 +417,10 @@ func (o *operation) fail(why *failure.Error) error {
 	if why.Cause != nil {
 		info.Description += ": " + clip(why.Cause.Error(), 2000)
 	}
+	effectFailed.before.Hit()
 	if err := o.write(); err != nil {
 		return err
 	}
+	effectFailed.after.Hit()
 	return o.note(func(j *journal) { j.Done = true })
 }

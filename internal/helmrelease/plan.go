@@ -20,8 +20,12 @@ import (
 	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
-// planVersion is the version of a plan's schema.
-const planVersion = 1
+const (
+	// planVersion is the version of a plan's schema.
+	planVersion = 1
+	// rollbackTo is how Helm, and we, describe a rollback.
+	rollbackTo = "Rollback to %d"
+)
 
 // Kind is what an operation does.
 type Kind string
@@ -200,6 +204,22 @@ func (r *Release) PlanRollback(ctx context.Context, to int) (Plan, error) {
 	return p, err
 }
 
+// PlanOn is the plan by which a rollback that was cut off goes on with its record, which holds all that it
+// applies; the plan that it was begun with is not needed for that. The revision is one of History.
+func (r *Release) PlanOn(cut Revision) (Plan, error) {
+	if cut.Status != string(release.StatusPendingRollback) {
+		return Plan{}, r.void("revision %d is no rollback that was cut off", cut.Number)
+	}
+	var to int
+	if _, err := fmt.Sscanf(cut.Description, rollbackTo, &to); err != nil || to < 1 || cut.Number < 2 {
+		return Plan{}, r.void("revision %d does not say where it goes back to", cut.Number)
+	}
+	return Plan{
+		Version: planVersion, Kind: KindRollback, Namespace: r.namespace, Release: r.name,
+		Base: Base{Number: cut.Number - 1}, From: cut.Number - 1, To: &Base{Number: to}, Chart: ChartFacts{Name: cut.Chart, Version: cut.ChartVersion, AppVersion: cut.AppVersion},
+	}, nil
+}
+
 func (r *Release) rollbackTarget(ctx context.Context, s state, to int) (*record, error) {
 	if to < 1 || to > s.latest.number {
 		return nil, failure.New(failure.MissingRelease, "release %q has no revision %d", r.name, to).Do("see helm history %s --namespace %s", r.name, r.namespace)
@@ -240,7 +260,25 @@ func (r *Release) compare(ctx context.Context, p *Plan, current *record, goal re
 			}
 		}
 	}
+	blocked, remarks := elsewhere(goal)
+	if p.Remarks = append(p.Remarks, remarks...); p.Kind == KindUpgrade { // a rollback brings back what was there
+		p.Blocked = append(p.Blocked, blocked...)
+	}
 	return r.findObstacles(ctx, p, goal)
+}
+
+// elsewhere says what a release would have in other namespaces than its own; in the cluster's own it must not.
+func elsewhere(goal rendering) (blocked, remarks []string) {
+	for _, o := range slices.Concat(goal.objects, goal.hooks) {
+		switch {
+		case o.Namespace == "":
+		case kube.NamespaceProblem(o.Namespace) != "":
+			blocked = append(blocked, fmt.Sprintf("%s %s: its namespace %q is no target's", o.Kind, o.Name, o.Namespace))
+		default:
+			remarks = append(remarks, fmt.Sprintf("%s %s is in another namespace, %s", o.Kind, o.Name, o.Namespace))
+		}
+	}
+	return blocked, remarks
 }
 
 // events are those of an operation, before and after it applies.

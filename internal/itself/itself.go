@@ -80,6 +80,17 @@ type Workload struct {
 	Pods     map[string]string // their labels
 }
 
+// Describe says what of a workload decides whether Upkeep itself runs on it; pods are the labels of its
+// template. A selector that selects everything, or cannot be read, is refused.
+func Describe(kind string, object metav1.Object, selector *metav1.LabelSelector, pods map[string]string) (Workload, error) {
+	of, err := metav1.LabelSelectorAsSelector(selector) // none: nothing
+	if err != nil || of.Empty() {
+		return Workload{}, failure.New(failure.ObjectRefused, "the selector of %s %s cannot be used: it selects everything, or cannot be read", kind, object.GetName()).
+			Do("correct the workload's selector, and start a new run")
+	}
+	return Workload{Kind: kind, Object: object, Selector: of, Pods: pods}, nil
+}
+
 // Marked says why an object is marked as one that must not be touched, or "".
 func Marked(o metav1.Object) string {
 	if _, is := o.GetAnnotations()[Protected]; is {

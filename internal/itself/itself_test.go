@@ -5,6 +5,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
 func TestMarked(t *testing.T) {
@@ -38,4 +41,16 @@ func TestFind(t *testing.T) {
 	require.Equal(t, Self{Pod: "worker-1", Namespace: "upkeep", Endpoints: map[string]string{"Temporal": "frontend:7233", "the store": "minio.store:9000"}},
 		Find("frontend:7233", "s3://backups?endpoint=http://minio.store:9000&region=x"))
 	require.Empty(t, Find("", "file:///var/lib").Endpoints)
+}
+
+func TestDescribe(t *testing.T) {
+	web := &metav1.ObjectMeta{Name: "web"}
+	w, err := Describe("Deployment", web, &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}, map[string]string{"app": "web", "x": "y"})
+	require.NoError(t, err)
+	require.True(t, w.Selector.Matches(labels.Set(w.Pods)))
+	none, err := Describe("Job", web, nil, nil)
+	require.NoError(t, err)
+	require.False(t, none.Selector.Matches(labels.Set{"app": "web"}), "no selector is not all pods")
+	_, err = Describe("Deployment", web, &metav1.LabelSelector{}, nil)
+	require.True(t, failure.Is(err, failure.ObjectRefused))
 }

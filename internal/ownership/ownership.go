@@ -13,12 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
 // What a target's configuration lets be done about the owners of what a run changes.
 const (
 	PolicyRefuse  = "refuse"  // change nothing that somebody else owns: the default
-	PolicyPropose = "propose" // refuse, and say what would have to be changed where
+	PolicyPropose = "propose" // change nothing, and say what would be changed and what a person would type
 	PolicySuspend = "suspend" // suspend the owner for the time of the change, where it is known how
 )
 
@@ -83,6 +84,7 @@ var builtIn = []schema.GroupKind{
 const (
 	argoNamespace = "argocd" // where Argo CD keeps its Applications unless its tracking says otherwise
 	fresh         = time.Hour
+	maxNamed      = 5
 )
 
 // hands are field managers that act when a person, or Upkeep, tells them to; and Kubernetes' own.
@@ -93,6 +95,10 @@ var hands = []string{"helm", "upkeep", "kube-controller-manager", "kube-schedule
 func Detect(o metav1.Object, now time.Time) []Owner {
 	owners := []Owner{}
 	add := func(owner Owner) {
+		if r := owner.Ref; r != (Ref{}) && (kube.NameProblem(r.Name) != "" || r.Namespace != "" && kube.NameProblem(r.Namespace) != "") {
+			// What anybody may have written there is no name, and gets into no command.
+			owner.Ref, owner.Suspendable = Ref{}, false
+		}
 		if !slices.ContainsFunc(owners, func(known Owner) bool { return known.By == owner.By && known.Ref == owner.Ref }) {
 			owners = append(owners, owner)
 		}
@@ -186,22 +192,92 @@ func (o Owner) Command() string {
 	return ""
 }
 
-// Allow refuses a change of an object under a policy that does not let its owners be suspended, or where it
-// is not known how. Change says what would be changed, as in "scale Deployment web to 0".
-func Allow(policy, change string, owners []Owner) error {
-	for _, o := range owners {
-		if o.Ref.Kind == "ScaledObject" || policy == PolicySuspend && o.Suspendable { // an autoscaler is part of what is stopped
-			continue
-		}
-		f := failure.New(failure.OwnedByOther, "could not %s: %s would take it back (%s)", change, o, o.Why)
-		command := o.Command()
-		switch {
-		case command == "":
-			return f.Do("make the change where %s gets it from, or suspend that by hand, and start a new run", o.By)
-		case policy == PolicyPropose:
-			return f.Do("to let it happen: %s; start a new run, and resume %s after it; or make the same change where %s gets it from (%s)", command, o.Ref, o.By, change)
-		}
-		return f.Do("suspend it (%s) and start a new run, or set kubernetes.owners to %s in upkeep.yaml", command, PolicySuspend)
+// CommandAfter is what a person would type to let the owner act again, or "" where that is not known.
+func (o Owner) CommandAfter() string {
+	switch o.Ref.Kind {
+	case "HelmRelease":
+		return fmt.Sprintf("flux resume helmrelease %s -n %s", o.Ref.Name, o.Ref.Namespace)
+	case "Kustomization":
+		return fmt.Sprintf("flux resume kustomization %s -n %s", o.Ref.Name, o.Ref.Namespace)
+	case "Application":
+		return fmt.Sprintf("kubectl edit application %s -n %s, and give spec.syncPolicy.automated back what it had", o.Ref.Name, o.Ref.Namespace)
+	case "ScaledObject":
+		return fmt.Sprintf("kubectl annotate scaledobject %s -n %s %s-", o.Ref.Name, o.Ref.Namespace, kedaPaused)
 	}
-	return nil
+	return ""
+}
+
+// Change is one change that a plan would make of an object.
+type Change struct {
+	Words   string  // as in "stop Deployment web"
+	Command string  // what a person would type to make it
+	Owners  []Owner // of the object
+}
+
+// Proposal is a change that is not made, because its object's owner would take it back, and how a person
+// makes it.
+type Proposal struct {
+	Change   string   `json:"change"`
+	Owner    string   `json:"owner"`
+	Why      string   `json:"why"`                // what shows that it is the owner
+	Commands []string `json:"commands,omitempty"` // in their order; none where it is not known how to suspend the owner
+}
+
+func (p Proposal) String() string {
+	text := fmt.Sprintf("%s is not done, since %s would take it back (%s); make the change where that gets it from", p.Change, p.Owner, p.Why)
+	if len(p.Commands) > 0 {
+		text += ", or: " + strings.Join(p.Commands, "; ")
+	}
+	return text
+}
+
+func propose(c Change, o Owner) Proposal {
+	p := Proposal{Change: c.Words, Owner: o.String(), Why: o.Why}
+	if before := o.Command(); before != "" && c.Command != "" {
+		p.Commands = []string{before, c.Command, o.CommandAfter()}
+	}
+	return p
+}
+
+// Decide says what is done about the owners of what would be changed: who is suspended meanwhile, each
+// once, or what is proposed instead. Where the policy is neither, or it is not known how to suspend one, the
+// change is refused.
+func Decide(policy string, changes []Change) (suspend []Owner, proposals []Proposal, err error) {
+	for _, c := range changes {
+		for _, o := range c.Owners {
+			switch {
+			case o.Ref.Kind == "ScaledObject" || policy == PolicySuspend && o.Suspendable: // an autoscaler is part of what is stopped
+				if !slices.ContainsFunc(suspend, func(s Owner) bool { return s.Ref == o.Ref }) {
+					suspend = append(suspend, o)
+				}
+			case policy == PolicyPropose:
+				proposals = append(proposals, propose(c, o))
+			default:
+				return nil, nil, refuse(c, o)
+			}
+		}
+	}
+	return suspend, proposals, nil
+}
+
+func refuse(c Change, o Owner) error {
+	f := failure.New(failure.OwnedByOther, "could not %s: %s would take it back (%s)", c.Words, o, o.Why)
+	command := o.Command()
+	if command == "" {
+		return f.Do("make the change where %s gets it from, or suspend that by hand, and start a new run", o.By)
+	}
+	return f.Do("suspend it (%s) and start a new run, or set kubernetes.owners to %s in upkeep.yaml", command, PolicySuspend)
+}
+
+// Proposed is the refusal of a plan that only proposes.
+func Proposed(proposals []Proposal) error {
+	words := make([]string, 0, maxNamed+1)
+	for i, p := range proposals {
+		if i == maxNamed {
+			words = append(words, fmt.Sprintf("and %d more, in the result", len(proposals)-i))
+			break
+		}
+		words = append(words, p.String())
+	}
+	return failure.New(failure.OwnedByOther, "nothing was changed, as kubernetes.owners is %s: somebody else owns what would be", PolicyPropose).Do("%s", strings.Join(words, ". "))
 }

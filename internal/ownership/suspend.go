@@ -3,7 +3,11 @@ package ownership
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -28,6 +32,39 @@ type Image struct {
 	Owner  Owner           `json:"owner"`
 	UID    types.UID       `json:"uid"`
 	Before json.RawMessage `json:"before"` // of the field by which it is suspended; "null": it was not there
+	// HeldBy is the key of an earlier run that left it suspended.
+	HeldBy string `json:"heldBy,omitempty"`
+}
+
+// Measures are what is done about the owners of what a plan changes.
+type Measures struct {
+	Suspend []Image    `json:"suspend,omitempty"` // for the time of the change
+	Propose []Proposal `json:"propose,omitempty"` // instead of every change of the plan
+}
+
+// Words say whom the measures suspend, to be put before what else a plan does; "" for nobody.
+func (m Measures) Words() string {
+	var b strings.Builder
+	for _, i := range m.Suspend {
+		fmt.Fprintf(&b, "suspend %s, ", i.Owner)
+	}
+	return b.String()
+}
+
+// Plan is Decide, with how those are who would be suspended. It changes nothing.
+func Plan(ctx context.Context, client dynamic.Interface, policy string, changes []Change) (m Measures, err error) {
+	suspend, proposals, err := Decide(policy, changes)
+	if err != nil || len(proposals) > 0 {
+		return Measures{Propose: proposals}, err
+	}
+	for _, o := range suspend {
+		image, err := Look(ctx, client, o)
+		if err != nil {
+			return Measures{}, err
+		}
+		m.Suspend = append(m.Suspend, image)
+	}
+	return m, nil
 }
 
 // Look reads how an owner is that can be suspended. It changes nothing.
@@ -44,8 +81,35 @@ func Look(ctx context.Context, client dynamic.Interface, o Owner) (Image, error)
 	if err != nil {
 		return Image{}, err
 	}
-	before, _, err := f.Before(object)
-	return Image{Owner: o, UID: object.GetUID(), Before: before}, err
+	before, by, err := f.Before(object)
+	return Image{Owner: o, UID: object.GetUID(), Before: before, HeldBy: by}, err
+}
+
+// Busy says what an owner that was suspended has begun before and not ended, or "".
+func Busy(ctx context.Context, client dynamic.Interface, i Image) (string, error) {
+	f, err := field(i.Owner)
+	if err != nil {
+		return "", err
+	}
+	object, err := f.Get(ctx, client)
+	if err != nil {
+		return "", err
+	}
+	if busy(object.Object) {
+		return i.Owner.String() + " is in the middle of its work", nil
+	}
+	return "", nil
+}
+
+// busy reports whether an owner says of itself that it is at work: one that only waits until it tries
+// again is not.
+func busy(object map[string]any) bool {
+	phase, _, _ := unstructured.NestedString(object, "status", "operationState", "phase") // Argo CD; none, or of another shape: none
+	conditions, _, _ := unstructured.NestedSlice(object, "status", "conditions")          // Flux
+	return phase == "Running" || slices.ContainsFunc(conditions, func(c any) bool {
+		condition, _ := c.(map[string]any)
+		return condition["type"] == "Reconciling" && condition["status"] == "True" && condition["reason"] == "Progressing"
+	})
 }
 
 // Suspend keeps an owner from acting. Done twice, it finds it done.

@@ -2,10 +2,10 @@
 package quiesce
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -40,26 +41,42 @@ var (
 	startAfter  = fault.NewPoint("client-start/after")
 )
 
-// kind is a kind of workload that can be stopped.
+// kind is a kind of workload that can be stopped: by a field that is held at a value.
 type kind struct {
 	resource schema.GroupVersionResource
 	path     []string
 	stopped  any
+	command  string // that stops one by hand; of its name and namespace
 }
 
+// nowhere is a node's label that no node has: the pods of a DaemonSet that asks for it have no place to be.
+const nowhere = "upkeep.run/stopped"
+
+const scale = "kubectl scale %s %s -n %s --replicas=0"
+
 var kinds = map[string]kind{
-	"Deployment":  {schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, []string{"spec", "replicas"}, 0},
-	"StatefulSet": {schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}, []string{"spec", "replicas"}, 0},
-	"ReplicaSet":  {schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}, []string{"spec", "replicas"}, 0},
-	"CronJob":     {schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"}, []string{"spec", "suspend"}, true},
+	"Deployment":  {schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, []string{"spec", "replicas"}, 0, scale},
+	"StatefulSet": {schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}, []string{"spec", "replicas"}, 0, scale},
+	"ReplicaSet":  {schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}, []string{"spec", "replicas"}, 0, scale},
+	"DaemonSet": {
+		schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}, []string{"spec", "template", "spec", "nodeSelector", nowhere}, "true",
+		`kubectl patch %s %s -n %s -p '{"spec":{"template":{"spec":{"nodeSelector":{"` + nowhere + `":"true"}}}}}'`,
+	},
+	"CronJob": {schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"}, []string{"spec", "suspend"}, true, suspend},
+	"Job":     {schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"}, []string{"spec", "suspend"}, true, suspend},
 }
+
+const suspend = `kubectl patch %s %s -n %s -p '{"spec":{"suspend":true}}'`
+
+// Kinds are those of the workloads that can be stopped.
+func Kinds() []string { return slices.Sorted(maps.Keys(kinds)) }
 
 // KindProblem says what is wrong with the kind of a workload that is to be stopped, or "".
 func KindProblem(v string) string {
 	if _, ok := kinds[v]; ok {
 		return ""
 	}
-	return "must be Deployment, StatefulSet, ReplicaSet or CronJob"
+	return "must be one of " + strings.Join(Kinds(), ", ")
 }
 
 // Ref names a workload in the target's namespace.
@@ -69,6 +86,13 @@ type Ref struct {
 }
 
 func (r Ref) String() string { return r.Kind + " " + r.Name }
+
+// Found is who uses a database.
+type Found struct {
+	Clients []Ref    // that can be stopped and started again
+	Stay    []string // pods that cannot, in words
+	Others  []string // who is not of the namespace, in words
+}
 
 // Autoscaler is what scales a workload: nothing, while that has no replicas.
 type Autoscaler struct {
@@ -81,23 +105,31 @@ type Autoscaler struct {
 type Client struct {
 	Ref
 	UID types.UID `json:"uid"`
-	// Before is its count of replicas, or whether a CronJob is suspended.
-	Before      json.RawMessage   `json:"before"`
-	Autoscalers []Autoscaler      `json:"autoscalers,omitempty"`
-	Owners      []ownership.Image `json:"owners,omitempty"` // who would start it again
+	// Before is its count of replicas, or whether a CronJob or a Job is suspended; "null" for a DaemonSet.
+	Before      json.RawMessage `json:"before"`
+	Autoscalers []Autoscaler    `json:"autoscalers,omitempty"`
 	// StoppedBy is the key of an earlier run that left it stopped.
 	StoppedBy string `json:"stoppedBy,omitempty"`
 }
 
 // Words say how a client was.
 func (c Client) Words() string {
+	words := c.String()
 	switch {
-	case c.Kind != "CronJob":
-		return fmt.Sprintf("%s (%s)", c.Ref, c.Before)
+	case c.Kind == "DaemonSet":
+	case c.Kind != "CronJob" && c.Kind != "Job":
+		words = fmt.Sprintf("%s (%s)", c.Ref, c.Before)
 	case string(c.Before) == "true":
-		return c.String() + " (suspended already)"
+		words += " (suspended already)"
 	}
-	return c.String()
+	if c.StoppedBy != "" {
+		words += ", which an earlier run has left stopped"
+	}
+	return words
+}
+
+func (r Ref) command(namespace string) string {
+	return fmt.Sprintf(kinds[r.Kind].command, strings.ToLower(r.Kind), r.Name, namespace)
 }
 
 func (r Ref) field(namespace string) held.Field {
@@ -123,35 +155,36 @@ func New(c *kube.Cluster) (*Stopper, error) {
 // Look reads how the workloads are, and who owns them. It changes nothing. It refuses what must not be
 // stopped: what Upkeep runs on, what serves the database (by its pod's labels), and what others own whom
 // the policy does not let be suspended.
-func (s *Stopper) Look(ctx context.Context, refs []Ref, self itself.Self, serves *corev1.Pod, policy string, now time.Time) ([]Client, error) {
-	clients, workloads := []Client{}, []itself.Workload{}
+func (s *Stopper) Look(ctx context.Context, refs []Ref, self itself.Self, serves *corev1.Pod, policy string, now time.Time) ([]Client, ownership.Measures, error) {
+	none := ownership.Measures{}
+	clients, workloads, changes := []Client{}, []itself.Workload{}, []ownership.Change{}
 	objects := []*unstructured.Unstructured{}
 	for _, ref := range refs {
 		object, err := ref.field(s.Cluster.Namespace).Get(ctx, s.dynamic)
 		if err != nil {
-			return nil, err
+			return nil, none, err
 		}
 		w, err := Describe(object)
 		if err != nil {
-			return nil, err
+			return nil, none, err
 		}
 		if serves != nil && w.Selector.Matches(labels.Set(serves.Labels)) {
-			return nil, failure.New(failure.BadConfig, "%s serves the database itself (its pod %s) and is none of its clients", ref, serves.Name).
+			return nil, none, failure.New(failure.BadConfig, "%s serves the database itself (its pod %s) and is none of its clients", ref, serves.Name).
 				Do("take it out of the clients in the input or in kubernetes.clients of upkeep.yaml, and start a new run")
 		}
 		objects, workloads = append(objects, object), append(workloads, w)
 	}
 	if err := self.Check(ctx, s.Cluster, "stop the database's clients", workloads); err != nil {
-		return nil, err
+		return nil, none, err
 	}
 	scalers, err := s.Cluster.Client.AutoscalingV2().HorizontalPodAutoscalers(s.Cluster.Namespace).List(ctx, metav1.ListOptions{Limit: 500})
 	if err != nil {
-		return nil, kube.Classify(err, "list the autoscalers of namespace "+s.Cluster.Namespace)
+		return nil, none, kube.Classify(err, "list the autoscalers of namespace "+s.Cluster.Namespace)
 	}
 	for i, ref := range refs {
 		c := Client{Ref: ref, UID: objects[i].GetUID()}
 		if c.Before, c.StoppedBy, err = ref.field(s.Cluster.Namespace).Before(objects[i]); err != nil {
-			return nil, err
+			return nil, none, err
 		}
 		owners := ownership.Detect(objects[i], now)
 		for _, scaler := range scalers.Items {
@@ -164,19 +197,11 @@ func (s *Stopper) Look(ctx context.Context, refs []Ref, self itself.Self, serves
 				owners = append(owners, keda(ownership.Detect(&scaler, now))...)
 			}
 		}
-		if err := ownership.Allow(policy, fmt.Sprintf("stop %s", ref), owners); err != nil {
-			return nil, err
-		}
-		for _, o := range owners {
-			image, err := ownership.Look(ctx, s.dynamic, o)
-			if err != nil {
-				return nil, err
-			}
-			c.Owners = append(c.Owners, image)
-		}
 		clients = append(clients, c)
+		changes = append(changes, ownership.Change{Words: "stop " + ref.String(), Command: ref.command(s.Cluster.Namespace), Owners: owners})
 	}
-	return clients, nil
+	measures, err := ownership.Plan(ctx, s.dynamic, policy, changes)
+	return clients, measures, err
 }
 
 // keda is the owner of an autoscaler that scales its workload up again by itself.
@@ -193,52 +218,38 @@ func keda(owners []ownership.Owner) []ownership.Owner {
 // Describe says what of a workload decides whether Upkeep itself runs on it. A selector that selects
 // everything is refused.
 func Describe(object *unstructured.Unstructured) (itself.Workload, error) {
-	template, selector := []string{"spec", "template", "metadata", "labels"}, labels.Everything()
+	template := []string{"spec", "template", "metadata", "labels"}
 	if object.GetKind() == "CronJob" {
 		template = []string{"spec", "jobTemplate", "spec", "template", "metadata", "labels"}
 	}
 	pods, _, _ := unstructured.NestedStringMap(object.Object, template...) // none, or of another shape: none
-	if object.GetKind() == "CronJob" {
-		selector = labels.Nothing()
+	if object.GetKind() == "CronJob" {                                     // whose Jobs have selectors of their own
+		selector := labels.Nothing()
 		if len(pods) > 0 {
 			selector = labels.SelectorFromSet(pods)
 		}
-	} else {
-		var parsed metav1.LabelSelector
-		raw, _, _ := unstructured.NestedMap(object.Object, "spec", "selector")
-		data, err := json.Marshal(raw)
-		if err == nil {
-			err = json.Unmarshal(data, &parsed)
-		}
-		if err == nil {
-			selector, err = metav1.LabelSelectorAsSelector(&parsed)
-		}
-		if err != nil || selector.Empty() {
-			return itself.Workload{}, failure.New(failure.ObjectRefused, "the selector of %s %s cannot be used: it selects everything, or cannot be read", object.GetKind(), object.GetName()).
-				Do("correct the workload's selector, and start a new run")
-		}
+		return itself.Workload{Kind: object.GetKind(), Object: object, Selector: selector, Pods: pods}, nil
 	}
-	return itself.Workload{Kind: object.GetKind(), Object: object, Selector: selector, Pods: pods}, nil
+	raw, _, _ := unstructured.NestedMap(object.Object, "spec", "selector")
+	selector := &metav1.LabelSelector{} // of another shape, it selects everything, which is refused
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(raw, selector); err != nil {
+		selector = &metav1.LabelSelector{}
+	}
+	return itself.Describe(object.GetKind(), object, selector, pods)
 }
 
-// Stop stops a client for an order. Done twice, it finds it done.
+// Stop stops a client for an order. Done twice, it finds it done. A Job that is gone has ended.
 func (s *Stopper) Stop(ctx context.Context, c Client, by held.Order) error {
-	return c.field(s.Cluster.Namespace).Take(ctx, s.dynamic, by, held.Facts{UID: c.UID, Before: c.Before}, held.Between(stopBefore, stopAfter))
+	err := c.field(s.Cluster.Namespace).Take(ctx, s.dynamic, by, held.Facts{UID: c.UID, Before: c.Before}, held.Between(stopBefore, stopAfter))
+	if c.Kind == "Job" && failure.Is(err, failure.MissingObject) {
+		return nil
+	}
+	return err
 }
 
 // Start gives a client back what it had. What somebody changed meanwhile stays and is said.
 func (s *Stopper) Start(ctx context.Context, c Client, by held.Order) (remark string, err error) {
 	return c.field(s.Cluster.Namespace).Give(ctx, s.dynamic, by, held.Between(startBefore, startAfter))
-}
-
-// Suspend keeps an owner of a client from starting it.
-func (s *Stopper) Suspend(ctx context.Context, o ownership.Image, by held.Order) error {
-	return ownership.Suspend(ctx, s.dynamic, o, by)
-}
-
-// Resume lets an owner act as before.
-func (s *Stopper) Resume(ctx context.Context, o ownership.Image, by held.Order) (remark string, err error) {
-	return ownership.Resume(ctx, s.dynamic, o, by)
 }
 
 // Running names pods of the clients that are still there, or "" when there are none.
@@ -265,26 +276,37 @@ func (s *Stopper) Running(ctx context.Context, clients []Client) (string, error)
 	return fmt.Sprintf("%d pods (%s)", len(left), strings.Join(left[:min(len(left), named)], ", ")), nil
 }
 
-// Unready says which client has not come up as it was, or "" when all have.
+// Unready says which client has not come up as it was, or "" when all have. What ends by itself is not
+// waited for.
 func (s *Stopper) Unready(ctx context.Context, clients []Client) (string, error) {
 	for _, c := range clients {
-		if c.Kind == "CronJob" {
+		if c.Kind == "CronJob" || c.Kind == "Job" {
 			continue
 		}
 		object, err := c.field(s.Cluster.Namespace).Get(ctx, s.dynamic)
 		if err != nil {
 			return "", err
 		}
-		number := func(path ...string) int64 {
-			n, _, _ := unstructured.NestedInt64(object.Object, path...) // none: 0
-			return n
-		}
-		want, ready := number("spec", "replicas"), number("status", "readyReplicas")
-		if ready < want || number("status", "observedGeneration") < object.GetGeneration() {
-			return fmt.Sprintf("%s has %d of %d pods ready", c.Ref, ready, want), nil
+		if why := unready(c.Ref, object); why != "" {
+			return why, nil
 		}
 	}
 	return "", nil
+}
+
+func unready(ref Ref, object *unstructured.Unstructured) string {
+	number := func(path ...string) int64 {
+		n, _, _ := unstructured.NestedInt64(object.Object, path...) // none: 0
+		return n
+	}
+	want, ready := number("spec", "replicas"), number("status", "readyReplicas")
+	if ref.Kind == "DaemonSet" {
+		want, ready = number("status", "desiredNumberScheduled"), number("status", "numberReady")
+	}
+	if ready < want || number("status", "observedGeneration") < object.GetGeneration() {
+		return fmt.Sprintf("%s has %d of %d pods ready", ref, ready, want)
+	}
+	return ""
 }
 
 func (s *Stopper) pods(ctx context.Context) ([]corev1.Pod, error) {
@@ -293,98 +315,4 @@ func (s *Stopper) pods(ctx context.Context) ([]corev1.Pod, error) {
 		return nil, kube.Classify(err, "list the pods of namespace "+s.Cluster.Namespace)
 	}
 	return pods.Items, nil
-}
-
-// owned are the pods that a workload has made, through whatever is between.
-func (s *Stopper) owned(ctx context.Context, ref Ref, pods []corev1.Pod) ([]corev1.Pod, error) {
-	var of []corev1.Pod
-	tops := map[types.UID]Ref{} // by the pod's controller
-	for _, p := range pods {
-		controller := metav1.GetControllerOf(&p)
-		if controller == nil {
-			continue
-		}
-		top, known := tops[controller.UID]
-		if !known {
-			var err error
-			if top, err = s.top(ctx, &p); err != nil {
-				return nil, err
-			}
-			tops[controller.UID] = top
-		}
-		if top == ref {
-			of = append(of, p)
-		}
-	}
-	return of, nil
-}
-
-// top is the workload at the end of a pod's chain of controllers. A controller that is gone is the end.
-func (s *Stopper) top(ctx context.Context, pod *corev1.Pod) (Ref, error) {
-	controller := metav1.GetControllerOf(pod)
-	if controller == nil {
-		return Ref{"Pod", pod.Name}, nil
-	}
-	ref := Ref{controller.Kind, controller.Name}
-	var (
-		object metav1.Object
-		err    error
-	)
-	switch ref.Kind {
-	case "ReplicaSet":
-		object, err = s.Cluster.Client.AppsV1().ReplicaSets(pod.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-	case "Job":
-		object, err = s.Cluster.Client.BatchV1().Jobs(pod.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
-	default:
-		return ref, nil
-	}
-	err = kube.Classify(err, "read "+ref.String())
-	if failure.Is(err, failure.MissingObject) {
-		return ref, nil
-	}
-	if err != nil {
-		return Ref{}, err
-	}
-	if above := metav1.GetControllerOf(object); above != nil {
-		return Ref{above.Kind, above.Name}, nil
-	}
-	return ref, nil
-}
-
-// Users finds the workloads whose pods have these addresses. Those that cannot be stopped, or are not of
-// the namespace, are returned in words. Serves is the pod of the database, which is nobody's client.
-func (s *Stopper) Users(ctx context.Context, addresses []string, serves *corev1.Pod) (refs []Ref, others []string, err error) {
-	pods, err := s.pods(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	serving := Ref{}
-	if serves != nil {
-		if serving, err = s.top(ctx, serves); err != nil {
-			return nil, nil, err
-		}
-	}
-	refs, others = []Ref{}, []string{}
-	for _, address := range addresses {
-		at := slices.IndexFunc(pods, func(p corev1.Pod) bool {
-			return p.Status.PodIP == address && !p.Spec.HostNetwork && p.Status.Phase == corev1.PodRunning
-		})
-		if at < 0 {
-			others = append(others, address+" is no pod of namespace "+s.Cluster.Namespace)
-			continue
-		}
-		ref, err := s.top(ctx, &pods[at])
-		if err != nil {
-			return nil, nil, err
-		}
-		switch {
-		case ref == serving:
-		case KindProblem(ref.Kind) != "":
-			others = append(others, fmt.Sprintf("%s is pod %s (%s), which cannot be stopped and started again", address, pods[at].Name, ref))
-		case !slices.Contains(refs, ref):
-			refs = append(refs, ref)
-		}
-	}
-	slices.SortFunc(refs, func(a, b Ref) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
-	return refs, others, nil
 }

@@ -4,28 +4,36 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/ownership"
+	"github.com/upkeep-run/upkeep/internal/pace"
 )
 
 const (
-	// lookEvery is the pause between looks while a step is waited for.
+	// lookEvery is the most that passes between looks while a step is waited for.
 	lookEvery = time.Second
 	// stableFor is how long all must be healthy without a break: pods that flap are not.
 	stableFor = 8 * time.Second
+	// lockPatience is how long an attempt, or a hook, that still works under a lock is waited for.
+	lockPatience = 30 * time.Second
 	// restartedBy is the annotation of a pod template that a rollout restart sets.
 	restartedBy = "upkeep.run/restarted-by"
 )
@@ -41,20 +49,29 @@ var (
 	pointRollbackAfter  = fault.NewPoint("recover/rollback/after")
 )
 
+// restarted are the kinds whose pods a change of their template replaces.
+var restarted = map[string]schema.GroupVersionResource{
+	health.Deployment:  appsv1.SchemeGroupVersion.WithResource("deployments"),
+	health.StatefulSet: appsv1.SchemeGroupVersion.WithResource("statefulsets"),
+	health.DaemonSet:   appsv1.SchemeGroupVersion.WithResource("daemonsets"),
+}
+
 // Proven tells which revisions were seen healthy.
 type Proven func(helmrelease.Revision) (bool, error)
 
-// Look sees how the release is. It only gets and lists.
-func Look(ctx context.Context, c *kube.Cluster, scope health.Scope, proven Proven) (State, error) {
+// Look sees how the release is. It only gets and lists. A release that Upkeep itself runs on is refused.
+// Owners of its workloads are looked at where the policy lets them be suspended.
+func Look(ctx context.Context, c *kube.Cluster, scope health.Scope, self itself.Self, policy string, proven Proven) (State, error) {
 	seen, err := health.Observe(ctx, c, scope)
 	if err != nil {
 		return State{}, err
 	}
-	for _, w := range seen.Workloads {
-		if w.Marked != "" {
-			return State{}, failure.New(failure.NotItself, "%s of release %s must not be touched: %s says that Upkeep or what it needs runs there", w, scope.Release, w.Marked).
-				Do("recover it by hand, or from a worker outside of it")
-		}
+	touched := make([]itself.Workload, len(seen.Workloads))
+	for i, w := range seen.Workloads {
+		touched[i] = w.Touched
+	}
+	if err := self.Check(ctx, c, "recover release "+scope.Release, touched); err != nil {
+		return State{}, err
 	}
 	h, err := helmrelease.Open(c.Config, c.Namespace, scope.Release)
 	if err != nil {
@@ -65,8 +82,37 @@ func Look(ctx context.Context, c *kube.Cluster, scope health.Scope, proven Prove
 		return State{}, err
 	}
 	s := State{State: seen}
-	s.Release, err = ofHistory(history, proven, time.Now())
-	return s, err
+	if s.Release, err = ofHistory(history, proven, time.Now()); err != nil || policy != ownership.PolicySuspend {
+		return s, err
+	}
+	client, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return s, kube.Classify(err, "make a client of the cluster")
+	}
+	return s, s.lookAtOwners(ctx, client)
+}
+
+// lookAtOwners sees how those are who can be suspended. One of whom nothing can be seen cannot be: what does
+// not touch what it owns is done all the same.
+func (s *State) lookAtOwners(ctx context.Context, client dynamic.Interface) error {
+	for i := range s.Workloads {
+		for j := range s.Workloads[i].Owners {
+			o := &s.Workloads[i].Owners[j]
+			if !o.Suspendable || slices.ContainsFunc(s.Owners, func(known ownership.Image) bool { return known.Owner.Ref == o.Ref }) {
+				continue
+			}
+			image, err := ownership.Look(ctx, client, *o)
+			if f, known := failure.As(err); known && f.Class() != failure.Transient {
+				o.Suspendable, o.Why = false, o.Why+"; "+f.What
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			s.Owners = append(s.Owners, image)
+		}
+	}
+	return nil
 }
 
 // ofHistory says where the release stands, and where it could go back to: the newest earlier revision that
@@ -105,10 +151,10 @@ func ofHistory(history []helmrelease.Revision, proven Proven, now time.Time) (Re
 	return r, nil
 }
 
-// Await looks until all is healthy and stays so, or the time is over. Each look is told.
-func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.Time, tell func(string)) (run.Verdict, error) {
-	tick := time.NewTicker(lookEvery)
-	defer tick.Stop()
+// Await looks until all is healthy and stays so, or the time is over; of what is known to have stayed so, one
+// look is enough. Each look is told.
+func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.Time, stayed bool, tell func(string)) (run.Verdict, error) {
+	began := time.Now()
 	var since time.Time
 	restarts := int32(-1)
 	for {
@@ -124,6 +170,10 @@ func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.
 			return run.NotProven, err
 		}
 		now, count := time.Now(), started(s)
+		if verdict == run.Pass && stayed {
+			return run.Pass, nil
+		}
+		stayed = false
 		if verdict != run.Pass || count != restarts {
 			since, restarts = now, count
 		} else if now.Sub(since) >= stableFor {
@@ -132,9 +182,13 @@ func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.
 		if now.After(until) {
 			return verdict, err
 		}
+		pause := pace.Next(began, lookEvery)
+		if verdict == run.Pass { // it is only to stay so
+			pause = lookEvery
+		}
 		select {
 		case <-ctx.Done():
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }
@@ -186,32 +240,48 @@ func remove(ctx context.Context, c *kube.Cluster, p PodRef, now bool) error {
 }
 
 // rollout has all pods of a workload replaced, by an annotation of their template that follows from the
-// key: a second attempt changes nothing. The UID in the patch is a precondition.
+// key: a second attempt changes nothing. It does so only while the workload is as it was looked at: an
+// attempt that comes late, when another run has seen to it, finds another generation. The UID and the
+// version in the patch are preconditions.
 func rollout(ctx context.Context, c *kube.Cluster, step Step, key string) error {
+	resource, known := restarted[step.Kind]
+	if !known {
+		return void("a %s is not rolled out", step.Kind)
+	}
+	client, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return kube.Classify(err, "make a client of the cluster")
+	}
+	workloads, doing := client.Resource(resource).Namespace(c.Namespace), fmt.Sprintf("restart %s %s in namespace %s", step.Kind, step.Workload, c.Namespace)
+	live, err := workloads.Get(ctx, step.Workload, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return void("%s %s is gone", step.Kind, step.Workload)
+	}
+	if err != nil {
+		return kube.Classify(err, doing)
+	}
+	by, _, _ := unstructured.NestedString(live.Object, "spec", "template", "metadata", "annotations", restartedBy)
+	switch {
+	case string(live.GetUID()) != step.UID:
+		return void("%s %s is not the one that was looked at", step.Kind, step.Workload)
+	case by == key:
+		return nil // an attempt before this one did it
+	case step.Generation != 0 && live.GetGeneration() != step.Generation:
+		return void("%s %s was changed after it was looked at", step.Kind, step.Workload)
+	}
 	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"uid": step.UID},
+		"metadata": map[string]any{"uid": step.UID, "resourceVersion": live.GetResourceVersion()},
 		"spec":     map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": map[string]string{restartedBy: key}}}},
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("encode a patch: %w", err)
 	}
-	apps, options := c.Client.AppsV1(), metav1.PatchOptions{FieldManager: "upkeep"}
 	pointRolloutBefore.Hit()
-	switch step.Kind {
-	case health.Deployment:
-		_, err = apps.Deployments(c.Namespace).Patch(ctx, step.Workload, types.StrategicMergePatchType, patch, options)
-	case health.StatefulSet:
-		_, err = apps.StatefulSets(c.Namespace).Patch(ctx, step.Workload, types.StrategicMergePatchType, patch, options)
-	case health.DaemonSet:
-		_, err = apps.DaemonSets(c.Namespace).Patch(ctx, step.Workload, types.StrategicMergePatchType, patch, options)
-	default:
-		err = errors.New("nothing of this kind is rolled out")
-	}
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) || apierrors.IsInvalid(err) {
-		return void("%s %s is not the one that was looked at", step.Kind, step.Workload)
+	if _, err = workloads.Patch(ctx, step.Workload, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: "upkeep"}); err != nil {
+		return kube.Classify(err, doing) // a conflict is looked at by the next attempt
 	}
 	pointRolloutAfter.Hit()
-	return kube.Classify(err, fmt.Sprintf("restart %s %s in namespace %s", step.Kind, step.Workload, c.Namespace))
+	return nil
 }
 
 func void(format string, args ...any) error {
@@ -225,7 +295,7 @@ func unlock(ctx context.Context, c *kube.Cluster, release string, step Step, key
 	}
 	pointClearBefore.Hit()
 	err = h.Clear(ctx, helmrelease.ClearOrder{
-		Revision: step.Revision, Record: step.Record, Operation: key, Attempt: who, By: "Upkeep", Why: "nobody goes on with it", Beat: tell,
+		Revision: step.Revision, Record: step.Record, Operation: key, Attempt: who, By: "Upkeep", Why: "nobody goes on with it", Beat: tell, Patience: lockPatience,
 	})
 	if err == nil {
 		pointClearAfter.Hit()
@@ -244,7 +314,7 @@ func rollBack(ctx context.Context, c *kube.Cluster, release string, step Step, k
 		return void("the rollback to revision %d has no plan", step.Revision)
 	}
 	pointRollbackBefore.Hit()
-	_, err = h.Rollback(ctx, helmrelease.Order{Plan: *plan, Operation: key, Attempt: who, Beat: tell})
+	_, err = h.Rollback(ctx, helmrelease.Order{Plan: *plan, Operation: key, Attempt: who, Beat: tell, Patience: lockPatience})
 	if err == nil {
 		pointRollbackAfter.Hit()
 	}

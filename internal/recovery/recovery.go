@@ -5,11 +5,13 @@ package recovery
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
 // Rung is a step of the ladder.
@@ -34,6 +36,8 @@ func Rungs() []string {
 type State struct {
 	health.State
 	Release Release `json:"release"`
+	// Owners are those of the workloads who can be suspended, where the target lets them be.
+	Owners []ownership.Image `json:"owners,omitempty"`
 }
 
 // Release is what Helm's history says.
@@ -61,21 +65,28 @@ type Back struct {
 type Policy struct {
 	UpTo Rung          `json:"upTo"` // the last rung that may be taken
 	Lock time.Duration `json:"lock"` // a younger lock may still be worked under
+	// Owners is what may be done about others who own the workloads: one of ownership's policies.
+	Owners    string `json:"owners,omitempty"`
+	Release   string `json:"release"`   // for the words of what is proposed
+	Namespace string `json:"namespace"` // likewise
 }
 
 // Step is one step, as it is planned and taken.
 type Step struct {
-	Rung     Rung     `json:"rung"`
-	Kind     string   `json:"kind,omitempty"` // of the workload
-	Workload string   `json:"workload,omitempty"`
-	UID      string   `json:"uid,omitempty"`
-	Pods     []PodRef `json:"pods,omitempty"`
+	Rung     Rung   `json:"rung"`
+	Kind     string `json:"kind,omitempty"` // of the workload
+	Workload string `json:"workload,omitempty"`
+	UID      string `json:"uid,omitempty"`
+	// Generation is the workload's when it was looked at. 0: of a run that was begun by an older version.
+	Generation int64    `json:"generation,omitempty"`
+	Pods       []PodRef `json:"pods,omitempty"`
 	// Revision is the locked one, with its Record, or the one to go back to.
 	Revision int                `json:"revision,omitempty"`
 	Record   helmrelease.Record `json:"record,omitzero"`
-	Plan     *helmrelease.Plan  `json:"plan,omitempty"` // of a rollback
-	Asks     string             `json:"asks,omitempty"` // why a person must approve it; empty: nobody needs to
-	Words    string             `json:"words"`          // what it does and why
+	Plan     *helmrelease.Plan  `json:"plan,omitempty"`   // of a rollback
+	Owners   []ownership.Image  `json:"owners,omitempty"` // to suspend meanwhile
+	Asks     string             `json:"asks,omitempty"`   // why a person must approve it; empty: nobody needs to
+	Words    string             `json:"words"`            // what it does and why
 }
 
 // PodRef is a pod that a step means, and no later one of the same name.
@@ -90,6 +101,8 @@ type Choice struct {
 	Step    *Step    `json:"step,omitempty"` // nil when Done, and when no step can help
 	Skipped []string `json:"skipped,omitempty"`
 	Person  []string `json:"person,omitempty"` // what a person must see to
+	// Proposed are steps that are not taken, since somebody else would take them back.
+	Proposed []ownership.Proposal `json:"proposed,omitempty"`
 }
 
 // Next chooses the least step that can work and was not taken before.
@@ -185,7 +198,7 @@ func (l *ladder) mend(rung Rung, f trouble) *Step {
 		l.skip("%s of %s: it was done, and did not help", rung, f)
 		return nil
 	}
-	step := &Step{Rung: rung, Kind: f.Kind, Workload: f.Name, UID: f.UID}
+	step := &Step{Rung: rung, Kind: f.Kind, Workload: f.Name, UID: f.UID, Generation: f.Generation}
 	pods := func(reasons ...health.Reason) (some []health.Pod) {
 		for _, p := range f.bad {
 			if slices.Contains(reasons, p.Reason) {
@@ -230,18 +243,45 @@ func (l *ladder) mend(rung Rung, f trouble) *Step {
 	case rung == Restart:
 		l.skip("restart of a pod of %s: it is not one pod that is bad", f)
 		return nil
-	case len(f.Owners) > 0:
-		l.skip("rollout restart of %s: %s would take it back (%s)", f, f.Owners[0], f.Owners[0].Why)
-		return nil
 	case f.Paused || f.OnDelete:
 		l.skip("rollout restart of %s: its rollouts are paused, or left to a person", f)
+		return nil
+	case !l.owned(step, ownership.Change{
+		Words: "rollout restart of " + f.String(), Owners: f.Owners,
+		Command: fmt.Sprintf("kubectl rollout restart %s %s -n %s", strings.ToLower(f.Kind), f.Name, l.policy.Namespace),
+	}):
 		return nil
 	case len(some) > 0:
 		step.Words = fmt.Sprintf("restart all pods of %s, one after the other: %d do not serve (pod %s %s)", f, len(some), some[0].Name, says(some[0]))
 	default:
 		step.Words = fmt.Sprintf("restart all pods of %s, one after the other: they are ready, and probe %s fails", f, f.probe)
 	}
+	step.Words = ownership.Measures{Suspend: step.Owners}.Words() + step.Words
 	return step
+}
+
+// owned reports whether a step may be taken as far as the owners of what it changes are concerned, and adds
+// to it whom to suspend meanwhile. A step that may not is proposed, or skipped.
+func (l *ladder) owned(step *Step, change ownership.Change) bool {
+	suspend, proposals, err := ownership.Decide(l.policy.Owners, []ownership.Change{change})
+	if len(proposals) > 0 {
+		l.choice.Proposed = append(l.choice.Proposed, proposals...)
+		l.skip("%s: it is proposed, since %s would take it back", change.Words, proposals[0].Owner)
+		return false
+	}
+	if err != nil {
+		l.skip("%s: %s would take it back (%s)", change.Words, change.Owners[0], change.Owners[0].Why)
+		return false
+	}
+	for _, o := range suspend {
+		at := slices.IndexFunc(l.state.Owners, func(i ownership.Image) bool { return i.Owner.Ref == o.Ref })
+		if at < 0 {
+			l.skip("%s: %s would take it back, and it is not seen how that is", change.Words, o)
+			return false
+		}
+		step.Owners = append(step.Owners, l.state.Owners[at])
+	}
+	return true
 }
 
 func says(p health.Pod) string {
@@ -286,7 +326,7 @@ func (l *ladder) clear() *Step {
 	switch {
 	case r.Ours:
 		step.Words = fmt.Sprintf("take away the release's lock: revision %d has been %s for %s by another run of Upkeep", r.Latest, r.Status, r.Age.Round(time.Second))
-		step.Asks = "it is the lock of a run of Upkeep, which should go on or be given up instead (upkeep list)"
+		step.Asks = "it is the lock of a run of Upkeep, which should go on or be given up instead (upkeep runs)"
 	case r.Age < l.policy.Lock:
 		step.Asks = fmt.Sprintf("it is younger than %s: somebody's helm may still run", l.policy.Lock)
 	}
@@ -315,18 +355,23 @@ func (l *ladder) rollback(bad []trouble) *Step {
 		l.skip("rollback: a rollout is paused, or the cluster takes no pods; a rollback would stop there too")
 		return nil
 	}
+	step := &Step{Rung: Rollback, Revision: r.Back.Revision}
+	change := ownership.Change{Words: fmt.Sprintf("rollback to revision %d", r.Back.Revision), Command: fmt.Sprintf("helm rollback %s %d -n %s", l.policy.Release, r.Back.Revision, l.policy.Namespace)}
 	for _, w := range l.state.Workloads {
-		if len(w.Owners) > 0 {
-			l.skip("rollback: %s would take back what becomes of %s (%s)", w.Owners[0], w, w.Owners[0].Why)
-			return nil
+		for _, o := range w.Owners {
+			if !slices.Contains(change.Owners, o) {
+				change.Owners = append(change.Owners, o)
+			}
 		}
 	}
-	step := &Step{Rung: Rollback, Revision: r.Back.Revision}
+	if !l.owned(step, change) {
+		return nil
+	}
 	proof := "the last that was deployed; that it was healthy is NOT_PROVEN"
 	if r.Back.Proven {
 		proof = "the last that was proven healthy"
 	}
-	step.Words = fmt.Sprintf("roll the release back from revision %d to %d, %s; data stays as it is", r.Latest, r.Back.Revision, proof)
+	step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("roll the release back from revision %d to %d, %s; data stays as it is", r.Latest, r.Back.Revision, proof)
 	if len(r.Back.Hooks) > 0 {
 		step.Asks = fmt.Sprintf("hooks after revision %d may have changed the database, which is not rolled back: %v", r.Back.Revision, r.Back.Hooks)
 	}
@@ -356,6 +401,10 @@ func (l *ladder) people(bad []trouble) {
 			}
 		}
 		for _, o := range f.Owners {
+			if o.Command() == "" {
+				say("%s acts on %s: mend it where that gets it from", o, f)
+				continue
+			}
 			say("%s acts on %s: mend it where that gets it from, or suspend it (%s)", o, f, o.Command())
 		}
 		if f.probe != "" {

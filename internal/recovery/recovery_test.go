@@ -10,6 +10,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
 func TestNext(t *testing.T) {
@@ -106,4 +107,56 @@ func TestNext(t *testing.T) {
 		})
 	}
 	require.True(t, Next(of(web(health.Deployment, 1, good)), nil, Policy{UpTo: Rollback}).Done)
+}
+
+// TestWhatOthersOwn: by policy, a step that its object's owner would take back is left out, proposed, or taken
+// while the owner is suspended. What nobody would take back is done all the same.
+func TestWhatOthersOwn(t *testing.T) {
+	flux := ownership.Owner{By: "Flux", Ref: ownership.Ref{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease", Namespace: "shop", Name: "web"}, Why: "a label", Suspendable: true}
+	operator := ownership.Owner{By: "an operator", Ref: ownership.Ref{Group: "example.com", Kind: "Shop", Namespace: "shop", Name: "web"}, Why: "a reference"}
+	state := func(reason health.Reason, owner ownership.Owner, seen bool) State {
+		w := health.Workload{Kind: health.Deployment, Name: "web", UID: "u", Desired: 1, Total: 1, Updated: 1, Owners: []ownership.Owner{owner}, Pods: []health.Pod{{Name: "bad", UID: "b", Newest: true, Reason: reason}}}
+		s := State{State: health.State{Workloads: []health.Workload{w}}, Release: Release{Latest: 3, Status: "deployed", Back: Back{Revision: 2}}}
+		if seen {
+			s.Owners = []ownership.Image{{Owner: owner, UID: "f", Before: []byte("null")}}
+		}
+		return s
+	}
+	restarted := []Step{{Rung: Restart, UID: "u"}}
+	for name, c := range map[string]struct {
+		state    State
+		tried    []Step
+		policy   string
+		want     Rung
+		suspends int
+		proposes string
+		skips    string
+	}{
+		"the restart of a pod is nobody's":    {state(health.CrashLoop, flux, false), nil, "", Restart, 0, "", ""},
+		"a rollout is left out":               {state(health.CrashLoop, flux, false), restarted, "", Recreate, 0, "", "would take it back"},
+		"a rollout is proposed":               {state(health.CrashLoop, flux, false), restarted, ownership.PolicyPropose, Recreate, 0, "kubectl rollout restart deployment web -n shop", "it is proposed"},
+		"a rollout, suspended":                {state(health.CrashLoop, flux, true), restarted, ownership.PolicySuspend, Rollout, 1, "", ""},
+		"a rollback is proposed":              {state(health.ImagePull, flux, false), nil, ownership.PolicyPropose, "", 0, "helm rollback shop 2 -n shop", "it is proposed"},
+		"a rollback, suspended":               {state(health.ImagePull, flux, true), nil, ownership.PolicySuspend, Rollback, 1, "", ""},
+		"an operator cannot be suspended":     {state(health.ImagePull, operator, false), nil, ownership.PolicySuspend, "", 0, "", "an operator (Shop web in namespace shop) would take it back"},
+		"nor one of whom nothing can be seen": {state(health.ImagePull, flux, false), nil, ownership.PolicySuspend, "", 0, "", "it is not seen how that is"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := Next(c.state, c.tried, Policy{UpTo: Rollback, Owners: c.policy, Release: "shop", Namespace: "shop"})
+			if c.want == "" {
+				require.Nil(t, got.Step)
+			} else {
+				require.NotNil(t, got.Step, got.Skipped)
+				require.Equal(t, c.want, got.Step.Rung)
+				require.Len(t, got.Step.Owners, c.suspends)
+				require.Equal(t, c.suspends > 0, strings.HasPrefix(got.Step.Words, "suspend Flux"))
+			}
+			require.Contains(t, strings.Join(got.Skipped, "; "), c.skips)
+			if c.proposes == "" {
+				require.Empty(t, got.Proposed)
+			} else {
+				require.Contains(t, got.Proposed[0].Commands, c.proposes)
+			}
+		})
+	}
 }

@@ -183,18 +183,26 @@ func policy(pod *corev1.Pod) *networkingv1.NetworkPolicy {
 	}
 }
 
-// pod is the pod of a server: of the database's pod it takes the image, the OS user, and where it may be
-// pulled from and run; none of its volumes, variables, labels and accounts.
+// pod is the pod of a server.
 func (o Options) pod(ctx context.Context, c *kube.Cluster) (*corev1.Pod, error) {
+	if o.Image != "" {
+		return o.build(nil, nil), nil
+	}
+	of, at, err := origin(ctx, c, o.Database)
+	if err != nil {
+		return nil, err
+	}
+	return o.build(of, at), nil
+}
+
+// build takes of the database's pod, where there is one, the image, the OS user, and where it may be pulled
+// from and run; none of its volumes, variables, labels and accounts.
+func (o Options) build(of *corev1.Pod, at *corev1.Container) *corev1.Pod {
 	name := Name(o.Key)
 	yes, no := true, false
 	server := corev1.Container{Name: container, Image: o.Image}
 	spec := corev1.PodSpec{}
-	if o.Image == "" {
-		of, at, err := origin(ctx, c, o.Database)
-		if err != nil {
-			return nil, err
-		}
+	if of != nil {
 		server.Image, server.ImagePullPolicy, server.Resources = at.Image, at.ImagePullPolicy, at.Resources
 		server.SecurityContext = user(of.Spec.SecurityContext, at.SecurityContext)
 		spec.ImagePullSecrets, spec.NodeSelector, spec.Tolerations, spec.RuntimeClassName = of.Spec.ImagePullSecrets, of.Spec.NodeSelector, of.Spec.Tolerations, of.Spec.RuntimeClassName
@@ -237,7 +245,7 @@ func (o Options) pod(ctx context.Context, c *kube.Cluster) (*corev1.Pod, error) 
 			Annotations: map[string]string{annotationRun: o.RunID, annotationRealm: o.Realm},
 		},
 		Spec: spec,
-	}, nil
+	}
 }
 
 // origin is the database's own pod, and the container in it that serves the database.

@@ -108,14 +108,16 @@ func (r *Run) Status() run.Document {
 }
 
 // WhenWaiting calls back when the run has parked, with how it stands then.
-func (r *Run) WhenWaiting(then func(run.Document)) {
+func (r *Run) WhenWaiting(then func(run.Document)) { r.whenWaiting(then, time.Second) }
+
+func (r *Run) whenWaiting(then func(run.Document), again time.Duration) {
 	r.RegisterDelayedCallback(func() {
 		if doc := r.Status(); doc.Outcome == run.Waiting {
 			then(doc)
 			return
 		}
-		r.WhenWaiting(then)
-	}, time.Second)
+		r.whenWaiting(then, min(2*again, time.Minute)) // a run may wait for days
+	}, again)
 }
 
 // Answer is what becomes of a decision.

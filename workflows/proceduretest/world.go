@@ -25,6 +25,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/prune"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
 	"github.com/upkeep-run/upkeep/internal/recovery"
@@ -67,6 +68,8 @@ type World struct {
 	Repositories []config.Repository
 	// Hub is its GitHub.
 	Hub Hub
+	// Owners is what is done about others who act on the workloads.
+	Owners ownership.Measures
 	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
 	// its health come to, and PASS after them.
 	Services []recovery.State
@@ -82,7 +85,9 @@ type World struct {
 	backups    []postgres.BackupRequest
 	prunes     []store.PruneRequest
 	swaps      []postgres.SwapOrder
-	rolledBack []string        // targets
+	rolledBack []string // targets
+	suspended  []kubernetes.OwnersOrder
+	resumed    []kubernetes.OwnersOrder
 	watched    []helm.Watched  // what the next looks at a release find; PASS when there are no more
 	leases     []target.Answer // of the next times a run asks for its turn; granted when there are no more
 	turns      []string
@@ -102,7 +107,8 @@ func (w *World) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.Hub = Hub{}
-	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
+	w.Owners = ownership.Measures{}
+	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
 // Fail makes the next calls of an activity return the errors, one each.
@@ -142,6 +148,12 @@ func (w *World) Keep(answers ...target.Answer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.leases = append(w.leases, answers...)
+}
+
+// NotYet are the answers by which a run waits for its turn for at least so long.
+func NotYet(wait time.Duration) []target.Answer {
+	// A run asks again after a minute, then after twice as long, at last once an hour.
+	return slices.Repeat([]target.Answer{{Why: "another run works on it"}}, int(wait/time.Hour)+8)
 }
 
 // Turns lists how runs asked for their turn and gave it back, in order.
@@ -211,6 +223,20 @@ func (w *World) RolledBack() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.rolledBack)
+}
+
+// Suspended and Resumed list the orders by which owners were kept from acting and let act again, in order.
+func (w *World) Suspended() []kubernetes.OwnersOrder {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.suspended)
+}
+
+// Resumed is the other half of Suspended.
+func (w *World) Resumed() []kubernetes.OwnersOrder {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.resumed)
 }
 
 // Prunes lists what prunes were told to remove, in order.
@@ -347,15 +373,15 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		postgres.DrainSessions:    answer(w, postgres.DrainSessions, func(postgres.DrainRequest) int { return 0 }),
 		postgres.CheckForeignKeys: check[postgres.Target](w, postgres.CheckForeignKeys),
 		kubernetes.PlanStop: answer(w, kubernetes.PlanStop, func(in kubernetes.StopRequest) kubernetes.StopPlan {
-			return kubernetes.StopPlan{Others: []string{}, Clients: []quiesce.Client{
+			return kubernetes.StopPlan{Others: []string{}, Owners: w.Owners, Clients: []quiesce.Client{
 				{Ref: quiesce.Ref{Kind: "Deployment", Name: "web"}, UID: "u1", Before: json.RawMessage("3")},
 				{Ref: quiesce.Ref{Kind: "CronJob", Name: "report"}, UID: "u2", Before: json.RawMessage("false")},
 			}}
 		}),
-		kubernetes.SuspendOwners:  answer(w, kubernetes.SuspendOwners, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
+		kubernetes.SuspendOwners:  answer(w, kubernetes.SuspendOwners, func(in kubernetes.OwnersOrder) []string { w.suspended = append(w.suspended, in); return nil }),
 		kubernetes.StopClients:    answer(w, kubernetes.StopClients, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
 		kubernetes.StartClients:   answer(w, kubernetes.StartClients, func(kubernetes.StopOrder) []string { return nil }),
-		kubernetes.ResumeOwners:   answer(w, kubernetes.ResumeOwners, func(kubernetes.StopOrder) []string { return nil }),
+		kubernetes.ResumeOwners:   answer(w, kubernetes.ResumeOwners, func(in kubernetes.OwnersOrder) []string { w.resumed = append(w.resumed, in); return nil }),
 		kubernetes.ProveRecovered: check[kubernetes.StopOrder](w, kubernetes.ProveRecovered),
 		postgres.IsSwapped:        answer(w, postgres.IsSwapped, func(postgres.SwapOrder) bool { return w.Swapped }),
 		postgres.DropReplaced:     answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),
@@ -375,14 +401,19 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		}),
 		store.NoteHealthy: answer(w, store.NoteHealthy, func(store.HealthyRecord) struct{} { return struct{}{} }),
 		helm.PlanUpgrade: answer(w, helm.PlanUpgrade, func(in helm.Change) helm.Planned {
-			if w.Stands != helm.New {
-				return helm.Planned{Stands: w.Stands, Revision: 2}
+			switch {
+			case w.Stands == helm.Locked && slices.Contains(w.calls, helm.TakeOver):
+			case w.Stands == helm.Locked:
+				return helm.Planned{Stands: helm.Locked, Lock: helm.Lock{Revision: 2, Status: "pending-upgrade"}}
+			case w.Stands != helm.New:
+				return helm.Planned{Stands: w.Stands, Revision: 2, Owners: w.Owners}
 			}
-			return helm.Planned{Plan: helmrelease.Plan{
+			return helm.Planned{Owners: w.Owners, Plan: helmrelease.Plan{
 				Version: 1, Kind: helmrelease.KindUpgrade, Namespace: in.Kubernetes.Namespace, Release: in.Kubernetes.Release, From: 1, Base: helmrelease.Base{Number: 1},
 				Chart: helmrelease.ChartFacts{Name: "shop", Version: "1.2.3"}, Diff: helmrelease.Diff{Changed: 1}, Migrations: w.Migrations,
 			}}
 		}),
+		helm.TakeOver: answer(w, helm.TakeOver, func(helm.TakeOverOrder) struct{} { return struct{}{} }),
 		helm.Upgrade: answer(w, helm.Upgrade, func(helm.UpgradeOrder) helmrelease.Applied {
 			return helmrelease.Applied{Revision: 2, Status: "deployed"}
 		}),

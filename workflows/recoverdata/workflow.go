@@ -15,10 +15,10 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/internal/failure"
-	"github.com/upkeep-run/upkeep/internal/held"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
 	"github.com/upkeep-run/upkeep/internal/restore"
+	"github.com/upkeep-run/upkeep/workflows/owners"
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 	"github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
@@ -50,6 +50,7 @@ func Workflow(ctx workflow.Context, input, second converter.RawValue) (*run.Docu
 type recovery struct {
 	*procedure.Run
 	clients []quiesce.Ref // written out
+	held    *owners.Held
 	swap    postgres.SwapRequest
 	backup  postgres.BackupSummary
 	result  api.Result
@@ -137,6 +138,12 @@ func (r *recovery) attempt() error {
 		return err
 	}
 	words := r.words(plan)
+	if len(plan.Stop.Owners.Propose) > 0 {
+		var refusal error
+		r.result.Proposed, refusal = owners.Proposed(plan.Stop.Owners.Propose)
+		r.SetResult(r.result)
+		return refusal
+	}
 	if r.DryRun() {
 		r.SetResult(plan)
 		r.Say("dry run: after an approval it would %s", words)
@@ -153,9 +160,8 @@ func (r *recovery) attempt() error {
 	if !r.Approved() {
 		return failure.New(failure.PlanVoid, "the turn came after the approval had expired").Do("look at the new plan and decide again")
 	}
-	// The order's time tells it from every other of the run, also from that of a run that was reset.
-	order := kubernetes.StopOrder{Kubernetes: r.Kubernetes(), Clients: plan.Stop.Clients, Order: held.Order{Key: r.Key(), At: r.Now().UTC()}}
-	r.OnFailure(onCluster("Let the owners act again", kubernetes.ResumeOwners), order)
+	order := kubernetes.StopOrder{Kubernetes: r.Kubernetes(), Clients: plan.Stop.Clients, Order: owners.Order(r.Run)}
+	r.held = owners.Hold(r.Run, order.Kubernetes, order.Order, plan.Stop.Owners.Suspend)
 	r.OnFailure(onCluster("Start again what was stopped", kubernetes.StartClients), order)
 	err = r.replace(plan, addresses, order)
 	if procedure.HasCode(err, failure.PlanVoid) {
@@ -181,7 +187,7 @@ func (r *recovery) look() (plan Plan, addresses []string, err error) {
 		}
 	}
 	plan = Plan{Version: planVersion, Database: use.Database, Backup: r.backup.BackupID, Rows: r.backup.Rows}
-	request := kubernetes.StopRequest{Kubernetes: r.Kubernetes(), Database: r.Target().DatabaseIn, Addresses: addresses, Clients: r.clients, Store: r.Target().Store}
+	request := kubernetes.StopRequest{Kubernetes: r.Kubernetes(), Database: r.Target().DatabaseIn, Addresses: addresses, Clients: r.clients, Store: r.Target().Store, Target: r.Target().Name}
 	if err := r.Do(onCluster("Find the database's clients", kubernetes.PlanStop), request, &plan.Stop); err != nil {
 		return plan, nil, err
 	}
@@ -201,11 +207,7 @@ func (r *recovery) words(p Plan) string {
 	if len(clients) > 0 {
 		stop = "stop " + strings.Join(clients, ", ")
 	}
-	for _, c := range p.Stop.Clients {
-		for _, o := range c.Owners {
-			stop = "suspend " + o.Owner.String() + ", " + stop
-		}
-	}
+	stop = p.Stop.Owners.Words() + stop
 	words := fmt.Sprintf("%s; put backup %s (%d rows) in the place of database %s, which is kept under another name; and start everything as it was", stop, p.Backup, p.Rows, p.Database.Name)
 	if len(p.Stop.Others) > 0 {
 		words += " (its sessions are ended and not stopped: " + strings.Join(p.Stop.Others, "; ") + ")"
@@ -216,7 +218,7 @@ func (r *recovery) words(p Plan) string {
 // replace stops the clients, replaces the database, and starts them again.
 func (r *recovery) replace(plan Plan, addresses []string, order kubernetes.StopOrder) error {
 	stopped := r.Now()
-	if err := r.Do(onCluster("Suspend the owners of the clients", kubernetes.SuspendOwners), order, nil); err != nil {
+	if err := r.held.Suspend("Suspend the owners of the clients"); err != nil {
 		return err
 	}
 	if err := r.Do(onCluster("Stop the clients", kubernetes.StopClients), order, nil); err != nil {
@@ -308,24 +310,23 @@ func (r *recovery) putBack(order kubernetes.StopOrder, await bool) error {
 	for _, c := range order.Clients {
 		one := order
 		one.Clients, one.Await = []quiesce.Client{c}, await
-		if err := r.remark(onCluster("Start "+c.Words(), kubernetes.StartClients), one); err != nil {
+		var remarks []string
+		if err := r.Do(onCluster("Start "+c.Words(), kubernetes.StartClients), one, &remarks); err != nil {
 			return err
 		}
+		r.remark(remarks)
 	}
-	return r.remark(onCluster("Let the owners act again", kubernetes.ResumeOwners), order)
+	remarks, err := r.held.Resume()
+	r.remark(remarks)
+	return err
 }
 
-func (r *recovery) remark(s procedure.Step, order kubernetes.StopOrder) error {
-	var remarks []string
-	if err := r.Do(s, order, &remarks); err != nil {
-		return err
-	}
+func (r *recovery) remark(remarks []string) {
 	if len(remarks) > 0 {
 		r.Detail(strings.Join(remarks, "; "))
 		r.result.Remarks = append(r.result.Remarks, remarks...)
 		r.SetResult(r.result)
 	}
-	return nil
 }
 
 func step(name, activity string) procedure.Step {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
 
@@ -74,7 +76,7 @@ func TestADryRunOnlyLooks(t *testing.T) {
 func TestWhatIsRefused(t *testing.T) {
 	for input, code := range map[string]failure.Code{
 		`{}`: failure.BadInput,
-		`{"confirm":"shop","clients":"DaemonSet/agent"}`:               failure.BadInput,
+		`{"confirm":"shop","clients":"Pod/agent"}`:                     failure.BadInput,
 		`{"confirm":"shop","clients":"Deployment/web,Deployment/web"}`: failure.BadInput,
 		`{"confirm":"shop","clients":"web"}`:                           failure.BadInput,
 		`{"confirm":"shop","Clients":"Deployment/web"}`:                failure.BadInput,
@@ -161,5 +163,76 @@ func TestARejectedPlanTouchesNothing(t *testing.T) {
 	})
 	doc := r.Do(api.WorkflowType, confirmed)
 	require.Equal(t, run.Refused, doc.Outcome)
+	require.Equal(t, append(append([]string{}, looking...), store.WriteRun), w.Calls())
+}
+
+// owned has somebody else own the clients, and does about it what the policy says.
+func owned(policy string) *proceduretest.World {
+	w := world()
+	w.Cluster.Owners = policy
+	flux := ownership.Owner{By: "Flux", Ref: ownership.Ref{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease", Namespace: "shop", Name: "web"}, Why: "a label", Suspendable: true}
+	switch policy {
+	case ownership.PolicySuspend:
+		w.Owners.Suspend = []ownership.Image{{Owner: flux, UID: "f", Before: json.RawMessage("null")}}
+	case ownership.PolicyPropose:
+		_, w.Owners.Propose, _ = ownership.Decide(policy, []ownership.Change{{Words: "stop Deployment web", Command: "kubectl scale deployment web -n shop --replicas=0", Owners: []ownership.Owner{flux}}})
+	}
+	return w
+}
+
+func TestOwnersAreSuspendedMeanwhile(t *testing.T) {
+	w := owned(ownership.PolicySuspend)
+	r := proceduretest.New(t, w)
+	approving(r)
+	doc := r.Do(api.WorkflowType, confirmed)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Contains(t, doc.Approval.Words, "suspend Flux (HelmRelease web in namespace shop), stop Deployment web")
+	require.Equal(t, w.Suspended(), w.Resumed())
+	require.Equal(t, "shop", w.Suspended()[0].Order.Target)
+}
+
+func TestWhatIsOnlyProposed(t *testing.T) {
+	for _, input := range []string{confirmed, `{"confirm":"shop","dryRun":true}`} {
+		w := owned(ownership.PolicyPropose)
+		doc := proceduretest.New(t, w).Do(api.WorkflowType, input)
+		require.Equal(t, run.Refused, doc.Outcome)
+		require.Equal(t, string(failure.OwnedByOther), doc.Error.Code)
+		require.Contains(t, doc.Error.Remedy, "kubectl scale deployment web -n shop --replicas=0")
+		var got api.Result
+		require.NoError(t, json.Unmarshal(doc.Result, &got))
+		require.Contains(t, got.Proposed[0], "flux suspend helmrelease web -n shop; kubectl scale deployment web -n shop --replicas=0; flux resume helmrelease web -n shop")
+		for _, call := range w.Calls() {
+			require.NotContains(t, append([]string{store.WritePlan}, doing...), call)
+		}
+	}
+}
+
+// TestAnApprovalExpires: the turn comes two days after it was given, so the plan is looked at, and asked for,
+// again.
+func TestAnApprovalExpires(t *testing.T) {
+	w := world()
+	r := proceduretest.New(t, w)
+	asked := []time.Time{}
+	r.WhenWaiting(func(doc run.Document) {
+		asked = append(asked, doc.Approval.AskedAt)
+		w.Keep(proceduretest.NotYet(48 * time.Hour)...)
+		r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "the incident"})
+		r.WhenWaiting(func(doc run.Document) {
+			asked = append(asked, doc.Approval.AskedAt)
+			require.NotContains(t, w.Calls(), kubernetes.StopClients)
+			r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "still"})
+		})
+	})
+	doc := r.Do(api.WorkflowType, confirmed)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Len(t, asked, 2)
+	require.Greater(t, asked[1].Sub(asked[0]), 24*time.Hour)
+}
+
+func TestAPlanThatNobodyDecidesOnTouchesNothing(t *testing.T) {
+	w := world()
+	doc := proceduretest.New(t, w).Do(api.WorkflowType, confirmed)
+	require.Equal(t, run.Refused, doc.Outcome)
+	require.Contains(t, doc.Summary, "nobody decided")
 	require.Equal(t, append(append([]string{}, looking...), store.WriteRun), w.Calls())
 }

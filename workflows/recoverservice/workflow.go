@@ -16,8 +16,10 @@ import (
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
+	"github.com/upkeep-run/upkeep/workflows/owners"
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 )
 
@@ -27,6 +29,8 @@ const (
 	// lockFor is how old a lock must be that nobody is asked about. Helm's own default is to give up
 	// after 5 minutes.
 	lockFor = 15 * time.Minute
+	// briefly is how long a restart is given where a rollback is likelier to help.
+	briefly = 30 * time.Second
 	// mostLooks bounds a run whose facts change again and again.
 	mostLooks = 60
 )
@@ -44,6 +48,12 @@ type rescue struct {
 	wait    time.Duration
 	result  api.Result
 	tried   []recovery.Step
+	held    []*owners.Held
+	asks    bool // of those held: they would take back what the run has made of the release
+	// suspect says that the newest revision was never seen healthy and the one to go back to was, so that it is
+	// likely the release that broke the service.
+	suspect bool
+	stayed  bool // the newest wait ended with the service healthy, and staying so
 }
 
 func body(r *procedure.Run, in api.Input) error {
@@ -70,7 +80,7 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	w := &rescue{
 		r: r, service: kubernetes.Service{Target: r.Target().Name, Store: r.Target().Store, Kubernetes: k},
-		policy: recovery.Policy{UpTo: recovery.Rung(in.UpTo), Lock: lockFor}, wait: time.Duration(in.Wait) * time.Minute,
+		policy: recovery.Policy{UpTo: recovery.Rung(in.UpTo), Lock: lockFor, Owners: k.Owners, Release: k.Release, Namespace: k.Namespace}, wait: time.Duration(in.Wait) * time.Minute,
 		result: api.Result{Release: k.Release, Verdict: run.NotProven, ReadinessOnly: len(k.Probes) == 0, Before: []string{}, After: []string{}, Taken: []api.Taken{}},
 	}
 	return w.climb()
@@ -80,7 +90,7 @@ func body(r *procedure.Run, in api.Input) error {
 func (w *rescue) climb() error {
 	flaps := false
 	for look := 0; look < mostLooks; look++ {
-		_, choice, err := w.look(look == 0)
+		state, choice, err := w.look(look == 0)
 		if err != nil {
 			return err
 		}
@@ -88,19 +98,33 @@ func (w *rescue) climb() error {
 			w.foresee(choice)
 			return nil
 		}
+		if look == 0 {
+			if err := w.takeOver(state); err != nil {
+				return err
+			}
+		}
 		switch {
 		case choice.Done && flaps:
 			return failure.New(failure.NotRecovered, "the service is healthy at times and does not stay so").Do("read the logs of its pods (kubectl logs --previous)")
 		case choice.Done:
-			verdict, err := w.await()
+			verdict, err := w.await(w.wait)
 			if err != nil {
 				return err
+			}
+			if verdict == run.Pass && len(w.held) > 0 {
+				if err := w.release(); err != nil {
+					return err
+				}
+				continue // it is looked at once more, with its owners at work
 			}
 			if verdict == run.Pass {
 				return w.arrive()
 			}
 			flaps = true // looked at once more: it may have become worse
 		case choice.Step == nil && w.result.Verdict == run.NotProven:
+			if err := w.release(); err != nil {
+				return err
+			}
 			w.r.Judge(run.NotProven)
 			w.r.Say("all pods of release %s are ready, and it is not proven that the service works: %s", w.result.Release, strings.Join(w.result.After, "; "))
 			return nil
@@ -134,6 +158,7 @@ func (w *rescue) look(first bool) (state recovery.State, choice recovery.Choice,
 	}
 	w.r.Detail(detail)
 	choice = recovery.Next(state, w.tried, w.policy)
+	w.suspect = state.Release.Back.Proven && !state.Release.Proven && w.policy.UpTo == recovery.Rollback
 	if first {
 		w.result.Before = seen
 		if len(seen) > 0 {
@@ -141,7 +166,10 @@ func (w *rescue) look(first bool) (state recovery.State, choice recovery.Choice,
 		}
 	}
 	w.result.After, w.result.Verdict, w.result.Revision = seen, verdict, state.Release.Latest
-	w.result.Skipped, w.result.Person = choice.Skipped, choice.Person
+	w.result.Skipped, w.result.Person, w.result.Proposed = choice.Skipped, choice.Person, nil
+	for _, p := range choice.Proposed {
+		w.result.Proposed = append(w.result.Proposed, p.String())
+	}
 	w.r.SetResult(w.result)
 	return state, choice, nil
 }
@@ -202,6 +230,9 @@ func (w *rescue) take(s recovery.Step) error {
 			return nil // the turn came too late: look, and ask, again
 		}
 	}
+	if again, err := w.suspend(s); again || err != nil {
+		return err
+	}
 	taken.At = w.r.Now()
 	if s.Rung != recovery.Wait {
 		err := w.r.Do(w.step(names[s.Rung], kubernetes.TakeStep, procedure.Long), order, nil)
@@ -222,17 +253,93 @@ func (w *rescue) take(s recovery.Step) error {
 		note(true, nil)
 		return nil
 	}
-	verdict, err := w.await()
+	wait := w.wait
+	if w.suspect && (s.Rung == recovery.Restart || s.Rung == recovery.Rollout) {
+		wait = min(wait, briefly)
+	}
+	verdict, err := w.await(wait)
 	note(verdict == run.Pass, nil)
 	return err
 }
 
-// await waits until the service is healthy, or the step's time is over.
-func (w *rescue) await() (verdict run.Verdict, err error) {
-	request := kubernetes.AwaitRequest{Service: w.service, Until: w.r.Now().Add(w.wait)}
+// suspend keeps those from acting who would take a step back. It reports whether they are not what they
+// were, so that all is to be looked at again.
+func (w *rescue) suspend(s recovery.Step) (again bool, err error) {
+	if len(s.Owners) == 0 {
+		return false, nil
+	}
+	fresh := slices.DeleteFunc(slices.Clone(s.Owners), func(o ownership.Image) bool {
+		return slices.Contains(w.result.Suspended, o.Owner.String()) && len(w.held) > 0
+	})
+	if len(fresh) > 0 {
+		err = w.hold(fresh)
+	}
+	if procedure.HasCode(err, failure.PlanVoid) {
+		return true, nil
+	}
+	w.asks = w.asks || s.Rung == recovery.Rollback // the others leave nothing of theirs in the release
+	return false, err
+}
+
+// takeOver keeps those whom an earlier run has left suspended, to let them act again at the end.
+func (w *rescue) takeOver(s recovery.State) error {
+	left := slices.DeleteFunc(slices.Clone(s.Owners), func(o ownership.Image) bool { return o.HeldBy == "" })
+	if len(left) == 0 {
+		return nil
+	}
+	err := w.hold(left)
+	if procedure.HasCode(err, failure.PlanVoid) {
+		return nil // somebody has just given them back
+	}
+	w.asks = true // what that run had made of the release is not known
+	return err
+}
+
+func (w *rescue) hold(images []ownership.Image) error {
+	h := owners.Hold(w.r, w.service.Kubernetes, owners.Order(w.r), images)
+	if err := h.Suspend("Suspend the owners of the workloads"); err != nil {
+		return err
+	}
+	w.held = append(w.held, h)
+	for _, o := range images {
+		if name := o.Owner.String(); !slices.Contains(w.result.Suspended, name) {
+			w.result.Suspended = append(w.result.Suspended, name)
+		}
+	}
+	w.r.SetResult(w.result)
+	return nil
+}
+
+// release lets all act again that the run has suspended, after a person has seen to it where they would
+// take something back.
+func (w *rescue) release() error {
+	if len(w.held) == 0 {
+		return nil
+	}
+	if w.asks {
+		if err := w.held[len(w.held)-1].AskToResume(fmt.Sprintf("release %s is healthy at revision %d", w.result.Release, w.result.Revision)); err != nil {
+			return err
+		}
+	}
+	for _, h := range w.held {
+		remarks, err := h.Resume()
+		if err != nil {
+			return err
+		}
+		w.result.Remarks = append(w.result.Remarks, remarks...)
+	}
+	w.held, w.asks = nil, false
+	w.r.SetResult(w.result)
+	return nil
+}
+
+// await waits until the service is healthy, or the time is over.
+func (w *rescue) await(wait time.Duration) (verdict run.Verdict, err error) {
+	request := kubernetes.AwaitRequest{Service: w.service, Until: w.r.Now().Add(wait), Stayed: w.stayed}
 	err = w.r.Do(w.step("Wait until the service is healthy", kubernetes.AwaitHealthy, procedure.Long), request, &verdict)
+	w.stayed = err == nil && verdict == run.Pass
 	if err == nil {
-		w.r.Mark(verdict, map[run.Verdict]string{run.Pass: "healthy, and it stays so", run.Fail: "not healthy within " + w.wait.String(), run.NotProven: "not proven within " + w.wait.String()}[verdict])
+		w.r.Mark(verdict, map[run.Verdict]string{run.Pass: "healthy, and it stays so", run.Fail: "not healthy within " + wait.String(), run.NotProven: "not proven within " + wait.String()}[verdict])
 	}
 	return verdict, err
 }
@@ -280,8 +387,8 @@ func (w *rescue) exhausted(c recovery.Choice) error {
 		what += "; not taken: " + strings.Join(c.Skipped, "; ")
 	}
 	remedy := "see kubectl describe pods and their logs"
-	if len(c.Person) > 0 {
-		remedy = strings.Join(c.Person, "; ")
+	if all := append(slices.Clone(w.result.Proposed), c.Person...); len(all) > 0 {
+		remedy = strings.Join(all, "; ")
 	}
 	return failure.New(failure.NotRecovered, "release %s is not healthy: %s", w.result.Release, what).Do("%s; then start a new run", remedy)
 }

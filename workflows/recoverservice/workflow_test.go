@@ -2,7 +2,9 @@ package recoverservice_test
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
@@ -110,4 +113,102 @@ func TestACancelledRunStops(t *testing.T) {
 	env := proceduretest.New(t, w)
 	go func() { <-began; env.CancelWorkflow() }()
 	require.Equal(t, run.Cancelled, env.Do(api.WorkflowType, `{}`).Outcome)
+}
+
+// owned has Flux own what crashes, and the target let it be suspended; heldBy is who has left it so.
+func owned(s recovery.State, heldBy string) recovery.State {
+	flux := ownership.Owner{By: "Flux", Ref: ownership.Ref{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease", Namespace: "shop", Name: "web"}, Why: "a label", Suspendable: true}
+	s.Workloads = slices.Clone(s.Workloads)
+	for i := range s.Workloads {
+		s.Workloads[i].Owners = []ownership.Owner{flux}
+	}
+	s.Owners = []ownership.Image{{Owner: flux, UID: "f", Before: json.RawMessage("null"), HeldBy: heldBy}}
+	return s
+}
+
+var suspends = &config.Kubernetes{Namespace: "shop", Release: "shop", Owners: ownership.PolicySuspend}
+
+func TestAnOwnerIsSuspendedForARollout(t *testing.T) {
+	w := &proceduretest.World{Cluster: suspends, Services: []recovery.State{owned(crashes, ""), owned(crashes, "")}, Waits: []run.Verdict{run.Fail}}
+	doc := proceduretest.New(t, w).Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Len(t, w.Suspended(), 1, "the restart of a pod is nobody's business")
+	require.Equal(t, w.Suspended()[0], w.Resumed()[0])
+	var r api.Result
+	require.NoError(t, json.Unmarshal(doc.Result, &r))
+	require.Equal(t, []string{"restart", "rollout"}, steps(r))
+	require.Contains(t, r.Taken[1].What, "suspend Flux (HelmRelease web in namespace shop), restart all pods")
+	require.Equal(t, []string{"Flux (HelmRelease web in namespace shop)"}, r.Suspended)
+}
+
+// TestAnOwnerActsAgainWhenAPersonSaysSo: after a rollback, which it would take back at once.
+func TestAnOwnerActsAgainWhenAPersonSaysSo(t *testing.T) {
+	for name, seen := range map[string]recovery.State{"of this run": owned(noImage, ""), "of a run that was terminated": owned(state(health.Pod{Name: "good", UID: "g", Newest: true, Ready: true}), "before")} {
+		t.Run(name, func(t *testing.T) {
+			w := &proceduretest.World{Cluster: suspends, Services: []recovery.State{seen}}
+			r := proceduretest.New(t, w)
+			r.WhenWaiting(func(doc run.Document) {
+				require.Contains(t, doc.WaitingFor, "make the same change where Flux (HelmRelease web in namespace shop) gets it from")
+				require.Len(t, w.Suspended(), 1)
+				require.Empty(t, w.Resumed())
+				r.Decide(run.RetryUpdate, run.Decision{By: "ann"})
+			})
+			doc := r.Do(api.WorkflowType, `{}`)
+			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+			require.Equal(t, w.Suspended(), w.Resumed())
+			calls := w.Calls()
+			require.Equal(t, []string{kubernetes.ResumeOwners, kubernetes.LookAtService, kubernetes.AwaitHealthy, store.WriteRun}, calls[len(calls)-4:], "it is seen healthy while they act")
+		})
+	}
+	w := &proceduretest.World{Cluster: suspends, Services: []recovery.State{owned(noImage, "")}}
+	r := proceduretest.New(t, w)
+	r.WhenWaiting(func(run.Document) { r.Decide(run.AbandonUpdate, run.Decision{By: "ann"}) })
+	doc := r.Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.Cancelled, doc.Outcome)
+	require.Equal(t, w.Suspended(), w.Resumed(), "abandoned")
+	w = &proceduretest.World{Cluster: suspends, Services: []recovery.State{owned(noImage, ""), owned(noImage, "")}, Waits: []run.Verdict{run.Fail}}
+	doc = proceduretest.New(t, w).Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.Failed, doc.Outcome)
+	require.Equal(t, w.Suspended(), w.Resumed(), "nothing helped")
+}
+
+func TestWhatIsOnlyProposed(t *testing.T) {
+	k := *inShop
+	k.Owners = ownership.PolicyPropose
+	w := &proceduretest.World{Cluster: &k, Services: []recovery.State{owned(noImage, "")}}
+	doc := proceduretest.New(t, w).Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.Failed, doc.Outcome)
+	var r api.Result
+	require.NoError(t, json.Unmarshal(doc.Result, &r))
+	require.Empty(t, r.Taken)
+	require.Contains(t, r.Proposed[0], "flux suspend helmrelease web -n shop; helm rollback shop 1 -n shop; flux resume helmrelease web -n shop")
+	require.Contains(t, doc.Error.Remedy, r.Proposed[0])
+	require.Empty(t, w.Suspended())
+}
+
+// TestAnApprovalExpires: the turn comes two days after it was given, so the step is asked for again.
+func TestAnApprovalExpires(t *testing.T) {
+	lost := state(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.NodeLost, Node: "n1"})
+	w := &proceduretest.World{Cluster: inShop, Services: []recovery.State{lost, lost}}
+	r := proceduretest.New(t, w)
+	r.WhenWaiting(func(doc run.Document) {
+		w.Keep(proceduretest.NotYet(48 * time.Hour)...)
+		r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "it is off"})
+		r.WhenWaiting(func(doc run.Document) {
+			require.NotContains(t, w.Calls(), kubernetes.TakeStep)
+			r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "still"})
+		})
+	})
+	doc := r.Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Contains(t, w.Calls(), kubernetes.TakeStep)
+}
+
+func TestAStepThatNobodyDecidesOnIsNotTaken(t *testing.T) {
+	lost := state(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.NodeLost, Node: "n1"})
+	w := &proceduretest.World{Services: []recovery.State{lost}}
+	doc, _ := do(t, w, `{}`)
+	require.Equal(t, run.Refused, doc.Outcome)
+	require.Contains(t, doc.Summary, "nobody decided")
+	require.NotContains(t, w.Calls(), kubernetes.TakeStep)
 }

@@ -46,6 +46,9 @@ func (s *stage) undone(u helm.Undo) string {
 	if s.out.RolledBackTo > 0 {
 		return fmt.Sprintf("release %s was rolled back to revision %d", s.Kubernetes.Release, s.out.RolledBackTo)
 	}
+	if u.Back > 0 {
+		return fmt.Sprintf("release %s was rolled back before, as revision %d", s.Kubernetes.Release, u.Back)
+	}
 	return fmt.Sprintf("release %s was not rolled back: %s", s.Kubernetes.Release, u.Why)
 }
 
@@ -134,7 +137,8 @@ func (o *rollout) restore(undo helm.Undo) error {
 type do func(procedure.Step, any, any) error
 
 func (o *rollout) planUndo(s *stage, do do) (undo helm.Undo, err error) {
-	err = do(o.step(s, "Plan the rollback", helm.PlanUndo, procedure.Quick), helm.UndoRequest{Place: s.Place, Operation: s.Operation, Rollback: s.undo}, &undo)
+	step := o.step(s, "Plan the rollback", helm.PlanUndo, procedure.Long) // a hook that still runs is waited for
+	err = do(step, helm.UndoRequest{Place: s.Place, Operation: s.Operation, Rollback: s.undo}, &undo)
 	return undo, err
 }
 

@@ -19,6 +19,8 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/ownership"
+	"github.com/upkeep-run/upkeep/workflows/owners"
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 )
 
@@ -39,6 +41,7 @@ type Plan struct {
 	BackupID   string            `json:"backupId,omitempty"` // the drilled backup that it relies on
 	Override   string            `json:"override,omitempty"` // why it goes without
 	Bake       time.Duration     `json:"bake"`
+	Owners     []ownership.Image `json:"owners,omitempty"` // suspended meanwhile
 }
 
 // rollout is one run.
@@ -53,12 +56,16 @@ type rollout struct {
 // stage is one of the releases.
 type stage struct {
 	helm.Change
-	policy *config.Rollout
-	plan   helmrelease.Plan
-	stands helm.Stands
-	undo   string // the key of its rollback
-	out    *api.Stage
-	good   bool // it was seen to be good
+	policy   *config.Rollout
+	plan     helmrelease.Plan
+	stands   helm.Stands
+	lock     helm.Lock // that another run has left
+	undo     string    // the key of its rollback
+	out      *api.Stage
+	good     bool          // it was seen to be good
+	restarts bake.Restarts // when its watch began
+	owners   ownership.Measures
+	held     *owners.Held // nil while nobody is suspended
 }
 
 func body(r *procedure.Run, in api.Input) error {
@@ -69,6 +76,9 @@ func body(r *procedure.Run, in api.Input) error {
 	for try := 1; ; try++ {
 		err := o.once()
 		if procedure.HasCode(err, failure.PlanVoid) && try < plansTried {
+			if err := o.resume(); err != nil {
+				return err
+			}
 			r.Say("the plan's facts have changed; it is made anew")
 			continue
 		}
@@ -104,7 +114,7 @@ func prepare(r *procedure.Run, in api.Input) (*rollout, error) {
 		return &stage{
 			Change: helm.Change{
 				Place: helm.Place{Target: name, Kubernetes: k, Store: r.Target().Store}, Chart: chart, Version: version, Values: policy.Values, Set: in.Set,
-				Operation: r.Key() + "/" + name + "/upgrade",
+				Operation: r.Key() + "/" + name + "/upgrade", Undo: r.Key() + "/" + name + "/rollback",
 			},
 			policy: policy, undo: r.Key() + "/" + name + "/rollback",
 			out: &api.Stage{Target: name, Namespace: k.Namespace, Release: k.Release},
@@ -183,6 +193,9 @@ func (o *rollout) once() error {
 	case verdict != run.Pass:
 		return o.endBadly()
 	}
+	if good, err := o.hand(); !good || err != nil {
+		return err
+	}
 	r.Say("release %s in namespace %s is at revision %d (%s), watched for %s and good%s", o.production.Kubernetes.Release, o.production.Kubernetes.Namespace,
 		o.production.out.Revision, o.result.Chart, o.policy.Bake, o.afterStaging())
 	return nil
@@ -209,7 +222,17 @@ func (o *rollout) planStage(s *stage) error {
 	if err := o.r.Do(o.step(s, "Plan the upgrade", helm.PlanUpgrade, procedure.Quick), s.Change, &planned); err != nil {
 		return err
 	}
-	s.stands, s.plan = planned.Stands, planned.Plan
+	s.stands, s.plan, s.lock, s.owners = planned.Stands, planned.Plan, planned.Lock, planned.Owners
+	if len(s.owners.Propose) > 0 {
+		var refusal error
+		s.out.Proposed, refusal = owners.Proposed(s.owners.Propose)
+		o.show()
+		return refusal
+	}
+	if s.stands == helm.Locked {
+		o.r.Detail(fmt.Sprintf("another run of Upkeep has left it locked: revision %d is %s", s.lock.Revision, s.lock.Status))
+		return nil
+	}
 	if s.stands != helm.New {
 		s.out.Revision = planned.Revision
 		o.r.Detail(fmt.Sprintf("this run began it before, as revision %d", planned.Revision))
@@ -240,16 +263,47 @@ func (o *rollout) pickUp(s *stage) (ended bool, err error) {
 		if err := o.r.Turn(procedure.Exclude(target.Release)); err != nil {
 			return true, err
 		}
+		if err := o.suspend(s); err != nil {
+			return true, err
+		}
 		s.out.Error = "the run was begun again in the middle of the upgrade"
 		if s == o.staging {
 			return true, o.endAtStaging(run.NotProven)
 		}
 		return true, o.endBadly()
+	case helm.Locked:
+		return true, o.takeOver(s)
 	case helm.Over:
+		if !o.r.DryRun() {
+			owners.Hold(o.r, s.Kubernetes, owners.Order(o.r), ofOwnRun(s.owners.Suspend, o.r.Key())) // they act again with the run's end
+		}
 		return true, failure.New(failure.PlanVoid, "this run has upgraded release %s before, as revision %d, and that is over", s.Kubernetes.Release, s.out.Revision).
 			Do("see helm history %s --namespace %s, and start a new run", s.Kubernetes.Release, s.Kubernetes.Namespace)
 	}
 	return false, nil
+}
+
+// takeOver takes away the lock that another run has left on a release, after which it is planned anew. In
+// its turn, no other run of the target works on it; of staging's release, that is for a person to say.
+func (o *rollout) takeOver(s *stage) error {
+	words := fmt.Sprintf("take away the lock that another run of Upkeep has left on release %s of target %s: revision %d is %s", s.Kubernetes.Release, s.Target, s.lock.Revision, s.lock.Status)
+	if o.r.DryRun() {
+		o.r.Say("dry run: would first %s, and then plan the upgrade", words)
+		return nil
+	}
+	if s == o.staging {
+		if err := o.r.Approve(words+"; see that no run of that target goes on with it (upkeep runs)", s.lock); err != nil {
+			return err
+		}
+	}
+	if err := o.r.Turn(procedure.Exclude(target.Release)); err != nil {
+		return err
+	}
+	order := helm.TakeOverOrder{Place: s.Place, Lock: s.lock, Operation: fmt.Sprintf("%s/%s/takeover/%d", o.r.Key(), s.Target, s.lock.Revision)}
+	if err := o.r.Do(o.step(s, "Take the release over", helm.TakeOver, procedure.Long), order, nil); err != nil {
+		return err
+	}
+	return failure.New(failure.PlanVoid, "release %s was taken over from another run", s.Kubernetes.Release)
 }
 
 func (o *rollout) migrates() bool { return len(o.production.plan.Migrations) > 0 }
@@ -289,10 +343,10 @@ func (o *rollout) words() string {
 	p := o.production.plan
 	var b strings.Builder
 	if o.staging != nil {
-		fmt.Fprintf(&b, "upgrade release %s of staging target %s, watch it for %s, then ", o.staging.Kubernetes.Release, o.staging.Target, o.staging.policy.Bake)
+		fmt.Fprintf(&b, "%supgrade release %s of staging target %s, watch it for %s, then ", o.staging.owners.Words(), o.staging.Kubernetes.Release, o.staging.Target, o.staging.policy.Bake)
 	}
-	fmt.Fprintf(&b, "upgrade release %s in namespace %s from revision %d to %s (%d objects added, %d changed, %d removed) and watch it for %s",
-		p.Release, p.Namespace, p.From, o.result.Chart, p.Diff.Added, p.Diff.Changed, p.Diff.Removed, o.policy.Bake)
+	fmt.Fprintf(&b, "%supgrade release %s in namespace %s from revision %d to %s (%d objects added, %d changed, %d removed) and watch it for %s",
+		o.production.owners.Words(), p.Release, p.Namespace, p.From, o.result.Chart, p.Diff.Added, p.Diff.Changed, p.Diff.Removed, o.policy.Bake)
 	if o.staging == nil && o.policy.Staging != "" {
 		b.WriteString("; staging is LEFT OUT")
 	}
@@ -309,6 +363,9 @@ func (o *rollout) words() string {
 			config.MigrationsRestore:    "after another approval the backup is restored in the database's place, then rolled back",
 			config.MigrationsRefuse:     "a person decides, nothing is rolled back by itself",
 		}[o.policy.Migrations])
+	}
+	if suspended := o.suspended(); len(suspended) > 0 {
+		fmt.Fprintf(&b, "; at the end it waits until the same change is made where %s gets it from, which then acts again", owners.Names(suspended))
 	}
 	if len(p.OneWay) > 0 {
 		fmt.Fprintf(&b, "; no rollback takes back: %s", strings.Join(p.OneWay, ", "))
@@ -330,11 +387,15 @@ func (o *rollout) approve() error {
 	if o.staging != nil && !o.staging.good {
 		plan.Staging = &o.staging.plan
 	}
+	plan.Owners = o.suspended()
 	return o.r.Approve(o.words(), plan)
 }
 
 // apply upgrades one release and watches it. A run that is given up meanwhile takes the upgrade back.
 func (o *rollout) apply(s *stage) (run.Verdict, error) {
+	if err := o.suspend(s); err != nil {
+		return run.NotProven, err
+	}
 	verdict, err := o.upgrade(s)
 	if err == nil && verdict == run.Pass {
 		verdict, err = o.bake(s)
@@ -372,13 +433,13 @@ func (o *rollout) upgrade(s *stage) (run.Verdict, error) {
 // bake watches a release for its time. What cannot be looked at in the end is not good enough for staging,
 // and in production a person decides: resume to watch it once more, or abandon to roll it back.
 func (o *rollout) bake(s *stage) (run.Verdict, error) {
-	var before bake.Restarts
-	if err := o.r.Do(o.step(s, "Count restarts", helm.CountRestarts, procedure.Quick), s.Place, &before); err != nil {
+	s.restarts = nil
+	if err := o.r.Do(o.step(s, "Count restarts", helm.CountRestarts, procedure.Quick), s.Place, &s.restarts); err != nil {
 		return run.NotProven, err
 	}
 	for {
 		var found helm.Watched
-		request := helm.WatchRequest{Place: s.Place, Revision: s.out.Revision, Until: o.r.Now().Add(s.policy.Bake), Before: before, Checks: s.policy.Checks}
+		request := helm.WatchRequest{Place: s.Place, Revision: s.out.Revision, Until: o.r.Now().Add(s.policy.Bake), Before: s.restarts, Checks: s.policy.Checks}
 		if err := o.r.Do(o.step(s, "Watch the release", helm.Watch, procedure.Long), request, &found); err != nil {
 			return run.NotProven, err
 		}

@@ -9,11 +9,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/upkeep-run/upkeep/activities/helm"
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/store"
 	api "github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
 
@@ -311,4 +313,68 @@ func TestACancelledRunLeavesMigratedDataToAPerson(t *testing.T) {
 	require.Equal(t, run.Cancelled, doc.Outcome)
 	require.Empty(t, w.RolledBack())
 	require.Contains(t, doc.Left[0], proceduretest.BackupID)
+}
+
+var flux = ownership.Owner{By: "Flux", Ref: ownership.Ref{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease", Namespace: "shop", Name: "web"}, Why: "a label", Suspendable: true}
+
+func owned(w *proceduretest.World) {
+	w.Owners.Suspend = []ownership.Image{{Owner: flux, UID: "f", Before: json.RawMessage("null")}}
+}
+
+func TestAnOwnerIsSuspendedUntilAPersonHasSeenToItsSource(t *testing.T) {
+	w := world(owned)
+	doc, r := do(t, w, `{}`, run.ApproveUpdate, run.RetryUpdate)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Contains(t, doc.Approval.Words, "suspend Flux (HelmRelease web in namespace shop), upgrade release")
+	require.Contains(t, string(doc.Approval.Plan), `"uid":"f"`)
+	require.Len(t, w.Suspended(), 1, "one who owns both is suspended once")
+	require.Equal(t, w.Suspended(), w.Resumed())
+	require.NotEmpty(t, r.Staging.Suspended)
+	require.Equal(t, 3, times(w, helm.Watch), "once more while it acts")
+	calls := w.Calls()
+	require.Equal(t, []string{kubernetes.ResumeOwners, helm.Watch, store.WriteRun}, calls[len(calls)-3:])
+}
+
+func TestAnOwnerActsAgainHoweverItEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare   func(*proceduretest.World)
+		decisions []string
+		outcome   run.Outcome
+		back      []string
+	}{
+		"it is bad":               {func(w *proceduretest.World) { w.WatchFinds(run.Fail) }, []string{run.ApproveUpdate}, run.Failed, []string{"shop"}},
+		"given up at the end":     {func(*proceduretest.World) {}, []string{run.ApproveUpdate, run.AbandonUpdate}, run.Cancelled, []string{"shop"}},
+		"its owner takes it back": {func(w *proceduretest.World) { w.WatchFinds(run.Pass, run.Fail) }, []string{run.ApproveUpdate, run.RetryUpdate}, run.Failed, nil},
+		"cut off in the middle":   {func(w *proceduretest.World) { w.Stands = helm.Halfway }, []string{run.ApproveUpdate}, run.Failed, []string{"shop"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := world(alone, owned, c.prepare)
+			doc, _ := do(t, w, `{}`, c.decisions...)
+			require.Equal(t, c.outcome, doc.Outcome, doc.Summary)
+			require.Equal(t, c.back, w.RolledBack())
+			require.Len(t, w.Suspended(), 1)
+			require.Contains(t, w.Resumed(), w.Suspended()[0])
+		})
+	}
+}
+
+func TestWhatIsOnlyProposed(t *testing.T) {
+	w := world(func(w *proceduretest.World) {
+		_, w.Owners.Propose, _ = ownership.Decide(ownership.PolicyPropose, []ownership.Change{{Words: "upgrade release shop", Command: "helm upgrade shop '/charts/shop' -n shop", Owners: []ownership.Owner{flux}}})
+	})
+	doc, r := do(t, w, `{}`)
+	require.Equal(t, run.Refused, doc.Outcome)
+	require.Equal(t, string(failure.OwnedByOther), doc.Error.Code)
+	require.Contains(t, r.Staging.Proposed[0], "helm upgrade shop '/charts/shop' -n shop")
+	require.Zero(t, times(w, helm.Upgrade))
+}
+
+// TestAnApprovalExpires: the turn comes two days after it was given, so the plan is made, and asked for, again.
+func TestAnApprovalExpires(t *testing.T) {
+	w := world(alone)
+	w.Keep(proceduretest.NotYet(48 * time.Hour)...)
+	doc, _ := do(t, w, `{}`, run.ApproveUpdate, run.ApproveUpdate)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Equal(t, 2, times(w, helm.PlanUpgrade))
+	require.Equal(t, 1, times(w, helm.Upgrade))
 }

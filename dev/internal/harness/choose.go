@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,4 +34,14 @@ func Choose(t testing.TB, all, sample []string) []string {
 		}
 	}
 	return chosen
+}
+
+// OnCluster reports whether a point is hit only by what works on a cluster, whose tests are in dev/tests/e2e.
+func OnCluster(point string) bool {
+	for _, prefix := range []string{"helm/", "recover/", "rollout/", "client-", "owner-"} {
+		if strings.HasPrefix(point, prefix) {
+			return true
+		}
+	}
+	return false
 }

@@ -154,6 +154,8 @@ func (s *Stack) WorkerOf(t testing.TB, capabilities []string, name string, env .
 		"--config", s.Config, "--capabilities", strings.Join(capabilities, ","), "--name", name, "--data", filepath.Join(s.Dir, "data-"+name), "--health-address", "127.0.0.1:0")
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir, "TEMPORAL_ADDRESS=" + s.Temporal.Address}, env...)
 	cmd.Stdout, cmd.Stderr = log, log
+	// A test that is ended by its timeout cleans up nothing, and a frozen worker would stay for ever.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	require.NoError(t, cmd.Start())
 	w := &Worker{cmd: cmd, done: make(chan struct{}), log: log}
 	go func() {

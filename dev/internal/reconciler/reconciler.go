@@ -1,10 +1,11 @@
-// Package reconciler is a controller for tests: it keeps the replicas of a Deployment at what a HelmRelease
-// of Flux says, unless that is suspended, and takes back every other change within a second.
+// Package reconciler is a controller for tests: it keeps the replicas of a Deployment, and the image of its
+// first container, at what a HelmRelease of Flux says, unless that is suspended, and takes back every other
+// change of them within a second.
 package reconciler
 
 import (
 	"context"
-	"fmt"
+	"encoding/json"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,7 +28,8 @@ var (
 // every is how often it looks.
 const every = 200 * time.Millisecond
 
-// Run reconciles the Deployment of a HelmRelease's spec.deployment and spec.replicas until the context ends.
+// Run reconciles the Deployment of a HelmRelease's spec.deployment, spec.replicas and spec.image (none: any)
+// until the context ends.
 func Run(ctx context.Context, client dynamic.Interface, namespace, release string) {
 	for ; ctx.Err() == nil; time.Sleep(every) {
 		r, err := client.Resource(releases).Namespace(namespace).Get(ctx, release, metav1.GetOptions{})
@@ -41,9 +43,22 @@ func Run(ctx context.Context, client dynamic.Interface, namespace, release strin
 		if err != nil || suspended {
 			continue
 		}
+		patch := map[string]any{}
 		if has, _, _ := unstructured.NestedInt64(d.Object, "spec", "replicas"); has != want {
-			patch := fmt.Sprintf(`{"spec": {"replicas": %d}}`, want)
-			_, _ = client.Resource(deployments).Namespace(namespace).Patch(ctx, name, types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: "helm-controller"})
+			patch["replicas"] = want
+		}
+		containers, _, _ := unstructured.NestedSlice(d.Object, "spec", "template", "spec", "containers")
+		if image, _, _ := unstructured.NestedString(r.Object, "spec", "image"); image != "" && len(containers) > 0 {
+			if first, is := containers[0].(map[string]any); is && first["image"] != image {
+				first["image"] = image
+				patch["template"] = map[string]any{"spec": map[string]any{"containers": containers}}
+			}
+		}
+		if len(patch) == 0 {
+			continue
+		}
+		if data, err := json.Marshal(map[string]any{"spec": patch}); err == nil {
+			_, _ = client.Resource(deployments).Namespace(namespace).Patch(ctx, name, types.MergePatchType, data, metav1.PatchOptions{FieldManager: "helm-controller"})
 		}
 	}
 }

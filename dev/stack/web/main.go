@@ -1,5 +1,6 @@
 // Command web is the service of the test stack: it writes traces to PostgreSQL and reads them back, as
-// small as a real one can be. "web migrate" brings its database to a version.
+// small as a real one can be. "web migrate" brings its database to a version; "web probe" calls the service
+// again and again for the benchmarks.
 package main
 
 import (
@@ -28,6 +29,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) == 2 && args[0] == "probe" {
+		return probe(ctx, args[1])
+	}
 	pool, err := connect()
 	if err != nil {
 		return err
@@ -43,7 +47,7 @@ func run(ctx context.Context, args []string) error {
 		}
 		return migrate(ctx, pool, version)
 	}
-	return errors.New("usage: web [migrate VERSION], with DATABASE_URL and PGPASSWORD")
+	return errors.New("usage: web [migrate VERSION], with DATABASE_URL and PGPASSWORD; web probe URL")
 }
 
 func connect() (*pgxpool.Pool, error) {
@@ -61,6 +65,7 @@ type service struct {
 	pool    *pgxpool.Pool
 	written atomic.Int64
 	failed  atomic.Int64
+	wedged  atomic.Bool
 }
 
 func serve(ctx context.Context, pool *pgxpool.Pool) error {
@@ -71,7 +76,8 @@ func serve(ctx context.Context, pool *pgxpool.Pool) error {
 	mux.HandleFunc("POST /traces", s.write)
 	mux.HandleFunc("GET /traces/count", s.count)
 	mux.HandleFunc("GET /metrics", s.metrics)
-	server := &http.Server{Addr: ":3000", Handler: http.TimeoutHandler(mux, 10*time.Second, "too slow\n"), ReadHeaderTimeout: 5 * time.Second}
+	mux.HandleFunc("POST /wedge", s.wedge)
+	server := &http.Server{Addr: ":3000", Handler: http.TimeoutHandler(s.unlessWedged(mux), 10*time.Second, "too slow\n"), ReadHeaderTimeout: 5 * time.Second}
 	ended := make(chan error, 1)
 	go func() { ended <- server.ListenAndServe() }()
 	select {
@@ -98,6 +104,23 @@ func (s *service) ready(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ready")
+}
+
+// wedge makes the program as one that has locked itself up: it lives, answers nothing that it is for, and
+// only a new start helps.
+func (s *service) wedge(w http.ResponseWriter, _ *http.Request) {
+	s.wedged.Store(true)
+	fmt.Fprintln(w, "wedged")
+}
+
+func (s *service) unlessWedged(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.wedged.Load() && r.URL.Path != "/health" {
+			http.Error(w, "wedged", http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (s *service) write(w http.ResponseWriter, r *http.Request) {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/doctor"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 	"github.com/upkeep-run/upkeep/starter"
+	"github.com/upkeep-run/upkeep/worker"
 )
 
 // TestDoctor looks at a whole stack as a person does, before a worker serves it and after.
@@ -68,6 +70,29 @@ func TestDoctor(t *testing.T) {
 			require.Contains(t, found["target shop: database, what Upkeep itself runs on"].Detail, `in database "`+name+`" of this server`)
 			pgservertest.Exec(t, url, "DROP SCHEMA public CASCADE")
 		}
+	})
+
+	t.Run("a target in a cluster needs a worker that serves it", func(t *testing.T) {
+		const served = "Temporal, a worker serves upkeep-cluster"
+		require.NotContains(t, found, served, "no target is in a cluster")
+		apart := &shell{Stack: harness.New(t, harness.Target("shop", url, "")+"    kubernetes: {namespace: shop, release: shop, kubeconfigFrom: {file: /none}}\n")}
+		apart.address = apart.Temporal.Address
+		apart.WorkerOf(t, []string{worker.Workflows, worker.Database}, "apart")
+		look := func() doctor.Finding {
+			var report doctor.Report
+			require.NoError(t, json.Unmarshal([]byte(apart.call(t, "doctor", "--data", apart.Dir+"/data-apart", "-o", "json").Out), &report))
+			for _, f := range report.Findings {
+				if f.Subject+", "+f.Name == served {
+					return f
+				}
+			}
+			return doctor.Finding{}
+		}
+		f := look()
+		require.Equal(t, run.Fail, f.Verdict)
+		require.Contains(t, f.Remedy, "capability cluster")
+		apart.WorkerOf(t, []string{worker.Cluster}, "clusters")
+		require.Eventually(t, func() bool { return look().Verdict == run.Pass }, time.Minute, 200*time.Millisecond)
 	})
 
 	t.Run("a namespace that is not there", func(t *testing.T) {

@@ -5,20 +5,20 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
 	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/upkeep-run/upkeep/dev/internal/stack"
 )
 
 const (
-	release = "lang-observatory"
+	release = stack.Release
 	chart   = "../../stack/chart"
 )
 
@@ -60,32 +60,22 @@ func TestMain(m *testing.M) {
 }
 
 func setUp() error {
-	if _, err := command(time.Minute, "", "kubectl", "create", "namespace", namespace); err != nil {
+	here := stack.Namespace(namespace)
+	if err := here.Create(); err != nil {
 		return err
 	}
 	pods := fmt.Sprintf(clients, fmt.Sprintf(client, "sleep 100000"), fmt.Sprintf(client, "mkdir /tmp/www; echo open > /tmp/www/index.html; httpd -f -p 8080 -h /tmp/www"))
-	// A pod needs its namespace's account, which comes a moment after the namespace.
-	if err := until(30*time.Second, func() error {
-		_, err := kubectl("get", "serviceaccount", "default")
-		return err
-	}); err != nil {
+	if err := here.Apply(pods); err != nil {
 		return err
 	}
-	if _, err := command(time.Minute, pods, "kubectl", "--namespace", namespace, "apply", "-f", "-"); err != nil {
-		return err
-	}
-	if _, err := helm("install", release, chart, "--wait", "--timeout", "3m", "--set", "langfuse.schema=1"); err != nil {
+	if err := here.Install(chart, "--set", "langfuse.schema=1"); err != nil {
 		return err
 	}
 	_, err := kubectl("wait", "--for=condition=Ready", "pod/friend", "pod/watcher", "pod/stranger", "pod/open", "--timeout=60s")
 	return err
 }
 
-// tearDown removes the namespace and waits, so that its volumes are gone too.
-func tearDown() error {
-	_, err := command(3*time.Minute, "", "kubectl", "delete", "namespace", namespace, "--wait=true")
-	return err
-}
+func tearDown() error { return stack.Namespace(namespace).Remove() }
 
 // describe shows what a person would look at first after a failure.
 func describe() {
@@ -97,26 +87,12 @@ func describe() {
 	}
 }
 
-func kubectl(args ...string) (string, error) {
-	return command(90*time.Second, "", "kubectl", append([]string{"--namespace", namespace}, args...)...)
-}
+func kubectl(args ...string) (string, error) { return stack.Namespace(namespace).Kubectl(args...) }
 
-func helm(args ...string) (string, error) {
-	return command(4*time.Minute, "", "helm", append([]string{"--namespace", namespace}, args...)...)
-}
+func helm(args ...string) (string, error) { return stack.Namespace(namespace).Helm(args...) }
 
 func command(within time.Duration, stdin, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	c := exec.CommandContext(ctx, name, args...)
-	c.Stdin = strings.NewReader(stdin)
-	var stderr strings.Builder
-	c.Stderr = &stderr
-	output, err := c.Output()
-	if err != nil {
-		return string(output), fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
-	}
-	return string(output), nil
+	return stack.Command(within, stdin, name, args...)
 }
 
 // fetch gets a URL from within a pod.
@@ -124,19 +100,7 @@ func fetch(pod, url string) (string, error) {
 	return kubectl("exec", pod, "--", "timeout", "5", "wget", "-qO-", url)
 }
 
-// until looks until there is no error, and returns the last one if it stays.
-func until(within time.Duration, look func() error) error {
-	deadline := time.Now().Add(within)
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := look()
-		if err == nil || time.Now().After(deadline) {
-			return err
-		}
-		<-tick.C
-	}
-}
+func until(within time.Duration, look func() error) error { return stack.Until(within, look) }
 
 // count is what the service says of its database.
 type count struct{ Count, Schema int }

@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	sdk "go.temporal.io/sdk/client"
 
 	api "github.com/upkeep-run/upkeep/api/recoverdata"
+	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
 )
@@ -82,14 +84,156 @@ func has(t *testing.T, replicas string, want count) {
 	}))
 }
 
-func TestRecoverData(t *testing.T) {
-	s := harness.New(t, probed())
-	w := s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
-	before := loss(t, s)
+// users are workloads of every other kind that use the database, and a pod that nothing would make again.
+const users = `{"apiVersion": "v1", "kind": "List", "items": [
+  {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "agent"}, "spec": {"selector": {"matchLabels": {"app": "agent"}}, "template": {"metadata": {"labels": {"app": "agent", "app.kubernetes.io/name": "langfuse-migrate"}}, "spec": %[1]s}}},
+  {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "load"}, "spec": {"template": {"metadata": {"labels": {"app.kubernetes.io/name": "langfuse-migrate"}}, "spec": %[2]s}}},
+  {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "report"}, "spec": {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": {"template": {"metadata": {"labels": {"app.kubernetes.io/name": "langfuse-migrate"}}, "spec": %[2]s}}}}},
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "loner", "labels": {"app.kubernetes.io/name": "langfuse-migrate"}}, "spec": %[1]s}
+]}`
 
-	dry := s.Run(t, api.WorkflowType, `{"confirm":"langfuse","dryRun":true}`)
-	require.Equal(t, run.Succeeded, dry.Outcome, dry.Summary)
-	require.Contains(t, dry.Summary, "stop Deployment "+release+"-langfuse (3)", "found by its sessions")
+// user is a pod that always has a session.
+func user(restart string) string {
+	return fmt.Sprintf(`{"restartPolicy": %q, "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false, "securityContext": {"runAsUser": 999}, "containers": [{"name": "main",
+		"image": "upkeep.test/postgres:dev", "imagePullPolicy": "Never", "command": ["sh", "-c", "while :; do psql -h %s-postgresql -U postgres -d langfuse -c 'SELECT pg_sleep(1)' >/dev/null; done"],
+		"env": [{"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": {"name": "langfuse-postgresql", "key": "postgres-password"}}}]}]}`, restart, release)
+}
+
+// useByAll makes the users, and waits until each has a session. The Job of the CronJob is report-now.
+func useByAll(t *testing.T) {
+	t.Helper()
+	_, err := command(time.Minute, fmt.Sprintf(users, user("Always"), user("Never")), "kubectl", "--namespace", namespace, "apply", "-f", "-")
+	require.NoError(t, err)
+	_, err = kubectl("create", "job", "--from=cronjob/report", "report-now")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := kubectl("delete", "--ignore-not-found", "daemonset/agent", "job/load", "cronjob/report", "job/report-now", "pod/loner")
+		require.NoError(t, err)
+	})
+	sessions(t, 4)
+}
+
+// sessions waits until so many pods beside the service's have sessions.
+func sessions(t *testing.T, pods int) {
+	t.Helper()
+	require.NoError(t, until(time.Minute, func() error {
+		n, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-d", "langfuse", "-c", "SELECT count(DISTINCT client_addr) FROM pg_stat_activity WHERE application_name = 'psql' AND client_addr IS NOT NULL")
+		if err == nil && strings.TrimSpace(n) != fmt.Sprint(pods) {
+			err = fmt.Errorf("%s pods have sessions, not %d", strings.TrimSpace(n), pods)
+		}
+		return err
+	}))
+}
+
+// usedAsBefore checks that the workloads are as they were, and use the database.
+func usedAsBefore(t *testing.T) {
+	t.Helper()
+	says(t, "daemonset/agent", ".spec.template.spec.nodeSelector", "")
+	says(t, "job/load", ".spec.suspend", "false")
+	says(t, "job/report-now", ".spec.suspend", "false")
+	says(t, "cronjob/report", ".spec.suspend", "false")
+	sessions(t, 3)
+}
+
+// written is what of the namespace a run could write: how often each object's spec was changed, and the
+// versions of what has none.
+func written(t *testing.T) string {
+	t.Helper()
+	specs, err := kubectl("get", "deployments,statefulsets,daemonsets,cronjobs,networkpolicies", "-o", "jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.generation} {.metadata.annotations}{end}")
+	require.NoError(t, err)
+	rest, err := kubectl("get", "secrets,configmaps,leases,services,pvc,pods", "-o", "jsonpath={range .items[*]}{.kind} {.metadata.name} {.metadata.uid} {.data}{.metadata.annotations}{end}")
+	require.NoError(t, err)
+	return specs + rest
+}
+
+// untilDead starts a run on a worker that dies at a point, approves its plan, and returns when the worker is
+// dead.
+func untilDead(t *testing.T, s *harness.Stack, point string) (id string) {
+	t.Helper()
+	dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point="+point+":kill")
+	id = s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
+	approve(t, s, id)
+	select {
+	case <-dies.Done():
+	case <-time.After(harness.Patience):
+		require.Fail(t, "the point is not reached")
+	}
+	return id
+}
+
+func TestRecoverData(t *testing.T) {
+	rollout := func(target string) string {
+		path, err := filepath.Abs(chart)
+		require.NoError(t, err)
+		return target + fmt.Sprintf("    rollout: {chart: %s, bake: 10s, timeout: 30s, migrations: compatible}\n", path)
+	}
+	s := harness.New(t, rollout(probed()))
+	start := func() *harness.Worker { return s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG")) }
+	w := start()
+	before := loss(t, s)
+	useByAll(t)
+
+	lonely := s.Run(t, api.WorkflowType, `{"confirm":"langfuse"}`)
+	require.Equal(t, run.Refused, lonely.Outcome, lonely.Summary)
+	require.Equal(t, "NotStoppable", lonely.Error.Code)
+	require.Contains(t, lonely.Summary, "pod loner, which nothing would make again")
+	_, err := kubectl("delete", "pod", "loner")
+	require.NoError(t, err)
+	sessions(t, 3)
+
+	t.Run("bad input is refused before anything is touched", func(t *testing.T) {
+		was := written(t)
+		for name, c := range map[string]struct{ from, to, inputs, code string }{
+			"the cluster's own namespace": {"namespace: " + namespace, "namespace: kube-system", "", "BadConfig"},
+			"a namespace that is not its": {"namespace: " + namespace, "namespace: default", "", "MissingObject MissingRelease"},
+			"one that is not there":       {"namespace: " + namespace, "namespace: nowhere", "", "MissingObject MissingRelease"},
+			"a release that is not there": {"release: " + release, "release: nothing-here", "", "MissingRelease"},
+			"every workload":              {"release: " + release, "release: " + release, `,"clients":"Deployment/*"`, "BadInput"},
+			"a workload elsewhere":        {"release: " + release, "release: " + release, `,"clients":"Deployment/kube-system/coredns"`, "BadInput"},
+		} {
+			text, err := os.ReadFile(s.Config)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(s.Config, []byte(strings.Replace(string(text), c.from, c.to, 1)), 0o600)) // as no parser would take it
+			procedures := []string{api.WorkflowType, "RecoverService", rolloutrelease.WorkflowType}
+			if c.inputs != "" {
+				procedures = procedures[:1]
+			}
+			for _, p := range procedures {
+				input := `{}`
+				if p == api.WorkflowType {
+					input = `{"confirm":"langfuse"` + c.inputs + `}`
+				}
+				id := s.Start(t, p, input)
+				doc := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.Outcome == run.Waiting })
+				if doc.Outcome == run.Waiting { // for a person to put the password's Secret where none is
+					require.Equal(t, api.WorkflowType, p, name)
+					require.Contains(t, doc.WaitingFor, "there is no Secret langfuse-postgresql in namespace", name)
+					require.NoError(t, s.Client.CancelWorkflow(t.Context(), id, ""))
+					s.Await(t, id)
+					continue
+				}
+				require.Equal(t, run.Refused, doc.Outcome, "%s, %s: %s", p, name, doc.Summary)
+				require.Contains(t, c.code, doc.Error.Code, "%s, %s: %s", p, name, doc.Summary)
+			}
+			require.NoError(t, os.WriteFile(s.Config, text, 0o600))
+		}
+		require.Equal(t, was, written(t))
+	})
+
+	t.Run("a dry run needs no right to write, and writes nothing", func(t *testing.T) {
+		w.Kill()
+		looker := s.Worker(t, "looks", "KUBECONFIG="+lookerConfig(t, s.Dir))
+		was := written(t)
+		dry := s.Run(t, api.WorkflowType, `{"confirm":"langfuse","dryRun":true}`)
+		require.Equal(t, run.Succeeded, dry.Outcome, dry.Summary)
+		require.Contains(t, dry.Summary, "stop CronJob report, DaemonSet agent, Deployment "+release+"-langfuse (3), Job load, Job report-now", "found by their sessions")
+		dry = s.Run(t, rolloutrelease.WorkflowType, `{"dryRun":true,"set":{"langfuse.replicas":2}}`)
+		require.Equal(t, run.Succeeded, dry.Outcome, dry.Summary)
+		require.Contains(t, dry.Summary, "would upgrade release "+release)
+		require.Equal(t, was, written(t))
+		looker.Kill()
+		w = start()
+	})
 
 	id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 	approve(t, s, id)
@@ -97,6 +241,7 @@ func TestRecoverData(t *testing.T) {
 	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 	t.Log(doc.Summary)
 	has(t, "3", before)
+	usedAsBefore(t)
 
 	points := []string{"client-stop/before", "client-stop/after", "swap/before", "swap/after", "client-start/before", "client-start/after"}
 	for _, point := range harness.Choose(t, points, []string{"client-stop/after", "swap/after"}) {
@@ -104,11 +249,8 @@ func TestRecoverData(t *testing.T) {
 			_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-d", "langfuse", "-c", "TRUNCATE traces CASCADE")
 			require.NoError(t, err)
 			w.Kill()
-			dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point="+point+":kill")
-			id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
-			approve(t, s, id)
-			<-dies.Done()
-			w = s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
+			id := untilDead(t, s, point)
+			w = start()
 			doc := s.Await(t, id)
 			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 			has(t, "3", before)
@@ -117,21 +259,19 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("terminated while all is stopped, a new run takes over", func(t *testing.T) {
 		w.Kill()
-		dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:kill")
-		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
-		approve(t, s, id)
-		<-dies.Done()
-		stopped, err := kubectl("get", web, "-o", "jsonpath={.spec.replicas}")
-		require.NoError(t, err)
-		require.Equal(t, "0", stopped)
+		id := untilDead(t, s, "restore/chunk/after")
+		says(t, web, ".spec.replicas", "0")
+		says(t, "daemonset/agent", ".status.desiredNumberScheduled", "0")
+		says(t, "job/load", ".spec.suspend", "true")
 		require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
-		w = s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
-		// Nothing has sessions by now, so the clients are written out.
-		again := s.Start(t, api.WorkflowType, `{"confirm":"langfuse","clients":"Deployment/`+release+`-langfuse"}`)
-		approve(t, s, again)
+		w = start()
+		// Nothing has sessions by now: what was stopped is known by the notes on it.
+		again := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
+		require.Contains(t, approve(t, s, again).WaitingFor, "Deployment "+release+"-langfuse (3), which an earlier run has left stopped")
 		doc := s.Await(t, again)
 		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 		has(t, "3", before)
+		usedAsBefore(t)
 	})
 
 	t.Run("cancelled while all is stopped, it puts back", func(t *testing.T) {
@@ -151,5 +291,6 @@ func TestRecoverData(t *testing.T) {
 		require.Equal(t, run.Cancelled, doc.Outcome, doc.Summary)
 		require.Empty(t, doc.Left)
 		has(t, "3", before)
+		usedAsBefore(t)
 	})
 }

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -31,7 +30,7 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {name: {{ .Release.Name }}-web}
 spec:
-  replicas: 1
+  replicas: {{ .Values.replicas }}
   selector: {matchLabels: {app: {{ .Release.Name }}-web}}
   template:
     metadata: {labels: {app: {{ .Release.Name }}-web}}
@@ -53,7 +52,7 @@ func shop(t *testing.T, name string) (s *harness.Stack, chart string) {
 	t.Helper()
 	chart = t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(chart, "templates"), 0o755))
-	for file, text := range map[string]string{"Chart.yaml": "apiVersion: v2\nname: shop\nversion: 1.0.0\n", "values.yaml": "image: upkeep.test/busybox:dev\n", "templates/all.yaml": shopChart} {
+	for file, text := range map[string]string{"Chart.yaml": "apiVersion: v2\nname: shop\nversion: 1.0.0\n", "values.yaml": "image: upkeep.test/busybox:dev\nreplicas: 1\n", "templates/all.yaml": shopChart} {
 		require.NoError(t, os.WriteFile(filepath.Join(chart, file), []byte(text), 0o600))
 	}
 	_, err := helm("install", name, chart, "--wait", "--timeout", "1m")
@@ -118,6 +117,11 @@ const (
 func TestAServiceIsRecovered(t *testing.T) {
 	const name = "shop-a"
 	s, chart := shop(t, name)
+	inside := serve(t, s, "inside", "POD_NAME="+shopPod(t, name), "POD_NAMESPACE="+namespace)
+	itself := s.Run(t, "RecoverService", `{}`)
+	require.Equal(t, run.Refused, itself.Outcome, itself.Summary)
+	require.Equal(t, "NotItself", itself.Error.Code, "the worker is one of its pods")
+	inside.Kill()
 	serve(t, s, "w")
 
 	calm := s.Run(t, "RecoverService", `{"wait":1}`)
@@ -188,15 +192,14 @@ func TestAStuckReleaseIsCleared(t *testing.T) {
 	require.Equal(t, "clear rollback", steps)
 }
 
-// TestADryRunNeedsNoRightToWrite: it succeeds under a role that has none.
-func TestADryRunNeedsNoRightToWrite(t *testing.T) {
-	const name = "shop-c"
-	s, _ := shop(t, name)
+// lookerConfig writes the kubeconfig of an account that may write nothing, and returns where.
+func lookerConfig(t *testing.T, dir string) (path string) {
+	t.Helper()
 	role := `{"apiVersion": "v1", "kind": "List", "items": [
 		{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "looker"}},
 		{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "looker"}, "rules": [
-			{"apiGroups": ["", "apps", "batch", "discovery.k8s.io"], "verbs": ["get", "list", "watch"],
-			 "resources": ["pods", "pods/portforward", "services", "secrets", "deployments", "statefulsets", "daemonsets", "replicasets", "jobs", "endpointslices"]}]},
+			{"apiGroups": ["", "apps", "batch", "discovery.k8s.io", "autoscaling", "networking.k8s.io"], "verbs": ["get", "list", "watch"],
+			 "resources": ["pods", "pods/portforward", "services", "secrets", "configmaps", "serviceaccounts", "deployments", "statefulsets", "daemonsets", "replicasets", "jobs", "cronjobs", "endpointslices", "horizontalpodautoscalers", "networkpolicies"]}]},
 		{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "looker"},
 		 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "looker"}, "subjects": [{"kind": "ServiceAccount", "name": "looker"}]}]}`
 	_, err := command(time.Minute, role, "kubectl", "--namespace", namespace, "apply", "-f", "-")
@@ -210,8 +213,16 @@ func TestADryRunNeedsNoRightToWrite(t *testing.T) {
 	file["users"].([]any)[0].(map[string]any)["user"] = map[string]string{"token": strings.TrimSpace(token)}
 	text, err := json.Marshal(file)
 	require.NoError(t, err)
-	path := filepath.Join(s.Dir, "looker")
+	path = filepath.Join(dir, "looker")
 	require.NoError(t, os.WriteFile(path, text, 0o600))
+	return path
+}
+
+// TestADryRunNeedsNoRightToWrite: it succeeds under a role that has none.
+func TestADryRunNeedsNoRightToWrite(t *testing.T) {
+	const name = "shop-c"
+	s, _ := shop(t, name)
+	path := lookerConfig(t, s.Dir)
 	s.Worker(t, "w", "KUBECONFIG="+path)
 	breakShop(t, name, wedge)
 	doc := s.Run(t, "RecoverService", `{"dryRun":true}`)
@@ -220,46 +231,6 @@ func TestADryRunNeedsNoRightToWrite(t *testing.T) {
 	require.Empty(t, steps)
 	require.Contains(t, r.Next, "restart pod")
 	require.Equal(t, run.Fail, r.Verdict)
-}
-
-// TestAKilledWorkerRecoversOnce: at each side of an effect, and none is made twice.
-func TestAKilledWorkerRecoversOnce(t *testing.T) {
-	const name = "shop-d"
-	s, chart := shop(t, name)
-	points := []string{"recover/delete/before", "recover/delete/after", "recover/rollback/before", "helm/record/after", "recover/rollback/after"}
-	for i, point := range harness.Choose(t, points, []string{"recover/delete/after", "helm/record/after"}) {
-		t.Run(point, func(t *testing.T) {
-			least := "rollback"
-			if strings.HasPrefix(point, "recover/delete/") {
-				least = "restart"
-			}
-			before := revisions(t, name)
-			want := before
-			if least == "rollback" {
-				_, err := helm("upgrade", name, chart, "--set", "image=upkeep.test/nothing:dev")
-				require.NoError(t, err)
-				want += 2
-			} else {
-				breakShop(t, name, wedge)
-			}
-			w := serve(t, s, fmt.Sprint("killed-", i), "UPKEEP_FAULT=point="+point+":kill")
-			id := s.Start(t, "RecoverService", `{"wait":1}`)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			select {
-			case <-w.Done():
-			case <-ctx.Done():
-				require.Fail(t, "the point is not reached")
-			}
-			next := serve(t, s, fmt.Sprint("next-", i))
-			doc := s.Await(t, id)
-			_, steps := recovered(t, doc)
-			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
-			require.Equal(t, least, steps)
-			require.Equal(t, want, revisions(t, name), "each effect is there once")
-			next.Kill()
-		})
-	}
 }
 
 func revisions(t *testing.T, name string) int {

@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -142,7 +141,7 @@ func TestRolloutRelease(t *testing.T) {
 	s := harness.New(t, target("staging", staging, "")+target("production", production, "      staging: staging\n"))
 	t.Cleanup(harness.RemoveBinaries)
 	env := []string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}
-	w := s.Worker(t, "w", env...)
+	s.Worker(t, "w", env...)
 
 	t.Run("a dry run changes nothing", func(t *testing.T) {
 		doc := s.Run(t, rolloutrelease.WorkflowType, `{"target": "production", "dryRun": true, "set": {"langfuse.schema": 2}}`)
@@ -208,28 +207,5 @@ func TestRolloutRelease(t *testing.T) {
 		require.Contains(t, doc.Summary, "production was not touched")
 		require.Equal(t, 4, staging.deployed(t))
 		require.Equal(t, 4, production.deployed(t))
-	})
-	t.Run("a worker that is killed in the middle does it once", func(t *testing.T) {
-		w.Kill()
-		first := s.Worker(t, "killed", append(env, "UPKEEP_FAULT=point=helm/apply/after:kill", "UPKEEP_FAULT_ONCE="+filepath.Join(s.Dir, "hit"))...)
-		id := approved(t, s, `{"target": "production", "skipStaging": true, "override": "the test has no data", "set": {"langfuse.replicas": 2}}`)
-		select {
-		case <-first.Done():
-		case <-time.After(harness.Patience):
-			require.Fail(t, "the worker was not killed")
-		}
-		all := production.history(t)
-		require.Equal(t, "pending-upgrade", all[len(all)-1].Status, "it was in the middle")
-		s.Worker(t, "second", env...)
-		doc := s.Await(t, id)
-		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
-		require.Equal(t, 5, production.deployed(t))
-		require.NoError(t, until(30*time.Second, func() error {
-			ready, err := production.run("kubectl", "get", "deployment/"+release+"-langfuse", "-o", "jsonpath={.status.readyReplicas}")
-			if err == nil && ready != "2" {
-				err = errors.New("ready: " + ready)
-			}
-			return err
-		}))
 	})
 }

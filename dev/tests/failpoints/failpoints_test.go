@@ -59,12 +59,12 @@ func TestMain(m *testing.M) {
 // sealed begins the names of cases whose backups are encrypted.
 const sealed = "sealed/"
 
-// cases are all points, and those of what an encrypted backup does in its own way once more. Those of
-// Helm's releases need a cluster, and have tests there (dev/tests/helm).
+// cases are all points, and those of what an encrypted backup does in its own way once more. Those of what
+// works on a cluster have tests there.
 func cases() []string {
 	var all []string
 	for _, point := range fault.Points() {
-		if strings.HasPrefix(point, "helm/") {
+		if harness.OnCluster(point) {
 			continue
 		}
 		if !strings.HasPrefix(point, "key/") {

@@ -7,12 +7,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,7 +19,9 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/upkeep-run/upkeep/dev/internal/between"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 )
@@ -406,55 +406,26 @@ func TestAPlanNeedsNoRightToWrite(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// trouble answers requests as an API server in trouble does: some are turned away, some never arrive,
-// and the replies to some are lost. It hits every 17th that reads or is the lease's, and some of the
-// first that change the release.
-type trouble struct {
-	next           http.RoundTripper
-	others, change *atomic.Int64
-}
-
-func (f trouble) RoundTrip(request *http.Request) (*http.Response, error) {
-	var kind int64
-	if request.Method == http.MethodGet || strings.Contains(request.URL.Path, "/leases") {
-		n := f.others.Add(1)
-		if n%17 != 0 {
-			return f.next.RoundTrip(request)
-		}
-		kind = n / 17 % 4
-	} else {
-		is, hit := map[int64]int64{1: 1, 3: 2, 5: 0, 8: 1, 12: 3, 15: 1}[f.change.Add(1)]
-		if !hit {
-			return f.next.RoundTrip(request)
-		}
-		kind = is
-	}
-	switch kind {
-	case 0:
-		return nil, syscall.ECONNREFUSED
-	case 1:
-		reply, err := f.next.RoundTrip(request)
-		if err == nil {
-			_ = reply.Body.Close()
-		}
-		return nil, syscall.ECONNRESET
-	}
-	status := []int{http.StatusServiceUnavailable, http.StatusTooManyRequests}[kind%2]
-	body := fmt.Sprintf(`{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "in trouble", "code": %d}`, status)
-	return &http.Response{
-		Status: http.StatusText(status), StatusCode: status, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Request: request,
-		Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body)),
-	}, nil
-}
-
+// TestAnAPIServerInTrouble: some requests are turned away, some never arrive, and the answers to some are
+// lost. Hit is every 17th that reads or is the lease's, and some of the first that change the release.
 func TestAnAPIServerInTrouble(t *testing.T) {
 	t.Parallel()
 	r := install(t, "trouble")
 	w := r.upgrade(t, "trouble", map[string]any{"color": "blue", "extra": 5, "migration": "sleep 2"})
-	c, err := config()
+	others, change := 0, 0
+	kinds := []between.Kind{between.Never, between.Lost, between.Down, between.Busy}
+	proxy := between.NewTrouble(t, os.Getenv("KUBECONFIG"), func(_ int, request *http.Request) between.Kind {
+		if !between.Changes(request) || strings.Contains(request.URL.Path, "/leases") {
+			if others++; others%17 == 0 {
+				return kinds[others/17%len(kinds)]
+			}
+			return between.None
+		}
+		change++
+		return map[int]between.Kind{1: between.Lost, 3: between.Down, 5: between.Never, 8: between.Lost, 12: between.Busy, 15: between.Lost}[change]
+	})
+	c, err := clientcmd.BuildConfigFromFlags("", proxy.Kubeconfig)
 	require.NoError(t, err)
-	var others, change atomic.Int64
-	c.Wrap(func(next http.RoundTripper) http.RoundTripper { return trouble{next, &others, &change} })
 	release, err := helmrelease.Open(c, namespace, r.name)
 	require.NoError(t, err)
 	attempts := 0
@@ -468,7 +439,7 @@ func TestAnAPIServerInTrouble(t *testing.T) {
 		require.True(t, ok && f.Class() == failure.Transient, "%v", err)
 		require.NoError(t, ctx.Err())
 	}
-	t.Logf("%d attempts, %d changes", attempts+1, change.Load())
+	t.Logf("%d attempts, %v", attempts+1, proxy.Given())
 	require.Positive(t, attempts)
 	require.Equal(t, "blue", r.setting(t, "color"))
 	require.Len(t, r.history(t), 2)

@@ -35,6 +35,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/lease"
+	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
 	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/worker"
@@ -86,6 +87,10 @@ var scenarios = []scenario{
 	{procedure: rolloutrelease.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: rollsOut(run.Pass)},
 	{procedure: rolloutrelease.WorkflowType, name: "rolled-back", input: `{"skipStaging":true}`, world: rollsOut(run.Fail), during: decideOnPlan(run.ApproveUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+	{procedure: rolloutrelease.WorkflowType, name: "owned", input: `{"skipStaging":true}`, world: owned(rollsOut(run.Pass)), during: func(t *testing.T, c client.Client, id string) {
+		decideOnPlan(run.ApproveUpdate)(t, c, id)
+		decide(run.RetryUpdate)(t, c, id)
+	}},
 	{procedure: recoverdata.WorkflowType, name: "whole", input: `{"confirm":"shop"}`, world: inCluster, during: decideOnPlan(run.ApproveUpdate)},
 	{procedure: recoverdata.WorkflowType, name: "rejected", input: `{"confirm":"shop"}`, world: inCluster, during: decideOnPlan(run.RejectUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
@@ -95,6 +100,7 @@ var scenarios = []scenario{
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
 	{procedure: followpullrequest.WorkflowType, name: "left-alone", input: follow, world: touched, during: order},
+	{procedure: recoverservice.WorkflowType, name: "owned", input: `{}`, world: left, during: decide(run.RetryUpdate)},
 }
 
 // inCluster puts the world's target into a cluster.
@@ -129,6 +135,27 @@ func crashes(w *proceduretest.World) {
 	w.Services = []recovery.State{{State: health.State{Workloads: []health.Workload{{
 		Kind: health.Deployment, Name: "web", UID: "u", Desired: 1, Total: 1, Updated: 1, Pods: []health.Pod{{Name: "web-1", UID: "p", Newest: true, Reason: health.CrashLoop}},
 	}}}}}
+}
+
+// flux is an owner as it was before it was suspended; heldBy is who has left it so.
+func flux(heldBy string) ownership.Image {
+	return ownership.Image{Owner: ownership.Owner{
+		By: "Flux", Ref: ownership.Ref{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease", Namespace: "shop", Name: "shop"}, Why: "a label", Suspendable: true,
+	}, UID: "f", Before: json.RawMessage("null"), HeldBy: heldBy}
+}
+
+// owned has somebody else own the release, who is suspended meanwhile.
+func owned(world func(*proceduretest.World)) func(*proceduretest.World) {
+	return func(w *proceduretest.World) {
+		world(w)
+		w.Owners.Suspend = []ownership.Image{flux("")}
+	}
+}
+
+// left has an earlier run have left an owner suspended.
+func left(w *proceduretest.World) {
+	inCluster(w)
+	w.Services = []recovery.State{{Owners: []ownership.Image{flux("before")}}}
 }
 
 // rollsOut gives the world's target a release, whose watches come to this verdict.

@@ -30,7 +30,10 @@ const usage = `usage: cluster COMMAND
   tools    build kubectl and helm, and print the folder that they are in
   images   --web PROGRAM [--to FOLDER]: make the images of dev/stack and give them to the cluster,
            or write them as archives for any other cluster
-  import   ARCHIVE...: give the cluster images that are made already`
+  import   ARCHIVE...: give the cluster images that are made already
+  kill     PROGRAM: end one of the node's programs, such as kube-apiserver, which the node then starts again
+  freeze   PROGRAM: stop one for as long as it is not thawed, such as kubelet
+  thaw     PROGRAM: let it go on`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -97,6 +100,11 @@ func do(ctx context.Context, args []string) error {
 			}
 		}
 		return nil
+	case "kill", "freeze", "thaw":
+		if len(args) != 2 {
+			return fmt.Errorf("%s: name one program", args[0])
+		}
+		return cluster.Signal(args[1], map[string]syscall.Signal{"kill": syscall.SIGKILL, "freeze": syscall.SIGSTOP, "thaw": syscall.SIGCONT}[args[0]])
 	}
 	return fmt.Errorf("%q is no command\n%s", args[0], usage)
 }
