@@ -74,7 +74,7 @@ func TestPrepare(t *testing.T) {
 
 func TestIDsSayWhatTheyAre(t *testing.T) {
 	for _, p := range procedures.All() {
-		require.Regexp(t, regexp.MustCompile(`^[a-z]+-[a-z]+-shop-\d{8}-\d{6}-[a-z0-9]{4}$`), newID(p.Name, "shop"))
+		require.Regexp(t, regexp.MustCompile(`^[a-z]+(-[a-z]+)+-shop-\d{8}-\d{6}-[a-z0-9]{4}$`), newID(p.Name, "shop"))
 	}
 	require.Regexp(t, `^drill-recovery-\d{8}-\d{6}-[a-z0-9]{4}$`, newID("DrillRecovery", ""))
 	require.NotEqual(t, newID("DrillRecovery", "shop"), newID("DrillRecovery", "shop"))

@@ -64,7 +64,7 @@ func TestMistakesOfARepository(t *testing.T) {
 		`{github: shop/web, groups: [{name: a, packages: ["["]}]` + token + `}`:                                "a package's name",
 		`{github: shop/web, ignore: ["\u001b"]` + token + `}`:                                                  "a package's name",
 		`{github: shop/web, labels: ["a\nb"]` + token + `}`:                                                    "one line",
-		`{github: shop/web, reviewers: ["shop/team"]` + token + `}`:                                                 "a login",
+		`{github: shop/web, reviewers: ["shop/team"]` + token + `}`:                                            "a login",
 		`{github: shop/web, advisories: osv` + token + `}`:                                                     "absolute",
 		`{github: shop/web` + token + "}\n      - {github: Shop/Web" + token + "}":                             "twice",
 		`{github: shop/web` + token + "}\n  - name: empty\n    kubernetes: {namespace: shop, release: shop}\n": `lacks the key "database"`,

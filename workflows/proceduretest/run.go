@@ -48,7 +48,8 @@ func Environment() *testsuite.TestWorkflowEnvironment {
 	suite := &testsuite.WorkflowTestSuite{}
 	suite.SetLogger(silent{})
 	env := suite.NewTestWorkflowEnvironment()
-	env.SetWorkerOptions(sdkworker.Options{Interceptors: worker.Interceptors()})
+	// A machine that is busy takes its time; the SDK's own second is for production.
+	env.SetWorkerOptions(sdkworker.Options{Interceptors: worker.Interceptors(), DeadlockDetectionTimeout: 20 * time.Second})
 	env.SetTestTimeout(time.Minute)
 	worker.RegisterWorkflows(env)
 	return env
