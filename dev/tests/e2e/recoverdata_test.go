@@ -95,7 +95,7 @@ const users = `{"apiVersion": "v1", "kind": "List", "items": [
 // user is a pod that always has a session.
 func user(restart string) string {
 	return fmt.Sprintf(`{"restartPolicy": %q, "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false, "securityContext": {"runAsUser": 999}, "containers": [{"name": "main",
-		"image": "upkeep.test/postgres:dev", "imagePullPolicy": "Never", "command": ["sh", "-c", "while :; do psql -h %s-postgresql -U postgres -d langfuse -c 'SELECT pg_sleep(1)' >/dev/null; done"],
+		"image": "upkeep.test/postgres:dev", "imagePullPolicy": "Never", "command": ["sh", "-c", "while :; do PGOPTIONS='-c client_connection_check_interval=500' psql -h %s-postgresql -U postgres -d langfuse -c 'SELECT pg_sleep(3600)' >/dev/null || sleep 0.2; done"],
 		"env": [{"name": "PGPASSWORD", "valueFrom": {"secretKeyRef": {"name": "langfuse-postgresql", "key": "postgres-password"}}}]}]}`, restart, release)
 }
 
