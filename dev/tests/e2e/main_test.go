@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/dev/internal/stack"
+
+	"github.com/upkeep-run/upkeep/dev/internal/harness"
 )
 
 const (
@@ -49,6 +51,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	harness.RemoveBinaries()
 	if code != 0 {
 		describe()
 	}

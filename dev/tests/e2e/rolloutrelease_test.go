@@ -139,7 +139,6 @@ func TestRolloutRelease(t *testing.T) {
 %[6]s`, name, release, p, release, path, more)
 	}
 	s := harness.New(t, target("staging", staging, "")+target("production", production, "      staging: staging\n"))
-	t.Cleanup(harness.RemoveBinaries)
 	env := []string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}
 	s.Worker(t, "w", env...)
 
