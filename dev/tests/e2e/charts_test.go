@@ -108,6 +108,9 @@ func TestAVolumeThatGrew(t *testing.T) {
 // TestABadReleaseIsRolledBackWithItsData: a drilled backup is the proof that a release with migrations needs.
 // When the release is bad the backup is restored, after an approval, in the database's place.
 func TestABadReleaseIsRolledBackWithItsData(t *testing.T) {
+	if !long() {
+		t.Skip("it takes minutes; FAILPOINTS=all runs it")
+	}
 	t.Parallel()
 	p := install(t, "restoring")
 	path, err := filepath.Abs(chart)

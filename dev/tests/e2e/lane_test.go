@@ -138,6 +138,9 @@ func (l *lane) look(t *testing.T) string {
 // TestRecoverDataInTrouble kills and doubles its worker, and terminates and resets it, at each side of each
 // effect.
 func TestRecoverDataInTrouble(t *testing.T) {
+	if !long() {
+		t.Skip("it takes minutes; FAILPOINTS=all runs it")
+	}
 	t.Parallel()
 	n := 1
 	if long() {
