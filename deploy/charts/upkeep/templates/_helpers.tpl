@@ -42,6 +42,34 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* A role, and its binding to the account of a capability. */}}
+{{- define "upkeep.role" }}
+{{- $root := .ctx.root }}
+{{- $account := include "upkeep.name" .ctx }}
+{{- $name := eq .kind "Role" | ternary $account (printf "%s-%s" $root.Release.Namespace $account) }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}
+metadata:
+  name: {{ $name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels: {{- include "upkeep.labels" .ctx | nindent 4 }}
+rules: {{- toYaml .rules | nindent 0 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}Binding
+metadata:
+  name: {{ $name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels: {{- include "upkeep.labels" .ctx | nindent 4 }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ .kind }}, name: {{ $name }}}
+subjects: [{kind: ServiceAccount, name: {{ $account }}, namespace: {{ $root.Release.Namespace }}}]
+{{- end }}
+
 {{/* Fails on rules that give more than can be meant. */}}
 {{- define "upkeep.checkRules" -}}
 {{- range .rules }}
