@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +22,16 @@ const web = "deployment/" + release + "-langfuse"
 func probed() string {
 	in := inPod("observatory", "")
 	return strings.Replace(in, "release: "+release+"}", fmt.Sprintf("release: %s, probes: [{name: traces, service: %s-langfuse, port: 3000, path: /traces/count}]}", release, release), 1)
+}
+
+// rescuer is an account that may recover the target's data. The rights name the service; a run finds it by
+// its sessions.
+func rescuer(t *testing.T, s *harness.Stack, target, name string, args ...string) *account {
+	t.Helper()
+	s.Configure(t, strings.Replace(target, "{namespace:", "{clients: [{kind: Deployment, name: "+release+"-langfuse}], namespace:", 1))
+	who := narrow(t, s, name, append([]string{"--procedure", api.WorkflowType}, args...)...)
+	s.Configure(t, target)
+	return who
 }
 
 // loss prepares a backup that is proven, three replicas of the service, and then the loss of the table's rows.
@@ -84,7 +93,8 @@ func has(t *testing.T, replicas string, want count) {
 
 func TestRecoverData(t *testing.T) {
 	s := harness.New(t, probed())
-	w := s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
+	who := rescuer(t, s, probed(), "data-rescuer", "--procedure", "DrillRecovery")
+	w := s.Worker(t, "w", who.env())
 	before := loss(t, s)
 
 	dry := s.Run(t, api.WorkflowType, `{"confirm":"langfuse","dryRun":true}`)
@@ -104,11 +114,11 @@ func TestRecoverData(t *testing.T) {
 			_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-d", "langfuse", "-c", "TRUNCATE traces CASCADE")
 			require.NoError(t, err)
 			w.Kill()
-			dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point="+point+":kill")
+			dies := s.Worker(t, "dies", who.env(), "UPKEEP_FAULT=point="+point+":kill")
 			id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 			approve(t, s, id)
 			<-dies.Done()
-			w = s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
+			w = s.Worker(t, "w", who.env())
 			doc := s.Await(t, id)
 			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 			has(t, "3", before)
@@ -117,7 +127,7 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("terminated while all is stopped, a new run takes over", func(t *testing.T) {
 		w.Kill()
-		dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:kill")
+		dies := s.Worker(t, "dies", who.env(), "UPKEEP_FAULT=point=restore/chunk/after:kill")
 		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 		approve(t, s, id)
 		<-dies.Done()
@@ -125,7 +135,7 @@ func TestRecoverData(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "0", stopped)
 		require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
-		w = s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
+		w = s.Worker(t, "w", who.env())
 		// Nothing has sessions by now, so the clients are written out.
 		again := s.Start(t, api.WorkflowType, `{"confirm":"langfuse","clients":"Deployment/`+release+`-langfuse"}`)
 		approve(t, s, again)
@@ -136,7 +146,7 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("cancelled while all is stopped, it puts back", func(t *testing.T) {
 		w.Kill()
-		freezes := s.Worker(t, "freezes", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:stop")
+		freezes := s.Worker(t, "freezes", who.env(), "UPKEEP_FAULT=point=restore/chunk/after:stop")
 		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 		approve(t, s, id)
 		require.NoError(t, until(90*time.Second, func() error {
@@ -152,4 +162,5 @@ func TestRecoverData(t *testing.T) {
 		require.Empty(t, doc.Left)
 		has(t, "3", before)
 	})
+	who.audited(t)
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,10 +19,12 @@ import (
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 	sdk "go.temporal.io/sdk/client"
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
+	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/starter"
 	"github.com/upkeep-run/upkeep/worker"
 )
@@ -47,16 +50,34 @@ networkPolicy: {temporalPort: %[3]s}
 store: {claim: upkeep-store}
 database:
   env: [{name: LANGFUSE_PASSWORD, secretName: langfuse-postgresql, key: password}]
-  targets: [{namespace: %[4]s, secrets: [langfuse-postgresql]}]
 config: |
+%[4]s
+`
+
+const workersConfig = `
   version: 1
   store: file:///var/lib/upkeep/store
   targets:
     - name: langfuse
-      database:
-        url: postgres://langfuse@%[5]s-postgresql.%[4]s:5432/langfuse
-        passwordFrom: {env: LANGFUSE_PASSWORD}
+      kubernetes: {namespace: %[1]s}
+      database: {service: %[2]s-postgresql, name: langfuse, role: langfuse, passwordFrom: {secret: {name: langfuse-postgresql, key: password}}}
 `
+
+// workersRights are the chart's values for backups of the target, as "upkeep rbac" prints them, and the Roles
+// that the chart makes of them.
+func workersRights(t *testing.T, config string) (values string, granted []rbacv1.Role) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "upkeep.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	values = filepath.Join(dir, "rights.yaml")
+	text, err := command(time.Minute, "", harness.Binary(t, "github.com/upkeep-run/upkeep/cmd/upkeep", ""), "rbac", "--config", file, "--procedure", "BackupDatabase", "-o", "values")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(values, []byte(text), 0o600))
+	list, err := command(time.Minute, "", harness.Binary(t, "github.com/upkeep-run/upkeep/cmd/upkeep", ""), "rbac", "--config", file, "--procedure", "BackupDatabase", "-o", "json")
+	require.NoError(t, err)
+	return values, roles(t, list)
+}
 
 // TestWorkersInPods installs the chart, backs the stack's database up by its workers, and evicts the
 // worker that is at it.
@@ -74,8 +95,10 @@ func TestWorkersInPods(t *testing.T) {
 
 	_, err = command(time.Minute, workersNeed, "kubectl", "--namespace", namespace, "apply", "-f", "-")
 	require.NoError(t, err)
-	values := fmt.Sprintf(workersValues, cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e"), address, port, namespace, release)
-	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", "-")
+	config := fmt.Sprintf(workersConfig, namespace, release)
+	rights, granted := workersRights(t, config)
+	values := fmt.Sprintf(workersValues, cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e"), address, port, config)
+	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", rights, "--values", "-")
 	t.Cleanup(func() {
 		if t.Failed() {
 			logs, _ := kubectl("logs", "-l", "app.kubernetes.io/name=upkeep", "--tail=20", "--prefix")
@@ -111,10 +134,11 @@ func TestWorkersInPods(t *testing.T) {
 			require.Contains(t, []string{"yes", "no"}, answer, "%v", err)
 			return answer == "yes"
 		}
-		require.True(t, may("database", "create", "pods", "--subresource=portforward"))
+		require.True(t, may("database", "get", "service/"+release+"-postgresql"))
 		require.True(t, may("database", "get", "secret/langfuse-postgresql"))
+		require.False(t, may("database", "create", "pods", "--subresource=portforward"), "from within the cluster it needs none")
 		require.False(t, may("database", "get", "secret/another"))
-		require.False(t, may("database", "create", "pods"), "scratchPods is off")
+		require.False(t, may("database", "create", "pods"), "backups need none")
 		for _, capability := range []string{worker.Workflows, worker.Cluster} {
 			require.False(t, may(capability, "get", "pods"), capability)
 			require.False(t, may(capability, "get", "secret/langfuse-postgresql"), capability)
@@ -173,6 +197,7 @@ func TestWorkersInPods(t *testing.T) {
 		require.NotEmpty(t, by, "an attempt after the first")
 		require.NotEqual(t, first, by, "it was another pod's")
 	})
+	(&account{user: "system:serviceaccount:" + namespace + ":upkeep-database", granted: granted}).used(t)
 }
 
 // forward lets pods reach a port of this machine's loopback, by an address that they know the machine by.
