@@ -28,7 +28,7 @@ func probed() string {
 // its sessions.
 func rescuer(t *testing.T, s *harness.Stack, target, name string, args ...string) *account {
 	t.Helper()
-	s.Configure(t, strings.Replace(target, "{namespace:", "{clients: [{kind: Deployment, name: "+release+"-langfuse}], namespace:", 1))
+	s.Configure(t, strings.Replace(target, "kubernetes: {", "kubernetes: {clients: [{kind: Deployment, name: "+release+"-langfuse}], ", 1))
 	who := narrow(t, s, name, append([]string{"--procedure", api.WorkflowType}, args...)...)
 	s.Configure(t, target)
 	return who

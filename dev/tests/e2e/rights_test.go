@@ -43,6 +43,7 @@ func narrow(t *testing.T, s *harness.Stack, name string, args ...string) *accoun
 	cmd, out, errOut := s.Command(t, []string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}, args...)
 	called := harness.Finish(t, cmd.Run(), cmd, out, errOut)
 	require.Zero(t, called.Code, called.Err)
+	called.Out = strings.ReplaceAll(called.Out, `"name":"upkeep-`, `"name":"`+name+`-`) // several accounts of one target
 	_, err := kubectl("create", "serviceaccount", name)
 	require.NoError(t, err)
 	_, err = command(time.Minute, called.Out, "kubectl", "apply", "-f", "-")
