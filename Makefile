@@ -53,11 +53,11 @@ cluster-down: ## remove that cluster, after a crash too
 	@cd dev/cluster && go run ./cmd/cluster down
 
 .PHONY: e2e
-e2e: prerequisites-cluster ## run the end-to-end tests on a cluster: KUBECONFIG's, or this machine's for as long as they run (KEEP=1: it stays)
+e2e: prerequisites-cluster ## run the end-to-end tests on a cluster: KUBECONFIG's, or this machine's for as long as they run (KEEP=1: it stays; WORKERS=pods: all workers are pods)
 	@dev/e2e.sh
 
 .PHONY: compose-test
-compose-test: prerequisites-image ## run docker-compose.yml on images made here, and one drill in it (with Docker, or as root with Debian's docker.io)
+compose-test: prerequisites-compose ## run docker-compose.yml on images made here, and one drill in it (with Docker, or as root with Debian's docker.io)
 	@dev/compose.sh
 
 .PHONY: failpoints
@@ -94,6 +94,10 @@ prerequisites-run:
 .PHONY: prerequisites-image
 prerequisites-image:
 	@dev/prerequisites.sh image
+
+.PHONY: prerequisites-compose
+prerequisites-compose:
+	@dev/prerequisites.sh compose
 
 .PHONY: prerequisites-cluster
 prerequisites-cluster:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks that this machine has what the demonstration needs ("run"), the tests too ("test"), a cluster
-# ("cluster") or an image of Upkeep ("image"). What is missing is installed as root or with YES=1; otherwise the one command to run is
-# printed.
+# ("cluster"), an image of Upkeep ("image") or the run of docker-compose.yml ("compose"). What is missing is
+# installed as root or with YES=1; otherwise the one command to run is printed.
 set -euo pipefail
 
 missing=()
@@ -24,13 +24,17 @@ if [ "${1:-run}" = test ]; then
 	need age command -v age   # the same with an encrypted one
 	need npm command -v npm   # other versions of PostgreSQL come as npm packages
 fi
-case "${1:-run}" in image | cluster) # the end-to-end tests run Upkeep's image
+case "${1:-run}" in image | cluster | compose) # the end-to-end tests run Upkeep's image
 	need tini test -x /usr/bin/tini
 	need git command -v git
 	need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 	need busybox-static test -x /bin/busybox
 	;;
 esac
+if [ "${1:-run}" = compose ] && ! docker version >/dev/null 2>&1; then # no engine answers: Debian's is started for the test
+	need docker.io command -v dockerd
+	need iproute2 command -v ip
+fi
 if [ "${1:-run}" = cluster ]; then
 	for program in containerd runc iptables ipset conntrack; do need $program command -v $program; done
 	need containernetworking-plugins ls /usr/lib/cni/bridge /usr/lib/cni/host-local

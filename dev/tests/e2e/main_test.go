@@ -83,7 +83,10 @@ func setUp() error {
 
 // tearDown removes the namespace and waits, so that its volumes are gone too.
 func tearDown() error {
-	_, err := command(3*time.Minute, "", "kubectl", "delete", "namespace", namespace, "--wait=true")
+	_, err := command(3*time.Minute, "", "kubectl", "delete", "namespace", namespace, home, "--ignore-not-found", "--wait=true")
+	if all, made := charts(); made == nil {
+		err = errors.Join(err, os.RemoveAll(all))
+	}
 	return err
 }
 

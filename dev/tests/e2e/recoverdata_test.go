@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +83,7 @@ func has(t *testing.T, replicas string, want count) {
 
 func TestRecoverData(t *testing.T) {
 	s := harness.New(t, probed())
-	w := s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
+	w := serve(t, s, "w")
 	before := loss(t, s)
 
 	dry := s.Run(t, api.WorkflowType, `{"confirm":"langfuse","dryRun":true}`)
@@ -104,11 +103,11 @@ func TestRecoverData(t *testing.T) {
 			_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-d", "langfuse", "-c", "TRUNCATE traces CASCADE")
 			require.NoError(t, err)
 			w.Kill()
-			dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point="+point+":kill")
+			dies := serve(t, s, "dies", "UPKEEP_FAULT=point="+point+":kill")
 			id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 			approve(t, s, id)
 			<-dies.Done()
-			w = s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
+			w = serve(t, s, "w")
 			doc := s.Await(t, id)
 			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 			has(t, "3", before)
@@ -117,7 +116,7 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("terminated while all is stopped, a new run takes over", func(t *testing.T) {
 		w.Kill()
-		dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:kill")
+		dies := serve(t, s, "dies", "UPKEEP_FAULT=point=restore/chunk/after:kill")
 		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 		approve(t, s, id)
 		<-dies.Done()
@@ -125,7 +124,7 @@ func TestRecoverData(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "0", stopped)
 		require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
-		w = s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
+		w = serve(t, s, "w")
 		// Nothing has sessions by now, so the clients are written out.
 		again := s.Start(t, api.WorkflowType, `{"confirm":"langfuse","clients":"Deployment/`+release+`-langfuse"}`)
 		approve(t, s, again)
@@ -136,7 +135,7 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("cancelled while all is stopped, it puts back", func(t *testing.T) {
 		w.Kill()
-		freezes := s.Worker(t, "freezes", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:stop")
+		freezes := serve(t, s, "freezes", "UPKEEP_FAULT=point=restore/chunk/after:stop")
 		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 		approve(t, s, id)
 		require.NoError(t, until(90*time.Second, func() error {

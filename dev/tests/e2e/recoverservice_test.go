@@ -72,11 +72,6 @@ func shop(t *testing.T, name string) (s *harness.Stack, chart string) {
 	return harness.New(t, target), chart
 }
 
-func serve(t *testing.T, s *harness.Stack, name string, env ...string) *harness.Worker {
-	t.Helper()
-	return s.Worker(t, name, append([]string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}, env...)...)
-}
-
 func recovered(t *testing.T, doc *run.Document) (r recoverservice.Result, steps string) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal(doc.Result, &r))
@@ -188,15 +183,20 @@ func TestAStuckReleaseIsCleared(t *testing.T) {
 	require.Equal(t, "clear rollback", steps)
 }
 
-// TestADryRunNeedsNoRightToWrite: it succeeds under a role that has none.
-func TestADryRunNeedsNoRightToWrite(t *testing.T) {
-	const name = "shop-c"
-	s, _ := shop(t, name)
+// mayLook are rights without a verb that writes; ports are forwarded from outside the cluster alone.
+const mayLook = `[{"apiGroups": ["", "apps", "batch", "discovery.k8s.io"], "verbs": ["get", "list", "watch"],
+ "resources": ["pods", "pods/portforward", "services", "secrets", "deployments", "statefulsets", "daemonsets", "replicasets", "jobs", "endpointslices"]}]`
+
+// looker starts workers that may look alone.
+func looker(t *testing.T, s *harness.Stack) {
+	t.Helper()
+	if allInPods {
+		serveAs(t, s, mayLook)
+		return
+	}
 	role := `{"apiVersion": "v1", "kind": "List", "items": [
 		{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "looker"}},
-		{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "looker"}, "rules": [
-			{"apiGroups": ["", "apps", "batch", "discovery.k8s.io"], "verbs": ["get", "list", "watch"],
-			 "resources": ["pods", "pods/portforward", "services", "secrets", "deployments", "statefulsets", "daemonsets", "replicasets", "jobs", "endpointslices"]}]},
+		{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "looker"}, "rules": ` + mayLook + `},
 		{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "looker"},
 		 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "looker"}, "subjects": [{"kind": "ServiceAccount", "name": "looker"}]}]}`
 	_, err := command(time.Minute, role, "kubectl", "--namespace", namespace, "apply", "-f", "-")
@@ -213,6 +213,13 @@ func TestADryRunNeedsNoRightToWrite(t *testing.T) {
 	path := filepath.Join(s.Dir, "looker")
 	require.NoError(t, os.WriteFile(path, text, 0o600))
 	s.Worker(t, "w", "KUBECONFIG="+path)
+}
+
+// TestADryRunNeedsNoRightToWrite: it succeeds under a role that has none.
+func TestADryRunNeedsNoRightToWrite(t *testing.T) {
+	const name = "shop-c"
+	s, _ := shop(t, name)
+	looker(t, s)
 	breakShop(t, name, wedge)
 	doc := s.Run(t, "RecoverService", `{"dryRun":true}`)
 	r, steps := recovered(t, doc)

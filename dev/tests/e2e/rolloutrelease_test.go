@@ -122,11 +122,11 @@ func resultOf(t *testing.T, doc *run.Document) (r rolloutrelease.Result) {
 
 func TestRolloutRelease(t *testing.T) {
 	staging, production := install(t, "staging"), install(t, "production")
-	path, err := filepath.Abs(chart)
-	require.NoError(t, err)
-	bare := filepath.Join(t.TempDir(), "chart") // without the hook, whose image would be bad too
-	require.NoError(t, os.CopyFS(bare, os.DirFS(path)))
-	require.NoError(t, os.Remove(filepath.Join(bare, "templates", "migrate.yaml")))
+	path := chartFor(t, allInPods, chart)
+	without := filepath.Join(t.TempDir(), "chart") // without the hook, whose image would be bad too
+	require.NoError(t, os.CopyFS(without, os.DirFS(chart)))
+	require.NoError(t, os.Remove(filepath.Join(without, "templates", "migrate.yaml")))
+	bare := chartFor(t, allInPods, without)
 	target := func(name string, p place, more string) string {
 		return fmt.Sprintf(`  - name: %s
     database: {service: %s-postgresql, name: langfuse, role: langfuse, passwordFrom: {secret: {name: langfuse-postgresql, key: password}}}
@@ -141,8 +141,7 @@ func TestRolloutRelease(t *testing.T) {
 	}
 	s := harness.New(t, target("staging", staging, "")+target("production", production, "      staging: staging\n"))
 	t.Cleanup(harness.RemoveBinaries)
-	env := []string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}
-	w := s.Worker(t, "w", env...)
+	w := serve(t, s, "w")
 
 	t.Run("a dry run changes nothing", func(t *testing.T) {
 		doc := s.Run(t, rolloutrelease.WorkflowType, `{"target": "production", "dryRun": true, "set": {"langfuse.schema": 2}}`)
@@ -184,9 +183,9 @@ func TestRolloutRelease(t *testing.T) {
 		require.Equal(t, 2, staging.deployed(t))
 		require.Equal(t, 2, production.deployed(t))
 		require.Equal(t, "2", production.schema(t))
-		notes, err := filepath.Glob(filepath.Join(s.Store, "production", "releases", release, "2-*.json"))
-		require.NoError(t, err)
+		notes := stored(t, s, "production/releases/"+release)
 		require.Len(t, notes, 1)
+		require.Regexp(t, `^2-.*\.json$`, notes[0])
 	})
 	t.Run("a bad image is rolled back by itself, and the service is served meanwhile", func(t *testing.T) {
 		end := production.served(t)
@@ -211,7 +210,7 @@ func TestRolloutRelease(t *testing.T) {
 	})
 	t.Run("a worker that is killed in the middle does it once", func(t *testing.T) {
 		w.Kill()
-		first := s.Worker(t, "killed", append(env, "UPKEEP_FAULT=point=helm/apply/after:kill", "UPKEEP_FAULT_ONCE="+filepath.Join(s.Dir, "hit"))...)
+		first := serve(t, s, "killed", "UPKEEP_FAULT=point=helm/apply/after:kill", "UPKEEP_FAULT_ONCE="+filepath.Join(s.Dir, "hit"))
 		id := approved(t, s, `{"target": "production", "skipStaging": true, "override": "the test has no data", "set": {"langfuse.replicas": 2}}`)
 		select {
 		case <-first.Done():
@@ -220,7 +219,7 @@ func TestRolloutRelease(t *testing.T) {
 		}
 		all := production.history(t)
 		require.Equal(t, "pending-upgrade", all[len(all)-1].Status, "it was in the middle")
-		s.Worker(t, "second", env...)
+		serve(t, s, "second")
 		doc := s.Await(t, id)
 		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 		require.Equal(t, 5, production.deployed(t))
