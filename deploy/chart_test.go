@@ -49,6 +49,7 @@ database:
   env: [{name: SHOP_PASSWORD, secretName: shop, key: password}, {name: AWS_REGION, value: eu-central-1}]
   mounts: [{path: /etc/keys, secret: keys}]
   targets: [{namespace: shop, secrets: [shop-postgresql], scratchPods: true}, {namespace: blog}]
+  rules: [{namespace: shop, rules: [{apiGroups: [""], resources: [pods], verbs: [watch]}]}]
 cluster:
   mounts: [{path: /charts, configMap: charts}, {path: /more, claim: more}]
   podLabels: {access: shop}
@@ -59,6 +60,9 @@ rbac:
     rules: [{apiGroups: [apps], resources: [deployments], verbs: [get, list, patch]}]
   - namespace: blog
     rules: [{apiGroups: [""], resources: [pods], verbs: [get, list, delete]}]
+  - namespace: shop
+    rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]
+  clusterRules: [{apiGroups: [""], resources: [nodes], verbs: [get]}]
 networkPolicy:
   metricsFrom: [{namespaceSelector: {}, podSelector: {matchLabels: {app: prometheus}}}]
   egress: [{ports: [{port: 443}]}]
@@ -166,8 +170,10 @@ func TestPodsAreConfined(t *testing.T) {
 func TestRightsAreThoseThatAreNamed(t *testing.T) {
 	objects, _, err := render(t, full)
 	require.NoError(t, err)
-	require.Empty(t, kinds[rbacv1.ClusterRole](t, objects, "ClusterRole"))
-	require.Empty(t, kinds[rbacv1.ClusterRoleBinding](t, objects, "ClusterRoleBinding"))
+	cluster := kinds[rbacv1.ClusterRole](t, objects, "ClusterRole")
+	require.Len(t, cluster, 1)
+	require.Equal(t, []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"get"}}}, cluster[0].Rules)
+	require.Len(t, kinds[rbacv1.ClusterRoleBinding](t, objects, "ClusterRoleBinding"), 1)
 	var found []string
 	for _, role := range kinds[rbacv1.Role](t, objects, "Role") {
 		for _, rule := range role.Rules {
@@ -175,12 +181,11 @@ func TestRightsAreThoseThatAreNamed(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{
-		"shop upkeep-database pods  get,list", "shop upkeep-database services  get", "shop upkeep-database endpointslices  get,list",
-		"shop upkeep-database pods/portforward  create", "shop upkeep-database secrets shop-postgresql get",
-		"shop upkeep-database pods  create,delete", "shop upkeep-database networkpolicies  create,delete",
-		"blog upkeep-database pods  get,list", "blog upkeep-database services  get", "blog upkeep-database endpointslices  get,list",
-		"blog upkeep-database pods/portforward  create",
-		"shop upkeep-cluster deployments  get,list,patch", "blog upkeep-cluster pods  get,list,delete",
+		"blog upkeep-database pods  get,list", "blog upkeep-database services  get", "blog upkeep-database endpointslices  list",
+		"shop upkeep-database pods  get,list,create,delete", "shop upkeep-database services  get", "shop upkeep-database endpointslices  list",
+		"shop upkeep-database secrets shop-postgresql get", "shop upkeep-database pods/portforward  get,create",
+		"shop upkeep-database networkpolicies  create,delete", "shop upkeep-database pods  watch",
+		"blog upkeep-cluster pods  get,list,delete", "shop upkeep-cluster deployments  get,list,patch", "shop upkeep-cluster pods  get",
 	}, found)
 	for _, binding := range kinds[rbacv1.RoleBinding](t, objects, "RoleBinding") {
 		require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: binding.Name, Namespace: "upkeep"}}, binding.Subjects)
@@ -190,6 +195,7 @@ func TestRightsAreThoseThatAreNamed(t *testing.T) {
 	objects, _, err = render(t, plain)
 	require.NoError(t, err)
 	require.Empty(t, kinds[rbacv1.Role](t, objects, "Role"), "nothing is given that was not asked for")
+	require.Empty(t, kinds[rbacv1.ClusterRole](t, objects, "ClusterRole"))
 }
 
 func TestTheNetworkIsAsSaid(t *testing.T) {
@@ -240,13 +246,15 @@ func TestBadValuesAreRefused(t *testing.T) {
 		"a capability that is unknown": {plain + "clusters: {enabled: true}", "'clusters' not allowed"},
 		"a secret in clear":            {plain + "database: {env: [{name: SHOP_PASSWORD, value: secret}]}", "/database/env/0"},
 		"a variable of nothing":        {plain + "database: {env: [{name: SHOP}]}", "/database/env/0"},
-		"a wildcard":                   {plain + "rbac: {rules: [{namespace: shop, rules: [{apiGroups: [apps], resources: ['*'], verbs: [get]}]}]}", "has a wildcard"},
-		"a wildcard of subresources":   {plain + "rbac: {rules: [{namespace: shop, rules: [{apiGroups: [apps], resources: ['*/scale'], verbs: [get]}]}]}", "has a wildcard"},
+		"a wildcard":                   {plain + "rbac: {rules: [{namespace: shop, rules: [{apiGroups: [apps], resources: ['*'], verbs: [get]}]}]}", "have a wildcard"},
+		"a wildcard of subresources":   {plain + "rbac: {rules: [{namespace: shop, rules: [{apiGroups: [apps], resources: ['*/scale'], verbs: [get]}]}]}", "have a wildcard"},
 		"a node's proxy":               {plain + "rbac: {rules: [{namespace: shop, rules: [{apiGroups: [''], resources: [nodes/proxy], verbs: [get]}]}]}", "nodes/proxy"},
 		"to be somebody else":          {plain + "rbac: {rules: [{namespace: shop, rules: [{apiGroups: [''], resources: [users], verbs: [impersonate]}]}]}", "impersonate"},
 		"rules without a namespace":    {plain + "rbac: {rules: [{rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]}]}", "missing property 'namespace'"},
 		"the cluster's own namespace":  {plain + "rbac: {rules: [{namespace: kube-system, rules: [{apiGroups: [''], resources: [pods], verbs: [get]}]}]}", "kube-system"},
-		"a namespace twice":            {plain + "database: {targets: [{namespace: shop}, {namespace: shop}]}", "twice"},
+		"a wildcard for databases":     {plain + "database: {rules: [{namespace: shop, rules: [{apiGroups: [''], resources: [pods], verbs: ['*']}]}]}", "have a wildcard"},
+		"a wildcard of the cluster":    {plain + "rbac: {clusterRules: [{apiGroups: ['*'], resources: [nodes], verbs: [get]}]}", "the rules of the cluster have a wildcard"},
+		"a target in kube-system":      {plain + "database: {targets: [{namespace: kube-system}]}", "kube-system"},
 		"a tag that is none":           {plain + "image: {tag: 'a b'}", "/image/tag"},
 		"a mount over the data":        {plain + "database: {mounts: [{path: /var/lib/upkeep-worker/keys, secret: keys}]}", "/database/mounts/0"},
 		"a mount over the root":        {plain + "database: {mounts: [{path: /, secret: keys}]}", "/database/mounts/0"},

@@ -63,32 +63,49 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{/* Fails on a namespace that is the cluster's own, or has been before in the same list. */}}
-{{- define "upkeep.checkNamespaces" -}}
-{{- $what := .what }}
-{{- $seen := dict }}
-{{- range .list }}
-{{- if has .namespace (list "kube-system" "kube-public" "kube-node-lease") }}
-{{- fail (printf "%s names %s, one of the cluster's own namespaces" $what .namespace) }}
-{{- end }}
-{{- if hasKey $seen .namespace }}
-{{- fail (printf "%s names the namespace %s twice; join what it says of it" $what .namespace) }}
-{{- end }}
-{{- $_ := set $seen .namespace true }}
-{{- end }}
+{{/* A role, and its binding to the account of a capability. */}}
+{{- define "upkeep.role" }}
+{{- $root := .ctx.root }}
+{{- $account := include "upkeep.name" .ctx }}
+{{- $name := eq .kind "Role" | ternary $account (printf "%s-%s" $root.Release.Namespace $account) }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}
+metadata:
+  name: {{ $name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels: {{- include "upkeep.labels" .ctx | nindent 4 }}
+rules: {{- toYaml .rules | nindent 0 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ .kind }}Binding
+metadata:
+  name: {{ $name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels: {{- include "upkeep.labels" .ctx | nindent 4 }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ .kind }}, name: {{ $name }}}
+subjects: [{kind: ServiceAccount, name: {{ $account }}, namespace: {{ $root.Release.Namespace }}}]
 {{- end }}
 
-{{/* Fails on rules that give more than can be meant. */}}
+{{/* Fails on rules that give more than can be meant, of a namespace or, without one, of the cluster. */}}
 {{- define "upkeep.checkRules" -}}
+{{- $of := .namespace | default "the cluster" }}
+{{- if has $of (list "kube-system" "kube-public" "kube-node-lease") }}
+{{- fail (printf "rights are asked for in %s, one of the cluster's own namespaces" $of) }}
+{{- end }}
 {{- range .rules }}
 {{- if contains "*" (join " " (concat (.verbs | default list) (.resources | default list) (.apiGroups | default list))) }}
-{{- fail (printf "rbac.rules of %s has a wildcard; name the groups, resources and verbs" $.namespace) }}
+{{- fail (printf "the rules of %s have a wildcard; name the groups, resources and verbs" $of) }}
 {{- end }}
 {{- if has "nodes/proxy" (.resources | default list) }}
-{{- fail (printf "rbac.rules of %s asks for nodes/proxy, which is every right on a node" $.namespace) }}
+{{- fail (printf "the rules of %s ask for nodes/proxy, which is every right on a node" $of) }}
 {{- end }}
 {{- if has "impersonate" (.verbs | default list) }}
-{{- fail (printf "rbac.rules of %s asks for impersonate, which is every right of somebody else" $.namespace) }}
+{{- fail (printf "the rules of %s ask for impersonate, which is every right of somebody else" $of) }}
 {{- end }}
 {{- end }}
 {{- end }}
