@@ -12,13 +12,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/internal/config"
@@ -60,6 +60,7 @@ var (
 	})
 	// charts is a folder of packed charts, which the workers' pods find in /charts.
 	charts = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "upkeep-charts-") })
+	packed = map[string]string{} // a chart's folder on this machine, by where the pods have it
 )
 
 const homeObjects = `
@@ -75,37 +76,25 @@ const letIn = `{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "
   "ingress": [{"ports": [{"port": 5432}, {"port": 3000}, {"port": 9090}], "from": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": %[2]q}},
    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "upkeep"}}}]}]}}`
 
-// mayAll is what the capability cluster needs for all procedures on the tests' stacks.
-const mayAll = `[
- {"apiGroups": [""], "resources": ["namespaces", "pods/log"], "verbs": ["get"]},
- {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "delete"]},
- {"apiGroups": [""], "resources": ["services", "secrets", "configmaps", "serviceaccounts", "persistentvolumeclaims"], "verbs": ["get", "list", "create", "update", "patch", "delete"]},
- {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets", "replicasets"], "verbs": ["get", "list", "create", "patch", "delete"]},
- {"apiGroups": ["batch"], "resources": ["jobs", "cronjobs"], "verbs": ["get", "list", "create", "patch", "delete"]},
- {"apiGroups": ["networking.k8s.io"], "resources": ["networkpolicies"], "verbs": ["get", "list", "create", "patch", "delete"]},
- {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
- {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["get", "list"]},
- {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list"]}]`
-
 // crew is Upkeep's chart, installed for one stack.
 type crew struct {
 	t       testing.TB
 	stack   *harness.Stack
-	address string // Temporal's, as the pods know it
-	rules   json.RawMessage
-	armed   int // how often workers were told to break; each has a mark of its own in the store's volume
+	address string   // Temporal's, as the pods know it
+	rights  []string // arguments of "upkeep rbac"
+	armed   int      // how often workers were told to break; each has a mark of its own in the store's volume
 }
 
 var crews = map[*harness.Stack]*crew{}
 
-// serveInPods is serve with workers in pods, all rights included.
+// serveInPods is serve with workers in pods, which have the rights that "upkeep rbac" prints.
 func serveInPods(t testing.TB, s *harness.Stack, env ...string) workers {
 	t.Helper()
-	return serveAs(t, s, mayAll, env...)
+	return serveAs(t, s, nil, env...)
 }
 
-// serveAs is serveInPods with only those rights for the capability cluster.
-func serveAs(t testing.TB, s *harness.Stack, rules string, env ...string) workers {
+// serveAs is serveInPods with those rights alone that "upkeep rbac" prints with more arguments.
+func serveAs(t testing.TB, s *harness.Stack, rights []string, env ...string) workers {
 	t.Helper()
 	c := crews[s]
 	if c == nil {
@@ -123,7 +112,7 @@ func serveAs(t testing.TB, s *harness.Stack, rules string, env ...string) worker
 			require.NoError(t, err)
 		})
 	}
-	c.rules = json.RawMessage(rules)
+	c.rights = rights
 	return c.serve(env)
 }
 
@@ -167,19 +156,28 @@ func (c *crew) install(env []map[string]string) {
 	require.NoError(c.t, err)
 	parsed, err := config.Parse(c.stack.Config, text)
 	require.NoError(c.t, err)
-	var namespaces []string
-	for _, target := range parsed.Targets {
-		if n := target.Kubernetes.Namespace; !slices.Contains(namespaces, n) {
-			namespaces = append(namespaces, n)
-		}
-	}
 	type object = map[string]any
-	var databases, rules []object
-	for _, n := range namespaces {
-		databases = append(databases, object{"namespace": n, "secrets": []string{"langfuse-postgresql"}, "scratchPods": true})
-		rules = append(rules, object{"namespace": n, "rules": c.rules})
-		_, err := command(time.Minute, fmt.Sprintf(letIn, n, home), "kubectl", "apply", "-f", "-")
+	granted := map[string]map[string][]any{}
+	for _, target := range parsed.Targets {
+		_, err := command(time.Minute, fmt.Sprintf(letIn, target.Kubernetes.Namespace, home), "kubectl", "apply", "-f", "-")
 		require.NoError(c.t, err)
+		args := append([]string{"rbac", "--target", target.Name, "-o", "values"}, c.rights...)
+		if target.Rollout != nil {
+			args = append(args, "--chart", packed[target.Rollout.Chart.Path])
+		}
+		cmd, out, errOut := c.stack.Command(c.t, []string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}, args...)
+		called := harness.Finish(c.t, cmd.Run(), cmd, out, errOut)
+		require.Zero(c.t, called.Code, called.Err)
+		var of map[string]map[string][]any
+		require.NoError(c.t, yaml.Unmarshal([]byte(called.Out), &of), called.Out)
+		for part, lists := range of {
+			if granted[part] == nil {
+				granted[part] = map[string][]any{}
+			}
+			for name, list := range lists {
+				granted[part][name] = append(granted[part][name], list...)
+			}
+		}
 	}
 	_, port, err := net.SplitHostPort(c.address)
 	require.NoError(c.t, err)
@@ -190,9 +188,9 @@ func (c *crew) install(env []map[string]string) {
 		"store":         object{"claim": "upkeep-store"},
 		"config":        strings.Replace(string(text), "file://"+c.stack.Store, "file://"+c.store(), 1),
 		"workflows":     object{"replicas": 1},
-		"database":      object{"env": env, "targets": databases},
+		"database":      object{"env": env, "rules": granted["database"]["rules"]},
 		"cluster":       object{"env": env, "mounts": []object{{"path": "/charts", "configMap": "charts"}}},
-		"rbac":          object{"rules": rules},
+		"rbac":          granted["rbac"],
 	})
 	require.NoError(c.t, err)
 	_, err = command(4*time.Minute, string(values), "helm", "--namespace", home, "upgrade", "--install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", "-")
@@ -307,12 +305,13 @@ func chartFor(t *testing.T, pods bool, folder string) string {
 	require.NoError(t, err)
 	out, err := command(time.Minute, "", "helm", "package", path, "--destination", t.TempDir())
 	require.NoError(t, err)
-	_, packed, found := strings.Cut(strings.TrimSpace(out), "saved it to: ")
+	_, archive, found := strings.Cut(strings.TrimSpace(out), "saved it to: ")
 	require.True(t, found, out)
 	name := fmt.Sprintf("%d.tgz", len(before))
-	require.NoError(t, os.Rename(packed, filepath.Join(all, name)))
+	require.NoError(t, os.Rename(archive, filepath.Join(all, name)))
 	require.NoError(t, makeHome())
 	require.NoError(t, giveCharts())
+	packed["/charts/"+name] = path
 	return "/charts/" + name
 }
 

@@ -191,7 +191,7 @@ const mayLook = `[{"apiGroups": ["", "apps", "batch", "discovery.k8s.io"], "verb
 func looker(t *testing.T, s *harness.Stack) {
 	t.Helper()
 	if allInPods {
-		serveAs(t, s, mayLook)
+		serveAs(t, s, []string{"--procedure", "RecoverService", "--dry-run-only"})
 		return
 	}
 	role := `{"apiVersion": "v1", "kind": "List", "items": [
