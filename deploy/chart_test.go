@@ -195,6 +195,9 @@ func TestRightsAreThoseThatAreNamed(t *testing.T) {
 	objects, _, err = render(t, plain)
 	require.NoError(t, err)
 	require.Empty(t, kinds[rbacv1.Role](t, objects, "Role"), "nothing is given that was not asked for")
+	for _, d := range kinds[appsv1.Deployment](t, objects, "Deployment") {
+		require.Equal(t, d.Name == "upkeep-cluster", *d.Spec.Template.Spec.AutomountServiceAccountToken, d.Name)
+	}
 	require.Empty(t, kinds[rbacv1.ClusterRole](t, objects, "ClusterRole"))
 }
 

@@ -75,7 +75,7 @@ func TestTheServerTakesTheChart(t *testing.T) {
 				"temporalTo": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "dnsTo": [{"namespaceSelector": {}}]},
 			"priorityClassName": "system-cluster-critical", "nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"operator": "Exists"}],
 			"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}}]}}}`,
-			namespace, strings.Repeat("0", 64)),
+			home, strings.Repeat("0", 64)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			manifest, err := command(time.Minute, values, "helm", "--namespace", home, "template", "dry", upkeepChart, "--values", "-")
