@@ -25,6 +25,8 @@ type Resolved struct {
 	Calendar  calendar.Calendar `json:"calendar,omitzero"`  // when what others would notice may begin
 	Retention retention.Policy  `json:"retention,omitzero"` // which backups are kept; all when it is not set
 	Rollout   *config.Rollout   `json:"rollout,omitempty"`  // how its release is upgraded; nil: it is not
+
+	Repositories []config.Repository `json:"repositories,omitempty"` // whose dependencies are kept up to date
 }
 
 // Activities resolve targets.
@@ -45,7 +47,7 @@ func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, err
 	if err != nil {
 		return Resolved{}, err
 	}
-	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Rollout: t.Rollout, Target: postgres.Target{
+	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Rollout: t.Rollout, Repositories: t.Repositories, Target: postgres.Target{
 		Name: t.Name, DatabaseURL: t.Database.URL, Password: t.Database.Password,
 		DatabaseIn: t.Database.In, ScratchURL: t.Database.Scratch.URL, ScratchPass: t.Database.Scratch.Password,
 		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,

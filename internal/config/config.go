@@ -61,6 +61,8 @@ type Target struct {
 	Kubernetes Kubernetes
 	// Rollout says how its Helm release is upgraded; nil: RolloutRelease refuses to run.
 	Rollout *Rollout
+	// Repositories are those whose dependencies are kept up to date.
+	Repositories []Repository
 }
 
 // Encryption is how a target's backups are encrypted. It is kept in the histories of runs.
@@ -250,7 +252,12 @@ func (p *parser) target(n *yaml.Node) Target {
 		"encryption": func(n *yaml.Node) { t.Encryption = p.encryption(n) },
 		"kubernetes": func(n *yaml.Node) { t.Kubernetes = p.kubernetes(n) },
 		"rollout":    func(n *yaml.Node) { t.Rollout = p.rollout(n) },
-	}, "name", "database")
+
+		"repositories": func(n *yaml.Node) { t.Repositories = p.repositories(n) },
+	}, "name")
+	if n.Kind == yaml.MappingNode && !has(n, "database") && !has(n, "repositories") {
+		p.fail(n, "a target lacks the key %q (or %q, if it has none to look after)", "database", "repositories")
+	}
 	p.inCluster(n, &t)
 	if t.Retention.Set() {
 		t.Retention.Zone = t.Calendar.Zone

@@ -136,7 +136,7 @@ func checkContext(v string) string {
 
 // inCluster refuses what needs a cluster in a target that is in none.
 func (p *parser) inCluster(n *yaml.Node, t *Target) {
-	if t.Kubernetes.Namespace != "" || slices.ContainsFunc(n.Content, func(c *yaml.Node) bool { return c.Value == "kubernetes" }) {
+	if t.Kubernetes.Namespace != "" || has(n, "kubernetes") {
 		return
 	}
 	d := t.Database

@@ -102,3 +102,13 @@ func (p *parser) number(into *int, what string, low, high int) func(*yaml.Node) 
 		*into = v
 	}
 }
+
+// has reports whether a mapping has a key.
+func has(n *yaml.Node, key string) bool {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			return true
+		}
+	}
+	return false
+}

@@ -81,9 +81,9 @@ func (c Config) Connect(ctx context.Context, options ...Option) (*pgx.Conn, erro
 }
 
 func (c Config) parse(ctx context.Context, options []Option) (*pgx.ConnConfig, error) {
-	cfg, err := pgx.ParseConfig(c.URL)
+	cfg, err := c.read()
 	if err != nil {
-		return nil, badURL(err)
+		return nil, err
 	}
 	if c.Password != nil {
 		password, err := c.Password(ctx)
@@ -128,11 +128,23 @@ func (c Config) On(database string) (Config, error) {
 	return c, err
 }
 
-// Database is the name of the database that the URL leads to.
-func (c Config) Database() (string, error) {
+// read reads the URL. An empty one would be read as a database that the environment names.
+func (c Config) read() (*pgx.ConnConfig, error) {
+	if c.URL == "" {
+		return nil, failure.New(failure.BadConfig, "the target has no database").Do("say where it is with database: {url: ...} in upkeep.yaml, and start a new run")
+	}
 	cfg, err := pgx.ParseConfig(c.URL)
 	if err != nil {
-		return "", badURL(err)
+		return nil, badURL(err)
+	}
+	return cfg, nil
+}
+
+// Database is the name of the database that the URL leads to.
+func (c Config) Database() (string, error) {
+	cfg, err := c.read()
+	if err != nil {
+		return "", err
 	}
 	if cfg.Database == "" {
 		return cfg.User, nil

@@ -1,0 +1,222 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/upkeep-run/upkeep/internal/dependency"
+	"github.com/upkeep-run/upkeep/internal/pullrequest"
+)
+
+// Repository is a repository whose dependencies are kept up to date. It is kept in the histories of runs.
+type Repository struct {
+	GitHub string     `json:"github"`           // owner/name
+	API    string     `json:"api,omitempty"`    // URL of a GitHub Enterprise Server's API; github.com's when empty
+	Token  Secret     `json:"token,omitzero"`   // or App
+	App    *GitHubApp `json:"app,omitempty"`    // which makes tokens of an hour
+	Base   string     `json:"base,omitempty"`   // the branch that is kept up to date; the default one when empty
+	Merge  []string   `json:"merge,omitempty"`  // the types of updates that are merged without a person; none
+	Method string     `json:"method,omitempty"` // by which they are merged
+	// RebaseOnConflict leaves a branch on an older base until it conflicts, or is to be merged.
+	RebaseOnConflict bool                `json:"rebaseOnConflict,omitempty"`
+	Limits           pullrequest.Limits  `json:"limits"`
+	Age              Ages                `json:"age"`
+	Groups           []pullrequest.Group `json:"groups,omitempty"`
+	Ignore           []string            `json:"ignore,omitempty"` // patterns of packages that are left alone
+	Labels           []string            `json:"labels,omitempty"`
+	Reviewers        []string            `json:"reviewers,omitempty"` // logins, or owner/team
+	// Rollout says what follows a merged update, where the target has a release.
+	Rollout string `json:"rollout"`
+	// Advisories is a folder of OSV files on the worker; api.osv.dev is asked when empty.
+	Advisories string `json:"advisories,omitempty"`
+}
+
+// GitHubApp is an app that is installed on the repository.
+type GitHubApp struct {
+	ID           int    `json:"id"`
+	Installation int    `json:"installation"`
+	Key          Secret `json:"key"` // its private key, PEM
+}
+
+// Ages are how old a release must be before it is proposed, by how much it may break. What ends a
+// vulnerability need not be.
+type Ages struct {
+	Patch time.Duration `json:"patch"`
+	Minor time.Duration `json:"minor"`
+	Major time.Duration `json:"major"`
+}
+
+// What follows a merged update.
+const (
+	RolloutOffer = "offer" // RolloutRelease is started, and waits for an approval
+	RolloutNever = "never"
+)
+
+// Methods by which a pull request is merged.
+const (
+	MergeCommit = "merge"
+	MergeSquash = "squash"
+	MergeRebase = "rebase"
+)
+
+const (
+	day             = 24 * time.Hour
+	maxRepositories = 50
+	maxGroups       = 50
+	maxPatterns     = 200
+)
+
+// Policy is what the repository's owners allow, of one whose default branch is known.
+func (r Repository) Policy(base string) pullrequest.Policy {
+	return pullrequest.Policy{Base: base, Merge: r.Merge, Method: r.Method, RebaseOnConflict: r.RebaseOnConflict}
+}
+
+func (p *parser) repositories(n *yaml.Node) (all []Repository) {
+	for _, item := range p.list(n, "repositories", maxRepositories) {
+		r := p.repository(item)
+		if r.GitHub != "" && slices.ContainsFunc(all, func(o Repository) bool { return strings.EqualFold(o.GitHub, r.GitHub) && o.API == r.API }) {
+			p.fail(item, "repositories has %q twice", r.GitHub)
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+func (p *parser) repository(n *yaml.Node) Repository {
+	const what = "a repository"
+	r := Repository{Method: MergeSquash, Limits: pullrequest.DefaultLimits, Age: Ages{Patch: 3 * day, Minor: 7 * day, Major: 14 * day}, Rollout: RolloutOffer}
+	types := []string{dependency.Security, dependency.Digest, dependency.Patch, dependency.Minor, dependency.Major}
+	rebase := "always"
+	p.fields(n, what, map[string]func(*yaml.Node){
+		"github":    p.text(&r.GitHub, what+"'s github", checkGitHub),
+		"apiURL":    p.text(&r.API, what+"'s apiURL", checkAPI),
+		"tokenFrom": func(n *yaml.Node) { r.Token = p.secret(n, what+"'s tokenFrom") },
+		"app":       func(n *yaml.Node) { r.App = p.app(n) },
+		"base":      p.text(&r.Base, what+"'s base", checkBranch),
+		"merge":     p.texts(&r.Merge, what+"'s merge", len(types), oneOf(types)),
+		"method":    p.text(&r.Method, what+"'s method", oneOf([]string{MergeCommit, MergeRebase, MergeSquash})),
+		"rebase":    p.text(&rebase, what+"'s rebase", oneOf([]string{"always", "conflict"})),
+		"limits": func(n *yaml.Node) {
+			p.fields(n, "limits", map[string]func(*yaml.Node){
+				"open":    p.number(&r.Limits.Open, "limits.open", 0, 500),
+				"perHour": p.number(&r.Limits.PerHour, "limits.perHour", 0, 500),
+			})
+		},
+		"age": func(n *yaml.Node) {
+			p.fields(n, "age", map[string]func(*yaml.Node){
+				"patch": p.days(&r.Age.Patch, "age.patch"), "minor": p.days(&r.Age.Minor, "age.minor"), "major": p.days(&r.Age.Major, "age.major"),
+			})
+		},
+		"groups": func(n *yaml.Node) {
+			for _, item := range p.list(n, "groups", maxGroups) {
+				g := pullrequest.Group{}
+				p.fields(item, "a group", map[string]func(*yaml.Node){
+					"name":     p.text(&g.Name, "a group's name", checkLine),
+					"packages": p.texts(&g.Packages, "a group's packages", maxPatterns, checkPattern),
+					"types":    p.texts(&g.Types, "a group's types", 4, oneOf(types[1:])),
+				}, "name", "packages")
+				r.Groups = append(r.Groups, g)
+			}
+		},
+		"ignore":     p.texts(&r.Ignore, what+"'s ignore", maxPatterns, checkPattern),
+		"labels":     p.texts(&r.Labels, what+"'s labels", 20, checkLine),
+		"reviewers":  p.texts(&r.Reviewers, what+"'s reviewers", 20, checkReviewer),
+		"rollout":    p.text(&r.Rollout, what+"'s rollout", oneOf([]string{RolloutNever, RolloutOffer})),
+		"advisories": p.text(&r.Advisories, what+"'s advisories", checkAbsolute),
+	}, "github")
+	r.RebaseOnConflict = rebase == "conflict"
+	if n.Kind == yaml.MappingNode && (r.Token == (Secret{})) == (r.App == nil) {
+		p.fail(n, "%s must have one of the keys tokenFrom and app", what)
+	}
+	return r
+}
+
+func (p *parser) app(n *yaml.Node) *GitHubApp {
+	a := &GitHubApp{}
+	p.fields(n, "app", map[string]func(*yaml.Node){
+		"id":           p.number(&a.ID, "app.id", 1, 1<<31-1),
+		"installation": p.number(&a.Installation, "app.installation", 1, 1<<31-1),
+		"keyFrom":      func(n *yaml.Node) { a.Key = p.secret(n, "app.keyFrom") },
+	}, "id", "installation", "keyFrom")
+	return a
+}
+
+// days reads a number of days.
+func (p *parser) days(into *time.Duration, what string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		var v int
+		wrong := len(p.wrong)
+		if p.number(&v, what+" (days)", 0, 365)(n); len(p.wrong) == wrong {
+			*into = time.Duration(v) * day
+		}
+	}
+}
+
+var (
+	gitHubName = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?/[A-Za-z0-9._-]{1,100}$`)
+	login      = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})(?:/[A-Za-z0-9._-]{1,100})?$`)
+	branchName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}$`)
+	oneLine    = regexp.MustCompile(`^[\pL\pN\pP\pS ]{1,50}$`)
+)
+
+func checkGitHub(v string) string {
+	_, name, _ := strings.Cut(v, "/")
+	if !gitHubName.MatchString(v) || name == "." || name == ".." || strings.HasSuffix(name, ".git") {
+		return fmt.Sprintf("is %.60q, and must be owner/name", v)
+	}
+	return ""
+}
+
+func checkAPI(v string) string {
+	u, err := url.Parse(v)
+	switch {
+	case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+		return "must be a URL such as https://github.example/api/v3, without a user"
+	case u.Scheme != "https" && !loopback(u.Hostname()):
+		return "must begin with https://: a token goes there"
+	}
+	return ""
+}
+
+// loopback reports whether a name is this machine's own, where nobody listens in.
+func loopback(host string) bool { return host == "localhost" || host == "127.0.0.1" || host == "::1" }
+
+// checkBranch takes those names of branches that no program takes for something else.
+func checkBranch(v string) string {
+	if !branchName.MatchString(v) || strings.Contains(v, "..") || strings.Contains(v, "//") || strings.HasSuffix(v, "/") || strings.HasSuffix(v, ".") || strings.HasSuffix(v, ".lock") || pullrequest.Ours(v) {
+		return "must be the name of a branch: letters, digits, and . _ / - inside"
+	}
+	return ""
+}
+
+func checkPattern(v string) string {
+	if _, err := path.Match(v, ""); err != nil || v == "" || len(v) > 200 || !oneLineOf(v) {
+		return "must be a package's name, in which * stands for anything but /, or ** at the end for all below"
+	}
+	return ""
+}
+
+func oneLineOf(v string) bool {
+	return !strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+func checkLine(v string) string {
+	if !oneLine.MatchString(v) || strings.TrimSpace(v) != v {
+		return "must be one line of 1 to 50 characters"
+	}
+	return ""
+}
+
+func checkReviewer(v string) string {
+	if !login.MatchString(v) {
+		return "must be a login, or owner/team"
+	}
+	return ""
+}
