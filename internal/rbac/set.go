@@ -116,6 +116,25 @@ func (s *Set) join(other *Set) {
 	}
 }
 
+// Right is one verb on one object, or without a name on all of its kind.
+type Right struct{ Namespace, Group, Resource, Verb, Name string }
+
+// Rights are all of the set, each by itself, in an order that does not change.
+func (s *Set) Rights() (all []Right) {
+	for r, names := range s.rights {
+		if len(names) == 0 {
+			names = []string{""}
+		}
+		for _, name := range names {
+			all = append(all, Right{r.namespace, r.group, r.resource, r.verb, name})
+		}
+	}
+	slices.SortFunc(all, func(a, b Right) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Group, b.Group), cmp.Compare(a.Resource, b.Resource), byVerb(a.Verb, b.Verb), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
 // Namespaces are those of the set, sorted; "" is the cluster.
 func (s *Set) Namespaces() []string {
 	seen := map[string]bool{}

@@ -50,7 +50,9 @@ func noScratchPods(t *testing.T) {
 
 func TestADatabaseInAPod(t *testing.T) {
 	require.NoError(t, write("what a backup must have"))
-	s, _ := site(t)
+	s := harness.New(t, inPod("observatory", ""))
+	who := narrow(t, s, "keeper", "--procedure", "BackupDatabase", "--procedure", "VerifyBackup", "--procedure", "DrillRecovery", "--procedure", "RestoreDatabase")
+	serve(t, s, "w", who.env())
 
 	taken := s.Run(t, "BackupDatabase", `{}`)
 	require.Equal(t, run.Succeeded, taken.Outcome, taken.Summary)
@@ -76,6 +78,7 @@ func TestADatabaseInAPod(t *testing.T) {
 	_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-c", "DROP DATABASE langfuse_copy")
 	require.NoError(t, err)
 	noScratchPods(t)
+	who.audited(t)
 }
 
 // TestTheDatabasesPodIsDeleted in the middle of a backup and of a restore: the run goes on when it is back.

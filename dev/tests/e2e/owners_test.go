@@ -69,7 +69,9 @@ func TestAnOwnerThatReverts(t *testing.T) {
 	require.Contains(t, refused.Summary, "flux suspend helmrelease web -n "+namespace)
 	has(t, "3", count{Schema: before.Schema})
 
-	s.Configure(t, strings.Replace(probed(), "{namespace:", "{owners: suspend, namespace:", 1))
+	worker.Stop()
+	who := rescuer(t, s, strings.Replace(probed(), "{namespace:", "{owners: suspend, namespace:", 1), "owner-suspender")
+	s.Worker(t, "narrow", who.env())
 	id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 	doc := approve(t, s, id)
 	require.Contains(t, doc.WaitingFor, "suspend Flux (HelmRelease web in namespace "+namespace+")")
@@ -79,5 +81,5 @@ func TestAnOwnerThatReverts(t *testing.T) {
 	suspended, err := kubectl("get", "helmrelease", "web", "-o", "jsonpath={.spec.suspend}")
 	require.NoError(t, err)
 	require.Empty(t, suspended, "it has what it had: nothing")
-	worker.Stop()
+	who.audited(t)
 }

@@ -24,6 +24,16 @@ func probed() string {
 	return strings.Replace(in, "release: "+release+"}", fmt.Sprintf("release: %s, probes: [{name: traces, service: %s-langfuse, port: 3000, path: /traces/count}]}", release, release), 1)
 }
 
+// rescuer is an account that may recover the target's data. The rights name the service; a run finds it by
+// its sessions.
+func rescuer(t *testing.T, s *harness.Stack, target, name string, args ...string) *account {
+	t.Helper()
+	s.Configure(t, strings.Replace(target, "{namespace:", "{clients: [{kind: Deployment, name: "+release+"-langfuse}], namespace:", 1))
+	who := narrow(t, s, name, append([]string{"--procedure", api.WorkflowType}, args...)...)
+	s.Configure(t, target)
+	return who
+}
+
 // loss prepares a backup that is proven, three replicas of the service, and then the loss of the table's rows.
 func loss(t *testing.T, s *harness.Stack) (before count) {
 	t.Helper()
@@ -83,7 +93,8 @@ func has(t *testing.T, replicas string, want count) {
 
 func TestRecoverData(t *testing.T) {
 	s := harness.New(t, probed())
-	w := serve(t, s, "w")
+	who := rescuer(t, s, probed(), "data-rescuer", "--procedure", "DrillRecovery")
+	w := serve(t, s, "w", who.env())
 	before := loss(t, s)
 
 	dry := s.Run(t, api.WorkflowType, `{"confirm":"langfuse","dryRun":true}`)
@@ -103,11 +114,11 @@ func TestRecoverData(t *testing.T) {
 			_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-d", "langfuse", "-c", "TRUNCATE traces CASCADE")
 			require.NoError(t, err)
 			w.Kill()
-			dies := serve(t, s, "dies", "UPKEEP_FAULT=point="+point+":kill")
+			dies := serve(t, s, "dies", who.env(), "UPKEEP_FAULT=point="+point+":kill")
 			id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 			approve(t, s, id)
 			<-dies.Done()
-			w = serve(t, s, "w")
+			w = serve(t, s, "w", who.env())
 			doc := s.Await(t, id)
 			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 			has(t, "3", before)
@@ -116,7 +127,7 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("terminated while all is stopped, a new run takes over", func(t *testing.T) {
 		w.Kill()
-		dies := serve(t, s, "dies", "UPKEEP_FAULT=point=restore/chunk/after:kill")
+		dies := serve(t, s, "dies", who.env(), "UPKEEP_FAULT=point=restore/chunk/after:kill")
 		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 		approve(t, s, id)
 		<-dies.Done()
@@ -124,7 +135,7 @@ func TestRecoverData(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "0", stopped)
 		require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
-		w = serve(t, s, "w")
+		w = serve(t, s, "w", who.env())
 		// Nothing has sessions by now, so the clients are written out.
 		again := s.Start(t, api.WorkflowType, `{"confirm":"langfuse","clients":"Deployment/`+release+`-langfuse"}`)
 		approve(t, s, again)
@@ -135,7 +146,7 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("cancelled while all is stopped, it puts back", func(t *testing.T) {
 		w.Kill()
-		freezes := serve(t, s, "freezes", "UPKEEP_FAULT=point=restore/chunk/after:stop")
+		freezes := serve(t, s, "freezes", who.env(), "UPKEEP_FAULT=point=restore/chunk/after:stop")
 		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 		approve(t, s, id)
 		require.NoError(t, until(90*time.Second, func() error {
@@ -151,4 +162,5 @@ func TestRecoverData(t *testing.T) {
 		require.Empty(t, doc.Left)
 		has(t, "3", before)
 	})
+	who.audited(t)
 }

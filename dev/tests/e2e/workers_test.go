@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 	sdk "go.temporal.io/sdk/client"
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/run"
@@ -45,15 +47,17 @@ networkPolicy: {temporalPort: %[3]s}
 store: {claim: upkeep-store}
 database:
   env: [{name: LANGFUSE_PASSWORD, secretName: langfuse-postgresql, key: password}]
-  targets: [{namespace: %[4]s, secrets: [langfuse-postgresql]}]
 config: |
+%[4]s
+`
+
+const workersConfig = `
   version: 1
   store: file:///var/lib/upkeep/store
   targets:
     - name: langfuse
-      database:
-        url: postgres://langfuse@%[5]s-postgresql.%[4]s:5432/langfuse
-        passwordFrom: {env: LANGFUSE_PASSWORD}
+      kubernetes: {namespace: %[1]s}
+      database: {service: %[2]s-postgresql, name: langfuse, role: langfuse, passwordFrom: {secret: {name: langfuse-postgresql, key: password}}}
 `
 
 // TestTheServerTakesTheChart, with everything in it on: each field is one that it knows, and the pods meet
@@ -87,6 +91,22 @@ func TestTheServerTakesTheChart(t *testing.T) {
 	}
 }
 
+// workersRights are the chart's values for backups of the target, as "upkeep rbac" prints them, and the Roles
+// that the chart makes of them.
+func workersRights(t *testing.T, config string) (values string, granted []rbacv1.Role) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "upkeep.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	values = filepath.Join(dir, "rights.yaml")
+	text, err := command(time.Minute, "", harness.Binary(t, "github.com/upkeep-run/upkeep/cmd/upkeep", ""), "rbac", "--config", file, "--procedure", "BackupDatabase", "-o", "values")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(values, []byte(text), 0o600))
+	list, err := command(time.Minute, "", harness.Binary(t, "github.com/upkeep-run/upkeep/cmd/upkeep", ""), "rbac", "--config", file, "--procedure", "BackupDatabase", "-o", "json")
+	require.NoError(t, err)
+	return values, roles(t, list)
+}
+
 // TestWorkersInPods installs the chart, backs the stack's database up by its workers, and evicts the
 // worker that is at it.
 func TestWorkersInPods(t *testing.T) {
@@ -103,8 +123,10 @@ func TestWorkersInPods(t *testing.T) {
 
 	_, err = command(time.Minute, workersNeed, "kubectl", "--namespace", namespace, "apply", "-f", "-")
 	require.NoError(t, err)
-	values := fmt.Sprintf(workersValues, cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e"), address, port, namespace, release)
-	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", "-")
+	config := fmt.Sprintf(workersConfig, namespace, release)
+	rights, granted := workersRights(t, config)
+	values := fmt.Sprintf(workersValues, cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e"), address, port, config)
+	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", rights, "--values", "-")
 	t.Cleanup(func() {
 		if t.Failed() {
 			logs, _ := kubectl("logs", "-l", "app.kubernetes.io/name=upkeep", "--tail=20", "--prefix")
@@ -140,10 +162,11 @@ func TestWorkersInPods(t *testing.T) {
 			require.Contains(t, []string{"yes", "no"}, answer, "%v", err)
 			return answer == "yes"
 		}
-		require.True(t, may("database", "create", "pods", "--subresource=portforward"))
+		require.True(t, may("database", "get", "service/"+release+"-postgresql"))
 		require.True(t, may("database", "get", "secret/langfuse-postgresql"))
+		require.False(t, may("database", "create", "pods", "--subresource=portforward"), "from within the cluster it needs none")
 		require.False(t, may("database", "get", "secret/another"))
-		require.False(t, may("database", "create", "pods"), "scratchPods is off")
+		require.False(t, may("database", "create", "pods"), "backups need none")
 		for _, capability := range []string{worker.Workflows, worker.Cluster} {
 			require.False(t, may(capability, "get", "pods"), capability)
 			require.False(t, may(capability, "get", "secret/langfuse-postgresql"), capability)
@@ -189,6 +212,7 @@ func TestWorkersInPods(t *testing.T) {
 
 		require.NotEqual(t, first, tookOver(t, c, "evicted"), "it was another pod's")
 	})
+	(&account{user: "system:serviceaccount:" + namespace + ":upkeep-database", granted: granted}).used(t)
 }
 
 // tookOver is the worker that made an attempt after the first at something of the run.
