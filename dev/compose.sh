@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Is to run docker-compose.yml to its end (README.md says how far it was seen to come): every service from an image that is made here, under the same name,
-# one drill to PASS, and all of it taken down again. With a Docker engine that answers, that one is used;
-# otherwise, as root, Debian's dockerd runs for as long as this does, in a network of its own, so that
-# nothing that it does to packet filters reaches the machine. Names of the world are refused there at
-# once (--dns): gRPC asks for some, and would wait for an answer that cannot come.
+# Runs docker-compose.yml to its end: every service from an image that is made here, under the same name, one
+# drill to PASS, an answer of the Web UI, a second "up", and all of it taken down again. With a Docker engine
+# that answers, that one is used; otherwise, as root, Debian's dockerd runs for as long as this does, in a
+# network of its own, so that nothing that it does to packet filters reaches the machine. Nobody answers
+# there for names of the world.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 made=$(mktemp -d /var/tmp/upkeep-compose-XXXXXX)
