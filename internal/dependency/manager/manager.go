@@ -30,13 +30,13 @@ import (
 
 // all are the managers. A new one is a folder beside these, and a line here.
 var all = []dependency.Manager{
-	compose.Manager{},
-	dockerfile.Manager{},
-	githubactions.Manager{},
+	compose.Manager,
+	dockerfile.Manager,
+	githubactions.Manager,
 	gomod.Manager{},
 	helm.Manager{},
-	helmvalues.Manager{},
-	kubernetes.Manager{},
+	helmvalues.Manager,
+	kubernetes.Manager,
 	npm.Manager{},
 }
 

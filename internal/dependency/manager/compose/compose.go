@@ -2,15 +2,12 @@
 package compose
 
 import (
-	"context"
-	"io/fs"
 	"path"
 	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/upkeep-run/upkeep/internal/dependency"
 	"github.com/upkeep-run/upkeep/internal/dependency/image"
 	"github.com/upkeep-run/upkeep/internal/dependency/mention"
 	"github.com/upkeep-run/upkeep/internal/dependency/yamlfile"
@@ -21,20 +18,10 @@ const name = "compose"
 var files = regexp.MustCompile(`^(docker-)?compose[^/]*\.ya?ml$`)
 
 // Manager is the dependency.Manager of Docker Compose.
-type Manager struct{}
+var Manager = mention.NewManager(name, claims, find)
 
-func (Manager) Name() string { return name }
-
-// Claims takes compose.yaml, docker-compose.yml and their variants.
-func (Manager) Claims(file string) bool { return files.MatchString(path.Base(file)) }
-
-func (Manager) Extract(_ context.Context, repository fs.FS, file string) ([]dependency.Dependency, error) {
-	return mention.Extract(repository, file, find)
-}
-
-func (Manager) Edit(content []byte, d dependency.Dependency, to dependency.Update) ([]byte, error) {
-	return mention.Edit(content, find, d, to)
-}
+// claims takes compose.yaml, docker-compose.yml and their variants.
+func claims(file string) bool { return files.MatchString(path.Base(file)) }
 
 func find(content []byte) ([]mention.Mention, error) {
 	f, err := yamlfile.Parse(content)

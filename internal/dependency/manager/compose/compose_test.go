@@ -48,19 +48,19 @@ func TestExtract(t *testing.T) {
 		"redis:7.4  of= skip: it is written in an unusual way",
 		"busybox 1.36 of=library/busybox",
 		"memcached 1.6 of=library/memcached",
-	}, managertest.Lines(managertest.Extract(t, Manager{}, "docker-compose.prod.yml", whole)))
+	}, managertest.Lines(managertest.Extract(t, Manager, "docker-compose.prod.yml", whole)))
 }
 
 func TestEdit(t *testing.T) {
-	managertest.Edits(t, Manager{}, "compose.yaml", whole)
-	managertest.Edits(t, Manager{}, "compose.yaml", "\ufeff"+strings.ReplaceAll(whole, "\n", "\r\n"))
-	managertest.Edits(t, Manager{}, "compose.yaml", "services: {a: {image: a/b:1}}")
+	managertest.Edits(t, Manager, "compose.yaml", whole)
+	managertest.Edits(t, Manager, "compose.yaml", "\ufeff"+strings.ReplaceAll(whole, "\n", "\r\n"))
+	managertest.Edits(t, Manager, "compose.yaml", "services: {a: {image: a/b:1}}")
 }
 
 func TestMalformed(t *testing.T) {
-	_, err := Manager{}.Extract(t.Context(), fstest.MapFS{"compose.yaml": {Data: []byte("services:\n  a:\n    image: 'x\n")}}, "compose.yaml")
+	_, err := Manager.Extract(t.Context(), fstest.MapFS{"compose.yaml": {Data: []byte("services:\n  a:\n    image: 'x\n")}}, "compose.yaml")
 	require.Error(t, err)
 	require.Regexp(t, `^compose\.yaml:[0-9]+: `, err.Error())
 }
 
-func FuzzCompose(f *testing.F) { managertest.Fuzz(f, Manager{}, "compose.yaml", whole) }
+func FuzzCompose(f *testing.F) { managertest.Fuzz(f, Manager, "compose.yaml", whole) }

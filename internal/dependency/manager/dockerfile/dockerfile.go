@@ -2,13 +2,10 @@
 package dockerfile
 
 import (
-	"context"
-	"io/fs"
 	"path"
 	"regexp"
 	"strings"
 
-	"github.com/upkeep-run/upkeep/internal/dependency"
 	"github.com/upkeep-run/upkeep/internal/dependency/image"
 	"github.com/upkeep-run/upkeep/internal/dependency/mention"
 )
@@ -18,22 +15,12 @@ const name = "dockerfile"
 var files = regexp.MustCompile(`(?i)^((docker|container)file([^/]*)|.+\.(docker|container)file)$`)
 
 // Manager is the dependency.Manager of Dockerfiles.
-type Manager struct{}
+var Manager = mention.NewManager(name, claims, find)
 
-func (Manager) Name() string { return name }
-
-// Claims takes Dockerfile, Containerfile, and those with something before or behind: api.Dockerfile, Dockerfile.dev.
-func (Manager) Claims(file string) bool {
+// claims takes Dockerfile, Containerfile, and those with something before or behind: api.Dockerfile, Dockerfile.dev.
+func claims(file string) bool {
 	base := path.Base(file)
 	return files.MatchString(base) && !strings.HasSuffix(strings.ToLower(base), ".dockerignore")
-}
-
-func (Manager) Extract(_ context.Context, repository fs.FS, file string) ([]dependency.Dependency, error) {
-	return mention.Extract(repository, file, find)
-}
-
-func (Manager) Edit(content []byte, d dependency.Dependency, to dependency.Update) ([]byte, error) {
-	return mention.Edit(content, find, d, to)
 }
 
 func find(content []byte) ([]mention.Mention, error) {

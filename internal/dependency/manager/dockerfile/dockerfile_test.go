@@ -65,7 +65,7 @@ func TestExtract(t *testing.T) {
 		"python  of=library/python skip: it has no tag, so it is always the newest",
 		"redis  of=library/redis digest=sha256:01234 skip: it is pinned to a digest, and no tag says which version that is",
 		"alpine 3.20 of=library/alpine",
-	}, managertest.Lines(managertest.Extract(t, Manager{}, "build/api.Dockerfile", whole)))
+	}, managertest.Lines(managertest.Extract(t, Manager, "build/api.Dockerfile", whole)))
 }
 
 func TestEdit(t *testing.T) {
@@ -77,38 +77,38 @@ func TestEdit(t *testing.T) {
 		"# escape=`\nFROM `\n  alpine:3.20\n",
 		"FROM alpine:3.20 AS a\nFROM alpine:3.20 AS b\n",
 	} {
-		managertest.Edits(t, Manager{}, "Dockerfile", content)
+		managertest.Edits(t, Manager, "Dockerfile", content)
 	}
 }
 
 func TestEditOfAnArgument(t *testing.T) {
 	content := "ARG V=1.24\nFROM golang:${V}-alpine\n# golang:1.24-alpine\n"
-	d := managertest.Extract(t, Manager{}, "Dockerfile", content)[0]
-	after, err := Manager{}.Edit([]byte(content), d, dependency.Update{Written: "1.25-alpine"})
+	d := managertest.Extract(t, Manager, "Dockerfile", content)[0]
+	after, err := Manager.Edit([]byte(content), d, dependency.Update{Written: "1.25-alpine"})
 	require.NoError(t, err)
 	require.Equal(t, "ARG V=1.25\nFROM golang:${V}-alpine\n# golang:1.24-alpine\n", string(after))
 
-	_, err = Manager{}.Edit([]byte(content), d, dependency.Update{Written: "1.25-bookworm"})
+	_, err = Manager.Edit([]byte(content), d, dependency.Update{Written: "1.25-bookworm"})
 	require.True(t, failure.Is(err, failure.NotEditable), "%v", err)
 }
 
 // A version that two images share is left to a person.
 func TestAnArgumentOfTwo(t *testing.T) {
 	content := "ARG V=1.24\nFROM golang:$V\nFROM example.com/golang:$V\n"
-	for _, d := range managertest.Extract(t, Manager{}, "Dockerfile", content) {
+	for _, d := range managertest.Extract(t, Manager, "Dockerfile", content) {
 		require.Equal(t, "the same text is the version of several packages", d.Skip)
 	}
 }
 
 func TestEditOfADigest(t *testing.T) {
 	content := "FROM alpine:3.20@" + sha + "\n"
-	d := managertest.Extract(t, Manager{}, "Dockerfile", content)[0]
+	d := managertest.Extract(t, Manager, "Dockerfile", content)[0]
 	other := strings.ReplaceAll(sha, "0", "f")
-	after, err := Manager{}.Edit([]byte(content), d, dependency.Update{Type: dependency.Digest, Written: "3.20", Digest: other})
+	after, err := Manager.Edit([]byte(content), d, dependency.Update{Type: dependency.Digest, Written: "3.20", Digest: other})
 	require.NoError(t, err)
 	require.Equal(t, "FROM alpine:3.20@"+other+"\n", string(after))
 
-	_, err = Manager{}.Edit([]byte(content), d, dependency.Update{Written: "3.21"})
+	_, err = Manager.Edit([]byte(content), d, dependency.Update{Written: "3.21"})
 	require.ErrorContains(t, err, "pinned to a digest", "a new tag with the old digest would be a lie")
 }
 
@@ -117,10 +117,10 @@ func TestClaims(t *testing.T) {
 		"Dockerfile": true, "a/Containerfile": true, "Dockerfile.dev": true, "web.dockerfile": true, "dockerfile": true,
 		"Dockerfile.dockerignore": false, "docs/about-dockerfiles.md": false, "go.mod": false,
 	} {
-		require.Equal(t, claimed, Manager{}.Claims(file), file)
+		require.Equal(t, claimed, Manager.Claims(file), file)
 	}
 }
 
 func FuzzDockerfile(f *testing.F) {
-	managertest.Fuzz(f, Manager{}, "Dockerfile", whole, "# escape=`\nARG A=1\nFROM a:$A\n", "ARG A=$A$A\nFROM b:${A}\n", "FROM ../../x:1\nFROM --upload-pack=x\n")
+	managertest.Fuzz(f, Manager, "Dockerfile", whole, "# escape=`\nARG A=1\nFROM a:$A\n", "ARG A=$A$A\nFROM b:${A}\n", "FROM ../../x:1\nFROM --upload-pack=x\n")
 }

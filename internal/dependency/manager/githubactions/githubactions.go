@@ -2,8 +2,6 @@
 package githubactions
 
 import (
-	"context"
-	"io/fs"
 	"regexp"
 	"strings"
 
@@ -27,20 +25,10 @@ var (
 )
 
 // Manager is the dependency.Manager of GitHub Actions.
-type Manager struct{}
+var Manager = mention.NewManager(name, claims, find)
 
-func (Manager) Name() string { return name }
-
-// Claims takes workflows, their templates, and the action.yml of an action.
-func (Manager) Claims(file string) bool { return files.MatchString(file) }
-
-func (Manager) Extract(_ context.Context, repository fs.FS, file string) ([]dependency.Dependency, error) {
-	return mention.Extract(repository, file, find)
-}
-
-func (Manager) Edit(content []byte, d dependency.Dependency, to dependency.Update) ([]byte, error) {
-	return mention.Edit(content, find, d, to)
-}
+// claims takes workflows, their templates, and the action.yml of an action.
+func claims(file string) bool { return files.MatchString(file) }
 
 func find(content []byte) ([]mention.Mention, error) {
 	f, err := yamlfile.Parse(content)

@@ -60,26 +60,26 @@ func TestExtract(t *testing.T) {
 		"org/any ${{ matrix.v }} skip: a variable is a part of it",
 		"org/nothing  skip: it has no version",
 		"--upload-pack=x/y v1 skip: its name is none that a package can have",
-	}, managertest.Lines(managertest.Extract(t, Manager{}, ".github/workflows/ci.yml", whole)))
-	require.Equal(t, []string{"actions/cache v4", "alpine 3.19 of=library/alpine"}, managertest.Lines(managertest.Extract(t, Manager{}, "action.yaml",
+	}, managertest.Lines(managertest.Extract(t, Manager, ".github/workflows/ci.yml", whole)))
+	require.Equal(t, []string{"actions/cache v4", "alpine 3.19 of=library/alpine"}, managertest.Lines(managertest.Extract(t, Manager, "action.yaml",
 		"runs:\n  using: docker\n  image: docker://alpine:3.19\n  steps:\n  - uses: actions/cache@v4\n")))
 }
 
 func TestEdit(t *testing.T) {
-	managertest.Edits(t, Manager{}, ".github/workflows/ci.yml", whole)
-	managertest.Edits(t, Manager{}, ".github/workflows/ci.yml", strings.ReplaceAll(whole, "\n", "\r\n"))
+	managertest.Edits(t, Manager, ".github/workflows/ci.yml", whole)
+	managertest.Edits(t, Manager, ".github/workflows/ci.yml", strings.ReplaceAll(whole, "\n", "\r\n"))
 }
 
 func TestEditOfACommit(t *testing.T) {
 	before := "jobs: {a: {steps: [\n  {uses: a/b@" + sha + "}, # v1.0.0 not of this\n]}}\nx: 1\n"
-	require.NotEmpty(t, managertest.Extract(t, Manager{}, "action.yml", before)[0].Skip, "a comment that is not right behind it says nothing of it")
+	require.NotEmpty(t, managertest.Extract(t, Manager, "action.yml", before)[0].Skip, "a comment that is not right behind it says nothing of it")
 
 	before = "jobs:\n  a:\n    steps:\n    - uses: a/b@" + sha + " # v1.0.0, see b/c\n"
-	d := managertest.Extract(t, Manager{}, "action.yml", before)[0]
+	d := managertest.Extract(t, Manager, "action.yml", before)[0]
 	other := strings.Repeat("ab", 20)
-	after, err := Manager{}.Edit([]byte(before), d, dependency.Update{Written: "v1.1.0", Digest: other})
+	after, err := Manager.Edit([]byte(before), d, dependency.Update{Written: "v1.1.0", Digest: other})
 	require.NoError(t, err)
 	require.Equal(t, "jobs:\n  a:\n    steps:\n    - uses: a/b@"+other+" # v1.1.0, see b/c\n", string(after))
 }
 
-func FuzzActions(f *testing.F) { managertest.Fuzz(f, Manager{}, "action.yml", whole) }
+func FuzzActions(f *testing.F) { managertest.Fuzz(f, Manager, "action.yml", whole) }

@@ -3,15 +3,12 @@ package kubernetes
 
 import (
 	"bytes"
-	"context"
-	"io/fs"
 	"path"
 	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/upkeep-run/upkeep/internal/dependency"
 	"github.com/upkeep-run/upkeep/internal/dependency/image"
 	"github.com/upkeep-run/upkeep/internal/dependency/mention"
 	"github.com/upkeep-run/upkeep/internal/dependency/yamlfile"
@@ -20,21 +17,11 @@ import (
 const name = "kubernetes"
 
 // Manager is the dependency.Manager of manifests.
-type Manager struct{}
+var Manager = mention.NewManager(name, claims, find)
 
-func (Manager) Name() string { return name }
-
-// Claims takes any YAML: a manifest has no name of its own, and is known by its apiVersion and kind.
-func (Manager) Claims(file string) bool {
+// claims takes any YAML: a manifest has no name of its own, and is known by its apiVersion and kind.
+func claims(file string) bool {
 	return path.Ext(file) == ".yaml" || path.Ext(file) == ".yml"
-}
-
-func (Manager) Extract(_ context.Context, repository fs.FS, file string) ([]dependency.Dependency, error) {
-	return mention.Extract(repository, file, find)
-}
-
-func (Manager) Edit(content []byte, d dependency.Dependency, to dependency.Update) ([]byte, error) {
-	return mention.Edit(content, find, d, to)
 }
 
 // manifest is what a file must have to be read: most YAML is not for Kubernetes, and is nobody's problem here.

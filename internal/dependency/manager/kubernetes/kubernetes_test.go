@@ -47,12 +47,12 @@ func TestExtract(t *testing.T) {
 		"registry.k8s.io/ingress-nginx/controller v1.9.4 of=ingress-nginx/controller@registry.k8s.io",
 		"quay.io/org/model 2.0 of=org/model@quay.io",
 		"alpine 3.20 of=library/alpine",
-	}, managertest.Lines(managertest.Extract(t, Manager{}, "k8s/all.yaml", whole)))
+	}, managertest.Lines(managertest.Extract(t, Manager, "k8s/all.yaml", whole)))
 }
 
 func TestEdit(t *testing.T) {
-	managertest.Edits(t, Manager{}, "all.yaml", whole)
-	managertest.Edits(t, Manager{}, "all.yaml", strings.ReplaceAll(whole, "\n", "\r\n"))
+	managertest.Edits(t, Manager, "all.yaml", whole)
+	managertest.Edits(t, Manager, "all.yaml", strings.ReplaceAll(whole, "\n", "\r\n"))
 }
 
 // Most YAML is for somebody else, and a template is no YAML: neither is a problem.
@@ -62,10 +62,10 @@ func TestNotForKubernetes(t *testing.T) {
 		"{{- if .Values.x }}\napiVersion: v1\nkind: Pod\nspec:\n  containers:\n  {{- range .Values.all }}\n  - image: {{ .image }}\n  {{- end }}\n{{- end }}\n",
 		"apiVersion: v1\nkind: Pod\nspec: {containers: [{image: \"{{ .Values.image }}:1\"}]}\n",
 	} {
-		require.Empty(t, managertest.Extract(t, Manager{}, "x.yaml", content), content)
+		require.Empty(t, managertest.Extract(t, Manager, "x.yaml", content), content)
 	}
-	_, err := Manager{}.Extract(t.Context(), fstest.MapFS{"x.yaml": {Data: []byte("apiVersion: v1\nkind: Pod\nimage: [\n")}}, "x.yaml")
+	_, err := Manager.Extract(t.Context(), fstest.MapFS{"x.yaml": {Data: []byte("apiVersion: v1\nkind: Pod\nimage: [\n")}}, "x.yaml")
 	require.ErrorContains(t, err, "x.yaml:")
 }
 
-func FuzzKubernetes(f *testing.F) { managertest.Fuzz(f, Manager{}, "x.yaml", whole) }
+func FuzzKubernetes(f *testing.F) { managertest.Fuzz(f, Manager, "x.yaml", whole) }
