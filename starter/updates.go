@@ -136,8 +136,8 @@ func (o updatesOptions) look(ctx context.Context, path string) (scan.Report, err
 func (o updatesOptions) policy() (choose.Policy, []dependency.Manager, error) {
 	p := choose.Policy{Types: o.types, Age: make(map[string]time.Duration), Now: time.Now()}
 	for _, kind := range o.types {
-		if !slices.Contains(choose.Types, kind) {
-			return p, nil, fmt.Errorf("--type %q is unknown: use %s", kind, strings.Join(choose.Types, ", "))
+		if !slices.Contains(dependency.Types, kind) {
+			return p, nil, fmt.Errorf("--type %q is unknown: use %s", kind, strings.Join(dependency.Types, ", "))
 		}
 	}
 	for kind, age := range choose.DefaultAge {

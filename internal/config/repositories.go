@@ -1,8 +1,6 @@
 package config
 
 import (
-	"fmt"
-	"net/url"
 	"path"
 	"regexp"
 	"slices"
@@ -11,7 +9,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/upkeep-run/upkeep/internal/checkout"
 	"github.com/upkeep-run/upkeep/internal/dependency"
+	"github.com/upkeep-run/upkeep/internal/dependency/choose"
+	"github.com/upkeep-run/upkeep/internal/github"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
 )
 
@@ -90,16 +91,15 @@ func (p *parser) repositories(n *yaml.Node) (all []Repository) {
 
 func (p *parser) repository(n *yaml.Node) Repository {
 	const what = "a repository"
-	r := Repository{Method: MergeSquash, Limits: pullrequest.DefaultLimits, Age: Ages{Patch: 3 * day, Minor: 7 * day, Major: 14 * day}, Rollout: RolloutOffer}
-	types := []string{dependency.Security, dependency.Digest, dependency.Patch, dependency.Minor, dependency.Major}
+	r := Repository{Method: MergeSquash, Limits: pullrequest.DefaultLimits, Age: Ages{Patch: choose.DefaultAge[dependency.Patch], Minor: choose.DefaultAge[dependency.Minor], Major: choose.DefaultAge[dependency.Major]}, Rollout: RolloutOffer}
 	rebase := "always"
 	p.fields(n, what, map[string]func(*yaml.Node){
-		"github":    p.text(&r.GitHub, what+"'s github", checkGitHub),
-		"apiURL":    p.text(&r.API, what+"'s apiURL", checkAPI),
+		"github":    p.text(&r.GitHub, what+"'s github", github.RepositoryProblem),
+		"apiURL":    p.text(&r.API, what+"'s apiURL", github.APIProblem),
 		"tokenFrom": func(n *yaml.Node) { r.Token = p.secret(n, what+"'s tokenFrom") },
 		"app":       func(n *yaml.Node) { r.App = p.app(n) },
 		"base":      p.text(&r.Base, what+"'s base", checkBranch),
-		"merge":     p.texts(&r.Merge, what+"'s merge", len(types), oneOf(types)),
+		"merge":     p.texts(&r.Merge, what+"'s merge", len(dependency.Types), oneOf(dependency.Types)),
 		"method":    p.text(&r.Method, what+"'s method", oneOf([]string{MergeCommit, MergeRebase, MergeSquash})),
 		"rebase":    p.text(&rebase, what+"'s rebase", oneOf([]string{"always", "conflict"})),
 		"limits": func(n *yaml.Node) {
@@ -119,7 +119,7 @@ func (p *parser) repository(n *yaml.Node) Repository {
 				p.fields(item, "a group", map[string]func(*yaml.Node){
 					"name":     p.text(&g.Name, "a group's name", checkLine),
 					"packages": p.texts(&g.Packages, "a group's packages", maxPatterns, checkPattern),
-					"types":    p.texts(&g.Types, "a group's types", 4, oneOf(types[1:])),
+					"types":    p.texts(&g.Types, "a group's types", 4, oneOf(dependency.Types[1:])),
 				}, "name", "packages")
 				r.Groups = append(r.Groups, g)
 			}
@@ -158,37 +158,13 @@ func (p *parser) days(into *time.Duration, what string) func(*yaml.Node) {
 }
 
 var (
-	gitHubName = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9-]{0,37}[A-Za-z0-9])?/[A-Za-z0-9._-]{1,100}$`)
-	login      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}$`)
-	branchName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}$`)
-	oneLine    = regexp.MustCompile(`^[\pL\pN\pP\pS ]{1,50}$`)
+	login   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}$`)
+	oneLine = regexp.MustCompile(`^[\pL\pN\pP\pS ]{1,50}$`)
 )
 
-func checkGitHub(v string) string {
-	_, name, _ := strings.Cut(v, "/")
-	if !gitHubName.MatchString(v) || name == "." || name == ".." || strings.HasSuffix(name, ".git") {
-		return fmt.Sprintf("is %.60q, and must be owner/name", v)
-	}
-	return ""
-}
-
-func checkAPI(v string) string {
-	u, err := url.Parse(v)
-	switch {
-	case err != nil || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-		return "must be a URL such as https://github.example/api/v3, without a user"
-	case u.Scheme != "https" && !loopback(u.Hostname()):
-		return "must begin with https://: a token goes there"
-	}
-	return ""
-}
-
-// loopback reports whether a name is this machine's own, where nobody listens in.
-func loopback(host string) bool { return host == "localhost" || host == "127.0.0.1" || host == "::1" }
-
-// checkBranch takes those names of branches that no program takes for something else.
+// checkBranch takes a branch that the clone takes, and that is none of Upkeep's own.
 func checkBranch(v string) string {
-	if !branchName.MatchString(v) || strings.Contains(v, "..") || strings.Contains(v, "//") || strings.HasSuffix(v, "/") || strings.HasSuffix(v, ".") || strings.HasSuffix(v, ".lock") || pullrequest.Ours(v) {
+	if problem := checkout.RefProblem("refs/heads/" + v); problem != "" || pullrequest.Ours(v) {
 		return "must be the name of a branch: letters, digits, and . _ / - inside"
 	}
 	return ""

@@ -131,6 +131,10 @@ const (
 	Security = "security" // the lowest version that ends a vulnerability
 )
 
+// Types are all types of updates, in the order in which people are shown them: the most urgent first, then the
+// least that may break.
+var Types = []string{Security, Digest, Patch, Minor, Major}
+
 // Update is a newer release that is proposed for a dependency.
 type Update struct {
 	Type    string `json:"type"`

@@ -72,7 +72,7 @@ func RepositoryProblem(v string) string {
 func APIProblem(v string) string {
 	u, err := url.Parse(v)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
-		return "must be a URL such as https://github.example.com/api/v3/, without credentials"
+		return "must be a URL such as https://github.example.com/api/v3/, without a user or a secret"
 	}
 	return ""
 }

@@ -138,7 +138,7 @@ func TestPropose(t *testing.T) {
 		change("gomod", "k8s.io/client-go", "v0.35.3", "v0.35.4", dependency.Patch),
 		change("gomod", "k8s.io/api", "v0.35.3", "v0.35.4", dependency.Security),
 		change("gomod", "example.com/tools/x", "v1.0.0", "v2.0.0", dependency.Major),
-		change("githubactions", "actions/checkout", "v4", "v5", dependency.Major),
+		change("github-actions", "actions/checkout", "v4", "v5", dependency.Major),
 	}
 	other := change("gomod", "example.com/a", "v1.0.0", "v1.0.1", dependency.Patch)
 	other.Dependency.File = "tools/go.mod"

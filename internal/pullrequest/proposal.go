@@ -122,7 +122,7 @@ func matches(pattern, name string) bool {
 
 // rank orders types by how soon they should be seen to.
 func rank(t string) int {
-	return slices.Index([]string{dependency.Security, dependency.Digest, dependency.Patch, dependency.Minor, dependency.Major}, t)
+	return slices.Index(dependency.Types, t)
 }
 
 var unsafeInBranch = regexp.MustCompile(`[^a-z0-9.]+`)
@@ -155,7 +155,7 @@ func title(p Proposal) string {
 	if p.Type == dependency.Security {
 		kind = "fix"
 	}
-	if slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Dependency.Manager == "githubactions" }) {
+	if slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Dependency.Manager == "github-actions" }) {
 		kind = "ci"
 	}
 	what := fmt.Sprintf("update %s to %s", line(p.Changes[0].Dependency.Name), line(p.Changes[0].Update.Version))

@@ -28,12 +28,9 @@ func Workflow(ctx workflow.Context, input, second converter.RawValue) (*run.Docu
 	return procedure.Execute(ctx, api.WorkflowType, input, second, body)
 }
 
-// types are what may be looked for.
-var types = []string{dependency.Digest, dependency.Major, dependency.Minor, dependency.Patch, dependency.Security}
-
 func body(r *procedure.Run, in api.Input) error {
-	if in.Type != "" && !slices.Contains(types, in.Type) {
-		return strictjson.Unknown("type", in.Type, types)
+	if in.Type != "" && !slices.Contains(dependency.Types, in.Type) {
+		return strictjson.Unknown("type", in.Type, dependency.Types)
 	}
 	repositories, err := chosen(r, in.Repository)
 	if err != nil {

@@ -14,9 +14,6 @@ import (
 	"github.com/upkeep-run/upkeep/internal/dependency/version"
 )
 
-// Types are all types of updates, in the order in which they are shown.
-var Types = []string{dependency.Security, dependency.Digest, dependency.Patch, dependency.Minor, dependency.Major}
-
 // DefaultAge is how old a release has to be, so that others have found out what is wrong with it.
 var DefaultAge = map[string]time.Duration{
 	dependency.Digest: 3 * day, dependency.Patch: 3 * day, dependency.Minor: 7 * day, dependency.Major: 14 * day,
