@@ -28,10 +28,9 @@ type Place struct {
 	Repository config.Repository `json:"repository"`
 }
 
-// ScanRequest says which updates to look for.
+// ScanRequest is for all types of updates: the dashboard tells of all, whichever the run proposes.
 type ScanRequest struct {
 	Place
-	Type  string `json:"type,omitempty"` // all when empty
 	RunID string `json:"runId"`
 	// Diffs wants the change of the files that say what is depended on, for a person to look at.
 	Diffs bool `json:"diffs,omitempty"`

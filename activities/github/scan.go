@@ -68,12 +68,12 @@ func (a *Activities) Scan(ctx context.Context, in ScanRequest) (Scanned, error) 
 	progress.Report(ctx, progress.Progress{Phase: "look up", Note: fmt.Sprintf("%d dependencies", len(found))})
 	asking := a.Registries.Client(httpcache.Options{Store: httpcache.Objects{Store: store, Prefix: answers}})
 	report := scan.Scan(ctx, found, problems, scan.Options{
-		Sources: a.Registries.Sources(asking), Advisories: advisories(in.Repository, asking), Policy: policy(in.Repository, in.Type),
+		Sources: a.Registries.Sources(asking), Advisories: advisories(in.Repository, asking), Policy: policy(in.Repository),
 	})
 	if err := ctx.Err(); err != nil {
 		return Scanned{}, err
 	}
-	out.Proposals = pullrequest.Propose(sort(report, &out), in.Repository.Groups)
+	out.Proposals = pullrequest.Propose(changes(report, &out), in.Repository.Groups)
 	if out.Standing, err = standing(ctx, c); err != nil {
 		return Scanned{}, err
 	}
@@ -131,14 +131,10 @@ func wanted(found []dependency.Dependency, ignore []string) []dependency.Depende
 	return kept
 }
 
-func policy(r config.Repository, kind string) choose.Policy {
-	p := choose.Policy{Now: time.Now(), Age: map[string]time.Duration{
+func policy(r config.Repository) choose.Policy {
+	return choose.Policy{Now: time.Now(), Age: map[string]time.Duration{
 		dependency.Digest: r.Age.Patch, dependency.Patch: r.Age.Patch, dependency.Minor: r.Age.Minor, dependency.Major: r.Age.Major,
 	}}
-	if kind != "" {
-		p.Types = []string{kind}
-	}
-	return p
 }
 
 func advisories(r config.Repository, client *httpcache.Client) advisory.Source {
@@ -148,11 +144,11 @@ func advisories(r config.Repository, client *httpcache.Client) advisory.Source {
 	return advisory.Directory{FS: os.DirFS(r.Advisories), Name: r.Advisories}
 }
 
-// sort parts what a scan has found into what is proposed, and what people are told of.
-func sort(report scan.Report, out *Scanned) (changes []pullrequest.Change) {
+// changes are what a scan proposes; what else people should know of it is put down in out.
+func changes(report scan.Report, out *Scanned) (all []pullrequest.Change) {
 	for _, e := range report.Entries {
 		for _, u := range e.Updates {
-			changes = append(changes, pullrequest.Change{Dependency: e.Dependency, Update: u})
+			all = append(all, pullrequest.Change{Dependency: e.Dependency, Update: u})
 		}
 		for _, h := range e.Held {
 			line := pullrequest.Line{What: fmt.Sprintf("%s %s in %s", e.Name, h.Version, e.File), Why: h.Why}
@@ -172,7 +168,7 @@ func sort(report scan.Report, out *Scanned) (changes []pullrequest.Change) {
 	for _, p := range report.Problems {
 		out.Unread = append(out.Unread, pullrequest.Line{What: p.File, Why: p.What})
 	}
-	return changes
+	return all
 }
 
 // standing are Upkeep's pull requests that are open.

@@ -11,7 +11,7 @@ const DashboardTitle = "Dependencies, as Upkeep sees them"
 // Dashboard is how a repository's dependencies stand.
 type Dashboard struct {
 	Open    []Line `json:"open"`    // pull requests, with what each waits for
-	Limited []Line `json:"limited"` // proposals that wait for a limit
+	Limited []Line `json:"limited"` // proposals that wait for a limit, or for a run of their type
 	Young   []Line `json:"young"`   // releases that are not old enough
 	Held    []Line `json:"held"`    // releases that are not proposed for another reason
 	Refused []Line `json:"refused"` // proposals that a person does not want, or has taken over
@@ -37,7 +37,7 @@ func (d Dashboard) Render() string {
 		title string
 		lines []Line
 	}{
-		{"Open", d.Open}, {"Waiting for a limit", d.Limited}, {"Too young", d.Young}, {"Not proposed", d.Held},
+		{"Open", d.Open}, {"Waiting", d.Limited}, {"Too young", d.Young}, {"Not proposed", d.Held},
 		{"Refused, or a person's", d.Refused}, {"Not read, or not looked up", d.Unread},
 	} {
 		if len(part.lines) == 0 {

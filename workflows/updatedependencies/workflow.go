@@ -2,6 +2,7 @@
 package updatedependencies
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	result := api.Result{Repositories: []api.Repository{}}
 	for _, repository := range repositories {
-		s := &scan{r: r, in: in, place: github.Place{Target: r.Target().Name, Store: r.Target().Store, Repository: repository}}
+		s := &scan{r: r, in: in, told: make(map[string]bool), place: github.Place{Target: r.Target().Name, Store: r.Target().Store, Repository: repository}}
 		s.out = api.Repository{Name: repository.GitHub, Proposed: []api.Proposed{}}
 		err := s.run()
 		result.Repositories = append(result.Repositories, s.out)
@@ -83,11 +84,12 @@ type scan struct {
 	found github.Scanned
 	board pullrequest.Dashboard
 	out   api.Repository
+	told  map[string]bool // the branches whose pull requests the run has heard of
 }
 
 func (s *scan) run() error {
 	name := s.place.Repository.GitHub
-	request := github.ScanRequest{Place: s.place, Type: s.in.Type, RunID: s.r.ID(), Diffs: s.r.DryRun()}
+	request := github.ScanRequest{Place: s.place, RunID: s.r.ID(), Diffs: s.r.DryRun()}
 	if err := s.r.Do(step("Look for updates in "+name, github.Scan, procedure.Long), request, &s.found); err != nil {
 		return err
 	}
@@ -95,7 +97,7 @@ func (s *scan) run() error {
 	s.out.Base, s.out.Plan = s.found.Head, s.found.Plan
 	s.out.Young, s.out.Held, s.out.Unread = len(s.found.Young), len(s.found.Held), len(s.found.Unread)
 	s.board = pullrequest.Dashboard{Young: s.found.Young, Held: s.found.Held, Unread: s.found.Unread}
-	admitted, limited := pullrequest.Admit(s.found.Proposals, s.found.Standing, s.place.Repository.Limits, s.r.Now())
+	admitted, limited := pullrequest.Admit(s.wanted(), s.found.Standing, s.place.Repository.Limits, s.r.Now())
 	s.out.Limited = limited
 	for _, w := range limited {
 		s.board.Limited = append(s.board.Limited, pullrequest.Line{What: w.Title, Why: w.Why})
@@ -114,7 +116,27 @@ func (s *scan) run() error {
 	if err := s.endObsolete(); err != nil {
 		return err
 	}
+	for _, o := range s.found.Standing { // of other types: the dashboard forgets none
+		if !s.told[o.Branch] {
+			s.board.Open = append(s.board.Open, pullrequest.Line{Number: o.Number, What: o.Title})
+		}
+	}
+	slices.SortStableFunc(s.board.Open, func(a, b pullrequest.Line) int { return cmp.Compare(a.Number, b.Number) })
 	return s.r.Do(step("Write the dashboard of "+name, github.Dashboard, procedure.Quick), github.DashboardRequest{Place: s.place, Dashboard: s.board}, &s.out.Dashboard)
+}
+
+// wanted are the proposals of the types that the run is for. The others are for a run of theirs.
+func (s *scan) wanted() (all []pullrequest.Proposal) {
+	for _, p := range s.found.Proposals {
+		stands := slices.ContainsFunc(s.found.Standing, func(o pullrequest.Standing) bool { return o.Branch == p.Branch })
+		switch {
+		case s.in.Type == "" || p.Type == s.in.Type:
+			all = append(all, p)
+		case !stands:
+			s.board.Limited = append(s.board.Limited, pullrequest.Line{What: p.Title, Why: "a run that looks for " + p.Type + " updates proposes it"})
+		}
+	}
+	return all
 }
 
 // endObsolete ends pull requests that propose what is needed no more.
@@ -139,6 +161,7 @@ func (s *scan) endObsolete() error {
 // one that is stuck keeps no other waiting.
 func (s *scan) handOver(order pullrequest.Follower) error {
 	p := order.Proposal
+	s.told[p.Branch] = true
 	request := runs.HandOverRequest{Target: s.place.Target, Repository: s.place.Repository.GitHub, Order: order, Key: s.r.Key() + "/" + p.Branch}
 	hand := procedure.Step{Name: "Hand over: " + p.Title, Activity: runs.HandOver, Options: procedure.Waiting, Queue: run.CodeQueue}
 	var answer followpullrequest.Answer

@@ -101,15 +101,35 @@ func TestItHandsOverAndEnds(t *testing.T) {
 
 func TestADryRunHandsNothingOver(t *testing.T) {
 	s := newSite(t)
+	s.found.Proposals = append(s.found.Proposals, major())
 	s.found.Diffs = map[string]string{s.found.Proposals[0].Branch: "-1.0.0\n+1.0.1\n"}
 	doc, result := s.do(t, `{"dryRun": true, "type": "patch"}`)
 	require.Equal(t, run.Succeeded, doc.Outcome)
 	require.Empty(t, s.orders)
 	require.Empty(t, s.boards)
 	require.Empty(t, s.world.Turns())
-	require.Equal(t, "patch", s.scans[0].Type)
+	require.Len(t, result.Repositories[0].Proposed, 2, "the major update is for another run")
 	require.True(t, s.scans[0].Diffs)
 	require.Equal(t, "-1.0.0\n+1.0.1\n", result.Repositories[0].Proposed[0].Diff)
+}
+
+// major is a proposal of another type.
+func major() pullrequest.Proposal {
+	return pullrequest.Propose([]pullrequest.Change{{
+		Dependency: dependency.Dependency{Manager: "npm", File: "package.json", Name: "z", Current: "1.0.0", Written: "1.0.0", Package: dependency.Package{Name: "z"}},
+		Update:     dependency.Update{Type: dependency.Major, Version: "2.0.0", Written: "2.0.0"},
+	}}, nil)[0]
+}
+
+// TestTheDashboardForgetsNothing: a run for one type of updates writes down what stands and waits of the others.
+func TestTheDashboardForgetsNothing(t *testing.T) {
+	s := newSite(t)
+	s.found.Proposals = append(s.found.Proposals, major())
+	s.found.Standing = []pullrequest.Standing{{Branch: "upkeep/major/y", Number: 5, Title: "y to 2"}}
+	s.do(t, `{"type": "patch"}`)
+	require.Len(t, s.orders, 2-1, "one place of two is taken")
+	require.Equal(t, pullrequest.Line{Number: 5, What: "y to 2"}, s.boards[0].Open[0])
+	require.Contains(t, s.boards[0].Limited, pullrequest.Line{What: "chore(deps): update z to 2.0.0", Why: "a run that looks for major updates proposes it"})
 }
 
 func TestOneThatIsStuckKeepsNoOtherWaiting(t *testing.T) {
