@@ -2,6 +2,8 @@ package github
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +24,7 @@ const (
 	// lookEvery is how often a pull request is looked at whose checks run or may begin to; an answer that
 	// has not changed costs nothing of GitHub's limits.
 	lookEvery = 20 * time.Second
-	// lookSeldom is how often one is looked at that waits for a person. News come by webhook, if one is set up.
+	// lookSeldom is how often one is looked at that waits for a person.
 	lookSeldom = 2 * time.Minute
 	// checksBegin is how long after a push checks may still begin, though none is there yet.
 	checksBegin = 10 * time.Minute
@@ -46,7 +48,7 @@ func (a *Activities) client(r config.Repository) (*github.Client, error) {
 	who := r.API + "\x00"
 	if r.App != nil {
 		o.App = &github.App{ID: int64(r.App.ID), Key: r.App.Key.Resolver()}
-		who += "app"
+		who += fmt.Sprintf("app %d", r.App.ID)
 	} else {
 		o.Token = r.Token.Resolver()
 		who += r.Token.Env + "\x00" + r.Token.File
@@ -249,8 +251,12 @@ func (a *Activities) AwaitNews(ctx context.Context, in NewsRequest) error {
 	}
 }
 
+// ownLabel is on each of Upkeep's pull requests. It is set after the reviewers are asked: as long as it is not
+// there, nobody may have asked them.
+const ownLabel = "dependencies"
+
 // Ensure has the pull request of a branch there, and its description as it should be. Done twice, it is there
-// once. Reviewers are asked once, by who opened it.
+// once. Reviewers are asked when it is new, and not again after they have answered.
 func (a *Activities) Ensure(ctx context.Context, in Order) (Pull, error) {
 	c, err := a.client(in.Repository)
 	if err != nil {
@@ -272,14 +278,13 @@ func (a *Activities) Ensure(ctx context.Context, in Order) (Pull, error) {
 	if _, err := c.EnsureText(ctx, pull.Number, p.Title, body, pullrequest.SameBody); err != nil {
 		return Pull{}, err
 	}
-	labels := append([]string{"dependencies"}, in.Repository.Labels...)
-	if err := c.EnsureLabels(ctx, pull.Number, labels); err != nil {
-		return Pull{}, err
-	}
-	if opened && len(in.Repository.Reviewers) > 0 {
+	if opened || !slices.Contains(pull.Labels, ownLabel) {
 		if err := c.EnsureReviewers(ctx, pull.Number, in.Repository.Reviewers); err != nil {
 			return Pull{}, err
 		}
+	}
+	if err := c.EnsureLabels(ctx, pull.Number, append([]string{ownLabel}, in.Repository.Labels...)); err != nil {
+		return Pull{}, err
 	}
 	return Pull{Number: pull.Number, Link: pull.Link}, nil
 }
