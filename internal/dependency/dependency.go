@@ -145,4 +145,8 @@ type Update struct {
 	Digest     string    `json:"digest,omitempty"`
 	Released   time.Time `json:"released,omitzero"`
 	Advisories []string  `json:"advisories,omitempty"` // the ids of what it mends
+	// Summaries are a line for each of these, as far as there is one.
+	Summaries map[string]string `json:"summaries,omitempty"`
+	// Severity is the gravest of these by its database's word: the upper end of its band of CVSS; 0: not known.
+	Severity float64 `json:"severity,omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,7 +20,7 @@ type Mark struct {
 	Changes string `json:"changes"`
 	Means   string `json:"means"`
 	Text    string `json:"text"` // hash of what people see, as it was rendered
-	// Severity is the highest of the advisories that it ends; 0 to 10, and 0 too when it ends none.
+	// Severity is the proposal's, so that what has become graver since it was closed is known.
 	Severity float64 `json:"severity,omitempty"`
 }
 
@@ -32,10 +33,8 @@ const (
 
 // Context is what a body tells besides the changes.
 type Context struct {
-	Notes      map[string]string `json:"notes,omitempty"`      // what the makers say of a package's release, by "package version"
-	Advisories map[string]string `json:"advisories,omitempty"` // a line for each id
-	Reachable  map[string]string `json:"reachable,omitempty"`  // what govulncheck says of each id
-	Merges     string            `json:"merges"`               // when it is merged, and by whom
+	Notes  map[string]string // what the makers say of a package's release, by "package version"
+	Merges string            // when it is merged, and by whom
 }
 
 // NotesKey is the key of a change's notes.
@@ -66,7 +65,7 @@ func Body(p Proposal, x Context) string {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", name, Plain(c.Dependency.File), Plain(c.Dependency.Current), to, released)
 	}
 	b.WriteString("\n" + x.Merges + "\n")
-	advise(&b, p, x)
+	advise(&b, p)
 	seen := make(map[string]bool)
 	for _, c := range p.Changes {
 		notes := Notes(x.Notes[NotesKey(c)])
@@ -86,31 +85,27 @@ func Body(p Proposal, x Context) string {
 	return text + "\n" + mark(Mark{Version: 1, Changes: p.Hash(), Means: p.Means(), Text: hash(text), Severity: p.Severity}) + "\n"
 }
 
-func advise(b *strings.Builder, p Proposal, x Context) {
-	var ids []string
+// advise says which vulnerabilities a proposal ends.
+func advise(b *strings.Builder, p Proposal) {
+	lines := make(map[string]string)
 	for _, c := range p.Changes {
 		for _, id := range c.Update.Advisories {
-			if !slices.Contains(ids, id) {
-				ids = append(ids, id)
-			}
+			lines[id] = c.Update.Summaries[id]
 		}
 	}
-	slices.Sort(ids)
-	if len(ids) == 0 {
+	if len(lines) == 0 {
 		return
 	}
 	b.WriteString("\nIt ends:\n")
+	ids := slices.Sorted(maps.Keys(lines))
 	for i, id := range ids {
 		if i == maxRows {
 			fmt.Fprintf(b, "- and %d more\n", len(ids)-maxRows)
 			return
 		}
 		fmt.Fprintf(b, "- %s", Plain(id))
-		if line := x.Advisories[id]; line != "" {
+		if line := lines[id]; line != "" {
 			fmt.Fprintf(b, ": %s", Plain(line))
-		}
-		if line := x.Reachable[id]; line != "" {
-			fmt.Fprintf(b, " (%s)", Plain(line))
 		}
 		b.WriteString("\n")
 	}

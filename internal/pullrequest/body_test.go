@@ -15,9 +15,9 @@ import (
 func TestBody(t *testing.T) {
 	c := change("gomod", "example.com/a", "v1.0.0", "v1.0.1", dependency.Security)
 	c.Update.Advisories = []string{"GO-2026-0001", "CVE-2026-1"}
+	c.Update.Summaries, c.Update.Severity = map[string]string{"CVE-2026-1": "a | b"}, 7.5
 	p := pullrequest.Propose([]pullrequest.Change{c}, nil)[0]
-	p.Severity = 7.5
-	x := pullrequest.Context{Notes: map[string]string{pullrequest.NotesKey(c): "Thanks @ada, fixes #12"}, Advisories: map[string]string{"CVE-2026-1": "a | b"}, Merges: pullrequest.Merges(p, nil)}
+	x := pullrequest.Context{Notes: map[string]string{pullrequest.NotesKey(c): "Thanks @ada, fixes #12"}, Merges: pullrequest.Merges(p, nil)}
 	body := pullrequest.Body(p, x)
 	require.Contains(t, body, "| example.com/a | go.mod | v1.0.0 | v1.0.1 | not known |")
 	require.Contains(t, body, "- CVE-2026-1: a \\| b\n- GO-2026-0001\n")

@@ -32,7 +32,7 @@ type Proposal struct {
 	Group   string   `json:"group,omitempty"` // of the policy, if it is of one
 	Title   string   `json:"title"`           // also the commit's subject
 	Changes []Change `json:"changes"`         // in the order of file, manager and name
-	// Severity is the highest of the advisories that it ends: a CVSS base score, 0 when it ends none.
+	// Severity is the highest of its updates.
 	Severity float64 `json:"severity,omitempty"`
 }
 
@@ -70,6 +70,9 @@ func Propose(changes []Change, groups []Group) []Proposal {
 				cmp.Compare(a.Dependency.Name, b.Dependency.Name), cmp.Compare(a.Dependency.Written, b.Dependency.Written))
 		})
 		p.Title = title(*p)
+		for _, c := range p.Changes {
+			p.Severity = max(p.Severity, c.Update.Severity)
+		}
 		all = append(all, *p)
 	}
 	slices.SortFunc(all, func(a, b Proposal) int {

@@ -214,6 +214,12 @@ func boolToInt(b bool) int {
 	return 0
 }
 
+// ratings are the upper ends of the bands that CVSS gives names to.
+var ratings = map[string]float64{"LOW": 3.9, "MODERATE": 6.9, "MEDIUM": 6.9, "HIGH": 8.9, "CRITICAL": 10}
+
+// Rating is how grave it is by the database's word; 0 where that gives none, or only a vector.
+func (a Advisory) Rating() float64 { return ratings[strings.ToUpper(a.Severity)] }
+
 // severity is the database's own word, or the first vector.
 func (d document) severity() string {
 	if word, ok := d.DatabaseSpecific.Severity.(string); ok && word != "" {

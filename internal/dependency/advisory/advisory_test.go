@@ -62,6 +62,8 @@ func TestAffects(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 2, "of ecosystems that are looked up")
 	require.Equal(t, "HIGH", all[npm].Severity)
+	require.Equal(t, 8.9, all[npm].Rating())
+	require.Zero(t, Advisory{Severity: "CVSS:3.1/AV:N"}.Rating())
 	require.Equal(t, []string{"CVE-2021-23337"}, all[npm].Aliases)
 	all, err = Parse([]byte(malicious))
 	require.NoError(t, err)

@@ -340,6 +340,13 @@ func (c *chooser) security() {
 	for _, a := range now {
 		if !slices.ContainsFunc(left, func(l advisory.Advisory) bool { return l.ID == a.ID }) {
 			u.Advisories = append(u.Advisories, a.ID)
+			u.Severity = max(u.Severity, a.Rating())
+			if a.Summary != "" {
+				if u.Summaries == nil {
+					u.Summaries = make(map[string]string)
+				}
+				u.Summaries[a.ID] = a.Summary
+			}
 		}
 	}
 	c.out.Updates = append(c.out.Updates, u)
