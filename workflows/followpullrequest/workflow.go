@@ -131,7 +131,7 @@ func (f *follower) body(r *procedure.Run, in api.Input) error {
 		if over || err != nil {
 			return err
 		}
-		if r.Long() {
+		if r.HistoryIsLong() {
 			last := f.state
 			in.Last = &last
 			return r.Again(in)
@@ -142,7 +142,7 @@ func (f *follower) body(r *procedure.Run, in api.Input) error {
 // settle does what is to be done until there is something to wait for, and waits for it.
 func (f *follower) settle() (over bool, err error) {
 	for acts := 0; ; acts++ {
-		f.r.Keep(stepsShown)
+		f.r.KeepSteps(stepsShown)
 		f.woken = false
 		order := f.orders
 		sight, choice, err := f.look()

@@ -12,8 +12,8 @@ import (
 	"github.com/upkeep-run/upkeep/internal/audit"
 )
 
-// Long reports whether the run's history is so long that it should go on as another part.
-func (r *Run) Long() bool { return workflow.GetInfo(r.ctx).GetContinueAsNewSuggested() }
+// HistoryIsLong reports whether the run should go on as another part.
+func (r *Run) HistoryIsLong() bool { return workflow.GetInfo(r.ctx).GetContinueAsNewSuggested() }
 
 // Again is the error by which a body ends this part of the run; the next begins with the given input. Each
 // part leaves its trail, and the trail of the next begins with the head of it.
@@ -41,9 +41,9 @@ func continued(err error) bool {
 	return errors.As(err, &next)
 }
 
-// Keep forgets all but the newest steps, in a run that takes steps for as long as it is there. The audit
+// KeepSteps forgets all but the newest steps, in a run that takes steps for as long as it is there. The audit
 // trail keeps them all.
-func (r *Run) Keep(steps int) {
+func (r *Run) KeepSteps(steps int) {
 	if more := len(r.doc.Steps) - steps; more > 0 {
 		r.doc.Steps, r.began = r.doc.Steps[more:], r.began[more:]
 	}
