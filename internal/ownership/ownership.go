@@ -177,34 +177,36 @@ func splitVersion(apiVersion string) (group, version string) {
 	return group, version
 }
 
-// Command is what a person would type to keep the owner from acting, or "" where that is not known.
-func (o Owner) Command() string {
-	switch o.Ref.Kind {
-	case "HelmRelease":
-		return fmt.Sprintf("flux suspend helmrelease %s -n %s", o.Ref.Name, o.Ref.Namespace)
-	case "Kustomization":
-		return fmt.Sprintf("flux suspend kustomization %s -n %s", o.Ref.Name, o.Ref.Namespace)
-	case "Application":
-		return fmt.Sprintf("kubectl patch application %s -n %s --type merge -p '{\"spec\":{\"syncPolicy\":{\"automated\":null}}}'", o.Ref.Name, o.Ref.Namespace)
-	case "ScaledObject":
-		return fmt.Sprintf("kubectl annotate scaledobject %s -n %s %s=true", o.Ref.Name, o.Ref.Namespace, kedaPaused)
-	}
-	return ""
+// SuspendCommand is what a person would type to keep the owner from acting, or "" where that is not known.
+func (o Owner) SuspendCommand() string {
+	suspend, _ := o.commands()
+	return suspend
 }
 
-// CommandAfter is what a person would type to let the owner act again, or "" where that is not known.
-func (o Owner) CommandAfter() string {
+// ResumeCommand is what a person would type to let the owner act again, or "" where that is not known.
+func (o Owner) ResumeCommand() string {
+	_, resume := o.commands()
+	return resume
+}
+
+func (o Owner) commands() (suspend, resume string) {
+	name, namespace := o.Ref.Name, o.Ref.Namespace
+	flux := func(kind string) (string, string) {
+		return fmt.Sprintf("flux suspend %s %s -n %s", kind, name, namespace), fmt.Sprintf("flux resume %s %s -n %s", kind, name, namespace)
+	}
 	switch o.Ref.Kind {
 	case "HelmRelease":
-		return fmt.Sprintf("flux resume helmrelease %s -n %s", o.Ref.Name, o.Ref.Namespace)
+		return flux("helmrelease")
 	case "Kustomization":
-		return fmt.Sprintf("flux resume kustomization %s -n %s", o.Ref.Name, o.Ref.Namespace)
+		return flux("kustomization")
 	case "Application":
-		return fmt.Sprintf("kubectl edit application %s -n %s, and give spec.syncPolicy.automated back what it had", o.Ref.Name, o.Ref.Namespace)
+		return fmt.Sprintf("kubectl patch application %s -n %s --type merge -p '{\"spec\":{\"syncPolicy\":{\"automated\":null}}}'", name, namespace),
+			fmt.Sprintf("kubectl edit application %s -n %s, and give spec.syncPolicy.automated back what it had", name, namespace)
 	case "ScaledObject":
-		return fmt.Sprintf("kubectl annotate scaledobject %s -n %s %s-", o.Ref.Name, o.Ref.Namespace, kedaPaused)
+		return fmt.Sprintf("kubectl annotate scaledobject %s -n %s %s=true", name, namespace, kedaPaused),
+			fmt.Sprintf("kubectl annotate scaledobject %s -n %s %s-", name, namespace, kedaPaused)
 	}
-	return ""
+	return "", ""
 }
 
 // Change is one change that a plan would make of an object.
@@ -233,8 +235,8 @@ func (p Proposal) String() string {
 
 func propose(c Change, o Owner) Proposal {
 	p := Proposal{Change: c.Words, Owner: o.String(), Why: o.Why}
-	if before := o.Command(); before != "" && c.Command != "" {
-		p.Commands = []string{before, c.Command, o.CommandAfter()}
+	if before := o.SuspendCommand(); before != "" && c.Command != "" {
+		p.Commands = []string{before, c.Command, o.ResumeCommand()}
 	}
 	return p
 }
@@ -262,7 +264,7 @@ func Decide(policy string, changes []Change) (suspend []Owner, proposals []Propo
 
 func refuse(c Change, o Owner) error {
 	f := failure.New(failure.OwnedByOther, "could not %s: %s would take it back (%s)", c.Words, o, o.Why)
-	command := o.Command()
+	command := o.SuspendCommand()
 	if command == "" {
 		return f.Do("make the change where %s gets it from, or suspend that by hand, and start a new run", o.By)
 	}

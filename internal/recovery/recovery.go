@@ -401,11 +401,11 @@ func (l *ladder) people(bad []trouble) {
 			}
 		}
 		for _, o := range f.Owners {
-			if o.Command() == "" {
+			if o.SuspendCommand() == "" {
 				say("%s acts on %s: mend it where that gets it from", o, f)
 				continue
 			}
-			say("%s acts on %s: mend it where that gets it from, or suspend it (%s)", o, f, o.Command())
+			say("%s acts on %s: mend it where that gets it from, or suspend it (%s)", o, f, o.SuspendCommand())
 		}
 		if f.probe != "" {
 			say("probe %s fails with ready pods of %s: read their logs", f.probe, f)
