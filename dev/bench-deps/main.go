@@ -11,9 +11,10 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/upkeep-run/upkeep/dev/internal/measure"
 )
 
 // options are the flags.
@@ -86,7 +87,7 @@ func bench(ctx context.Context, o options) (err error) {
 	}
 	for _, repository := range r.repositories {
 		if repository.environment != nil {
-			say("recording %s", repository.name)
+			measure.Say("recording %s", repository.name)
 			if err := repository.record(ctx, o); err != nil {
 				return err
 			}
@@ -94,7 +95,7 @@ func bench(ctx context.Context, o options) (err error) {
 	}
 	for i := range o.rounds {
 		for _, repository := range r.repositories {
-			say("%s: round %d of %d", repository.name, i+1, o.rounds)
+			measure.Say("%s: round %d of %d", repository.name, i+1, o.rounds)
 			if err := repository.round(ctx, o); err != nil {
 				return fmt.Errorf("%s: %w", repository.name, err)
 			}
@@ -123,7 +124,7 @@ func (o *options) install(ctx context.Context) error {
 	if err := os.MkdirAll(o.renovate, 0o755); err != nil {
 		return err
 	}
-	say("installing %s", renovateVersion)
+	measure.Say("installing %s", renovateVersion)
 	c := exec.CommandContext(ctx, "npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", renovateVersion)
 	c.Dir, c.Stderr = o.renovate, os.Stderr
 	return c.Run()
@@ -155,19 +156,4 @@ func (o *options) checkout(ctx context.Context, name string) (*repository, error
 		}
 	}
 	return r, nil
-}
-
-// say tells a person how far it is.
-func say(format string, args ...any) {
-	fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05 ")+format+"\n", args...)
-}
-
-// versionOf is the first line that a program says of itself.
-func versionOf(ctx context.Context, program string, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, program, args...).Output()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", program, err)
-	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	return strings.TrimSpace(line), nil
 }

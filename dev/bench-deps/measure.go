@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/upkeep-run/upkeep/dev/internal/measure"
 )
 
 // run is one measured run.
@@ -61,7 +63,7 @@ func (r *repository) round(ctx context.Context, o options) error {
 			return fmt.Errorf("%s: %w", step.name, err)
 		}
 		*step.into = append(*step.into, m)
-		say("    %-16s %7.2f s, %6.1f s of CPU, %5d MiB", step.name, m.seconds, m.cpu, m.rss>>20)
+		measure.Say("    %-16s %7.2f s, %6.1f s of CPU, %5d MiB", step.name, m.seconds, m.cpu, m.rss>>20)
 	}
 	return nil
 }

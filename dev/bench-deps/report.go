@@ -3,15 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/upkeep-run/upkeep/dev/internal/measure"
 )
 
 // results are what was measured, and on what.
@@ -25,8 +25,8 @@ type results struct {
 
 // describe notes the machine and the versions of everything.
 func (r *results) describe(ctx context.Context) error {
-	r.machine = append(r.machine, fmt.Sprintf("%d cores", runtime.NumCPU()))
-	upkeep, err := versionOf(ctx, r.upkeep, "--version")
+	r.machine = append(r.machine, measure.Machine())
+	upkeep, err := measure.VersionOf(ctx, r.upkeep, "--version")
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (r *results) describe(ctx context.Context) error {
 	if err := json.Unmarshal(text, &renovate); err != nil {
 		return err
 	}
-	node, err := versionOf(ctx, "node", "--version")
+	node, err := measure.VersionOf(ctx, "node", "--version")
 	if err != nil {
 		return err
 	}
@@ -48,17 +48,10 @@ func (r *results) describe(ctx context.Context) error {
 
 // tell writes what was found so far.
 func (r *results) tell() error {
-	if r.out == "" {
-		if r.done < r.rounds {
-			return nil
-		}
-		return r.write(os.Stdout)
+	if r.out == "" && r.done < r.rounds {
+		return nil
 	}
-	f, err := os.Create(filepath.Clean(r.out))
-	if err != nil {
-		return err
-	}
-	return errors.Join(r.write(f), f.Close())
+	return measure.Write(r.out, r.write)
 }
 
 func (r *results) write(out io.Writer) error {
@@ -130,7 +123,7 @@ func (p *repository) write(w *errorWriter) {
 		if d.missing {
 			who = "Renovate"
 		}
-		w.printf("| %s | %s | %s | %s | %s |\n", d.name, d.kind, d.version, who, strings.ReplaceAll(d.why, "|", `\|`))
+		w.printf("| %s | %s | %s | %s | %s |\n", d.name, d.kind, d.version, who, measure.Cell(d.why))
 	}
 }
 
@@ -138,29 +131,22 @@ func seconds(r run) float64 { return r.seconds }
 
 func memory(r run) float64 { return float64(r.rss) / (1 << 20) }
 
-func spread(runs []run, of func(run) float64, format string) string {
-	values := make([]float64, len(runs))
+func values(runs []run, of func(run) float64) []float64 {
+	all := make([]float64, len(runs))
 	for i, r := range runs {
-		values[i] = of(r)
+		all[i] = of(r)
 	}
-	return fmt.Sprintf(format+" ("+format+" to "+format+")", median(values), slices.Min(values), slices.Max(values))
+	return all
+}
+
+func spread(runs []run, of func(run) float64, format string) string {
+	v := values(runs, of)
+	return fmt.Sprintf(format+" ("+format+" to "+format+")", measure.Median(v), slices.Min(v), slices.Max(v))
 }
 
 // ratios is the median of what two make round by round.
 func ratios(of, to []run, what func(run) float64) float64 {
-	var each []float64
-	for i := range min(len(of), len(to)) {
-		each = append(each, what(of[i])/what(to[i]))
-	}
-	return median(each)
-}
-
-func median(values []float64) float64 {
-	v := slices.Sorted(slices.Values(values))
-	if len(v) == 0 {
-		return 0
-	}
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+	return measure.Ratio(values(of, what), values(to, what))
 }
 
 // errorWriter remembers the first error.
