@@ -292,7 +292,9 @@ func TestChecks(t *testing.T) {
 	require.Equal(t, github.Checks{All: 2, Runs: "old"}, look())
 	b.repo.SetStatus(b.head, "old", "success")
 	b.repo.SetCheck(b.head, "build", "completed", "success")
-	require.Equal(t, github.Checks{All: 2}, look())
+	require.Equal(t, github.Checks{All: 2, Passed: 2}, look())
+	b.repo.SetCheck(b.head, "build", "completed", "skipped")
+	require.Equal(t, github.Checks{All: 2, Passed: 1}, look(), "what was skipped has looked at nothing")
 	for _, bad := range []string{"failure", "cancelled", "timed_out", "action_required"} {
 		b.repo.SetCheck(b.head, "build", "completed", bad)
 		require.Equal(t, "build", look().Failed, bad)

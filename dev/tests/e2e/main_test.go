@@ -14,9 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/upkeep-run/upkeep/dev/internal/stack"
-
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
+	"github.com/upkeep-run/upkeep/dev/internal/stack"
 )
 
 const (
