@@ -94,7 +94,7 @@ type queueCheck struct {
 }
 
 // queueChecks are the queues that the work on the targets needs: two that every procedure needs, and that of
-// the cluster where a target is in one.
+// the cluster where a target is in one, and that of code where one has repositories.
 func queueChecks(targets []config.Target) []queueCheck {
 	check := func(queue string, kind enumspb.TaskQueueType) queueCheck {
 		return queueCheck{"a worker serves " + queue, queue, kind}
@@ -102,6 +102,9 @@ func queueChecks(targets []config.Target) []queueCheck {
 	checks := []queueCheck{check(run.WorkflowQueue, enumspb.TASK_QUEUE_TYPE_WORKFLOW), check(run.DatabaseQueue, enumspb.TASK_QUEUE_TYPE_ACTIVITY)}
 	if slices.ContainsFunc(targets, func(t config.Target) bool { return t.Kubernetes.Namespace != "" }) {
 		checks = append(checks, check(run.ClusterQueue, enumspb.TASK_QUEUE_TYPE_ACTIVITY))
+	}
+	if slices.ContainsFunc(targets, func(t config.Target) bool { return len(t.Repositories) > 0 }) {
+		checks = append(checks, check(run.CodeQueue, enumspb.TASK_QUEUE_TYPE_ACTIVITY))
 	}
 	return checks
 }
@@ -218,6 +221,9 @@ func served(queue string, pollers []*taskqueuepb.PollerInfo, now time.Time) (str
 		}
 	}
 	start := "start upkeep-worker --config ... where it reaches the databases, with this TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE"
+	if queue == run.CodeQueue {
+		start = "start upkeep-worker --config ... (with the capability code, if with any) where it reaches GitHub and the registries, with this TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE"
+	}
 	if queue == run.ClusterQueue {
 		start = "start upkeep-worker --config ... (with the capability cluster, if with any) where it reaches the cluster, with this TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE"
 	}

@@ -74,6 +74,8 @@ func TestTheQueuesThatTargetsNeed(t *testing.T) {
 	require.Equal(t, []string{run.WorkflowQueue, run.DatabaseQueue}, queues(), "nothing is known of the targets")
 	require.Equal(t, []string{run.WorkflowQueue, run.DatabaseQueue}, queues(bare))
 	require.Equal(t, []string{run.WorkflowQueue, run.DatabaseQueue, run.ClusterQueue}, queues(bare, clustered))
+	code := config.Target{Name: "code", Repositories: []config.Repository{{GitHub: "shop/web"}}}
+	require.Equal(t, []string{run.WorkflowQueue, run.DatabaseQueue, run.CodeQueue}, queues(code))
 	_, err := served(run.ClusterQueue, nil, time.Now())
 	require.ErrorContains(t, err, "capability cluster")
 }

@@ -512,7 +512,7 @@ func (s *Starter) last(ctx context.Context, info *schedulepb.ScheduleInfo) *Last
 func shares(c *config.Config, m schedule.Mark) string {
 	if c != nil {
 		for _, t := range c.Targets {
-			if t.Name == m.Target {
+			if t.Name == m.Target && t.HasDatabase() {
 				return "the database server " + t.Database.Server()
 			}
 		}

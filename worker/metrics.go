@@ -178,14 +178,15 @@ func (m *metrics) look(ctx context.Context, load func() (*config.Config, error))
 	if err != nil {
 		return err
 	}
-	m.announce(c.Targets)
+	targets := c.Databases()
+	m.announce(targets)
 	store, err := objstore.Open(ctx, c.Store)
 	if err != nil {
 		return err
 	}
 	var all error
 	found := make(map[string]time.Time)
-	for _, t := range c.Targets {
+	for _, t := range targets {
 		taken, err := catalog.NewestProven(ctx, store, t.Name)
 		all = errors.Join(all, err)
 		if err == nil {
@@ -195,7 +196,7 @@ func (m *metrics) look(ctx context.Context, load func() (*config.Config, error))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	newest := make(map[string]time.Time)
-	for _, t := range c.Targets {
+	for _, t := range targets {
 		taken, ok := found[t.Name]
 		if !ok {
 			taken, ok = m.newest[t.Name]

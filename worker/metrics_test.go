@@ -73,7 +73,8 @@ func TestEndedRunsAreCounted(t *testing.T) {
 
 func TestTheAgeOfTheNewestProof(t *testing.T) {
 	dir := t.TempDir()
-	c := &config.Config{Store: "file://" + dir, Targets: []config.Target{{Name: "shop"}, {Name: "bare"}}}
+	database := config.Database{URL: "postgres://app@127.0.0.1/shop"}
+	c := &config.Config{Store: "file://" + dir, Targets: []config.Target{{Name: "shop", Database: database}, {Name: "bare", Database: database}, {Name: "code"}}}
 	load := func() (*config.Config, error) { return c, nil }
 	store, err := objstore.Open(t.Context(), c.Store)
 	require.NoError(t, err)
@@ -97,15 +98,16 @@ func TestTheAgeOfTheNewestProof(t *testing.T) {
 	}
 	require.InDelta(t, 2*3600, age(), 60)
 	require.Contains(t, scrape(t, m), `upkeep_newest_pass_age_seconds{target="bare"} +Inf`)
+	require.NotContains(t, scrape(t, m), `target="code"`, "it has no database")
 
 	require.Contains(t, scrape(t, m), `upkeep_runs_total{outcome="Failed",procedure="DrillRecovery",target="bare"} 0`, "the first to fail is an increase")
 
-	c = &config.Config{Store: "file://" + dir + "/../" + "\x00", Targets: []config.Target{{Name: "shop"}}}
+	c = &config.Config{Store: "file://" + dir + "/../" + "\x00", Targets: []config.Target{{Name: "shop", Database: database}}}
 	require.Error(t, m.look(t.Context(), load))
 	require.InDelta(t, 2*3600, age(), 60, "what is known stays")
 	require.ErrorContains(t, m.look(t.Context(), func() (*config.Config, error) { return nil, errors.New("no file") }), "no file")
 
-	c = &config.Config{Store: "file://" + dir, Targets: []config.Target{{Name: "shop"}}}
+	c = &config.Config{Store: "file://" + dir, Targets: []config.Target{{Name: "shop", Database: database}}}
 	require.NoError(t, m.look(t.Context(), load))
 	require.NotContains(t, scrape(t, m), `upkeep_newest_pass_age_seconds{target="bare"}`, "it is no target any more")
 }

@@ -327,7 +327,7 @@ func (w *Worker) tidy(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(all, err)
 	}
-	for _, t := range c.Targets {
+	for _, t := range c.Databases() {
 		all = errors.Join(all, w.postgres.ReapCopies(ctx, store, t.Name, w.endedFor(takeOverWithin)), w.postgres.ReapPods(ctx, &t, w.endedFor(0)))
 	}
 	return errors.Join(all, store.Close())

@@ -65,6 +65,14 @@ type Target struct {
 	Repositories []Repository
 }
 
+// HasDatabase says whether there is a database to look after: a target may have repositories alone.
+func (t Target) HasDatabase() bool { return t.Database.URL != "" }
+
+// Databases are the targets that have one.
+func (c *Config) Databases() []Target {
+	return slices.DeleteFunc(slices.Clone(c.Targets), func(t Target) bool { return !t.HasDatabase() })
+}
+
 // Encryption is how a target's backups are encrypted. It is kept in the histories of runs.
 type Encryption struct {
 	Recipients []string `json:"recipients"`        // of age; none: backups are not encrypted

@@ -23,6 +23,7 @@ func TestRepositories(t *testing.T) {
 		GitHub: "shop/web", Token: Secret{Env: "GITHUB_TOKEN"}, Method: MergeSquash, Limits: pullrequest.Limits{Open: 10, PerHour: 2},
 		Age: Ages{Patch: 3 * day, Minor: 7 * day, Major: 14 * day}, Rollout: RolloutOffer,
 	}}, c.Targets[0].Repositories, "nothing left out merges")
+	require.Empty(t, c.Databases())
 	var names []string
 	for _, s := range c.Targets[0].Schedules {
 		names = append(names, s.Name)

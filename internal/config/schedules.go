@@ -38,7 +38,7 @@ func usual(t Target) (all []schedule.Schedule) {
 		s.Name, s.Procedure, s.Input, s.Cron = name, procedure, json.RawMessage(input), cron
 		all = append(all, s)
 	}
-	if t.Database.URL != "" {
+	if t.HasDatabase() {
 		add("nightly-backup", backupdatabase.WorkflowType, "{}", schedule.At(2))
 		add("weekly-drill", drillrecovery.WorkflowType, "{}", schedule.At(4, time.Sunday))
 	}

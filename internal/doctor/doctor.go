@@ -183,13 +183,17 @@ type Options struct {
 // Examine looks at the store and the targets. A check that fails keeps no other from being made that
 // does not need it.
 func Examine(ctx context.Context, o Options) []Finding {
-	patients := make([]*patient, len(o.Targets))
+	var patients []*patient
 	var group errgroup.Group
 	group.SetLimit(targetsAtOnce)
-	for i, t := range o.Targets {
-		patients[i] = newPatient(o, t)
+	for _, t := range o.Targets {
+		if !t.HasDatabase() {
+			continue
+		}
+		p := newPatient(o, t)
+		patients = append(patients, p)
 		group.Go(func() error {
-			patients[i].examine(ctx)
+			p.examine(ctx)
 			return nil
 		})
 	}
