@@ -278,7 +278,7 @@ func (l *ladder) mend(rung Rung, f trouble) *Step {
 	}
 	if rung == Wait {
 		if f.young() {
-			step.Words = fmt.Sprintf("wait for %s: %d of %d pods are ready, and nothing is wrong with the others yet", f, f.Ready, f.Desired)
+			step.Words = fmt.Sprintf("wait for %s: %d of %d pods are ready, and the others start, end or are replaced just now", f, f.Ready, f.Desired)
 			return step
 		}
 		return nil
