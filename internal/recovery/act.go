@@ -124,6 +124,9 @@ func ofHistory(history []helmrelease.Revision, proven Proven, now time.Time) (Re
 	if r.Proven, err = proven(latest); err != nil {
 		return r, err
 	}
+	if is := same(history, 0); is > 0 && latest.CutOff() {
+		r.CutOff = history[is].Number
+	}
 	runs, left := running(history), left(history)
 	var hooks []string
 	at, hooksAt := -1, []string(nil)
@@ -173,13 +176,20 @@ func running(history []helmrelease.Revision) string {
 	return ""
 }
 
+// same is where the newest revision before one is that was deployed with the same rendering; if there is none,
+// where it is itself.
+func same(history []helmrelease.Revision, as int) int {
+	return 1 + as + slices.IndexFunc(history[as+1:], func(o helmrelease.Revision) bool {
+		return effective(o) && o.ManifestSHA256 == history[as].ManifestSHA256
+	})
+}
+
 // left are the revisions that somebody went back from: those between a revision and the newest before it that
 // was deployed with the same rendering. A rollback that did not come to its end counts too, or else
 // the next would go back to the very revision that it was to leave.
 func left(history []helmrelease.Revision) (all []int) {
 	for i, r := range history {
-		same := slices.IndexFunc(history[i+1:], func(o helmrelease.Revision) bool { return effective(o) && o.ManifestSHA256 == r.ManifestSHA256 })
-		for _, between := range history[i+1:][:max(same, 0)] {
+		for _, between := range history[i+1 : max(same(history, i), i+1)] {
 			if between.ManifestSHA256 != r.ManifestSHA256 && !slices.Contains(all, between.Number) {
 				all = append(all, between.Number)
 			}

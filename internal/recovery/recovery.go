@@ -53,6 +53,8 @@ type Release struct {
 	// Proven says that the newest revision was seen healthy, with probes, by an earlier run.
 	Proven bool `json:"proven,omitempty"`
 	Back   Back `json:"back,omitzero"`
+	// CutOff is where a rollback went whose lock was taken away before it came to its end: the newest revision.
+	CutOff int `json:"cutOff,omitempty"`
 }
 
 // Back is where a rollback would go.
@@ -110,10 +112,12 @@ type Choice struct {
 // Next chooses the least step that can work and was not taken before.
 func Next(s State, tried []Step, p Policy) Choice {
 	verdict, _ := health.Judge(s.State)
-	if verdict == run.Pass && !s.Release.Locked {
-		return Choice{Done: true}
-	}
 	l := ladder{state: s, tried: tried, policy: p}
+	if verdict == run.Pass && !s.Release.Locked {
+		l.choice.Step = l.finish()
+		l.choice.Done = l.choice.Step == nil
+		return l.choice
+	}
 	bad := l.bad()
 	rungs := []Rung{Wait, Restart, Rollout, Recreate, Clear, Rollback}
 	if p.UpTo == Rollback && l.released(bad) {
@@ -419,16 +423,8 @@ func (l *ladder) rollback(bad []trouble) *Step {
 		l.skip("rollback: a rollout is paused, or the cluster takes no pods; a rollback would stop there too")
 		return nil
 	}
-	step := &Step{Rung: Rollback, Revision: r.Back.Revision}
-	change := ownership.Change{Words: fmt.Sprintf("rollback to revision %d", r.Back.Revision), Command: fmt.Sprintf("helm rollback %s %d -n %s", l.policy.Release, r.Back.Revision, l.policy.Namespace)}
-	for _, w := range l.state.Workloads {
-		for _, o := range w.Owners {
-			if !slices.Contains(change.Owners, o) {
-				change.Owners = append(change.Owners, o)
-			}
-		}
-	}
-	if !l.owned(step, change) {
+	step := l.back(r.Back.Revision)
+	if step == nil {
 		return nil
 	}
 	proof := "the last that was deployed; that it was healthy is NOT_PROVEN"
@@ -444,6 +440,38 @@ func (l *ladder) rollback(bad []trouble) *Step {
 	step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("roll the release back from revision %d to %d, %s; data stays as it is", r.Latest, r.Back.Revision, proof)
 	if len(r.Back.Hooks) > 0 {
 		step.Asks = fmt.Sprintf("hooks after revision %d may have changed the database, which is not rolled back: %v", r.Back.Revision, r.Back.Hooks)
+	}
+	return step
+}
+
+// finish brings a rollback to its end that was cut off and has helped all the same: what it was to leave is
+// still the deployed revision to Helm, and the next upgrade would stand on that.
+func (l *ladder) finish() *Step {
+	r := l.state.Release
+	done := slices.ContainsFunc(l.tried, func(s Step) bool { return s.Rung == Rollback })
+	if r.CutOff == 0 || done || l.policy.UpTo != Rollback {
+		return nil
+	}
+	step := l.back(r.CutOff)
+	if step != nil {
+		step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("bring the rollback to revision %d to its end, in which revision %d was cut off; all is healthy by it, and Helm does not know", r.CutOff, r.Latest)
+	}
+	return step
+}
+
+// back is a rollback to a revision, if the owners of the workloads let it be.
+func (l *ladder) back(to int) *Step {
+	step := &Step{Rung: Rollback, Revision: to}
+	change := ownership.Change{Words: fmt.Sprintf("rollback to revision %d", to), Command: fmt.Sprintf("helm rollback %s %d -n %s", l.policy.Release, to, l.policy.Namespace)}
+	for _, w := range l.state.Workloads {
+		for _, o := range w.Owners {
+			if !slices.Contains(change.Owners, o) {
+				change.Owners = append(change.Owners, o)
+			}
+		}
+	}
+	if !l.owned(step, change) {
+		return nil
 	}
 	return step
 }

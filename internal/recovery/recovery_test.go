@@ -156,7 +156,15 @@ func TestNext(t *testing.T) {
 			}
 		})
 	}
-	require.True(t, Next(of(web(health.Deployment, 1, good)), nil, Policy{UpTo: Rollback}).Done)
+	healthy := of(web(health.Deployment, 1, good))
+	require.True(t, Next(healthy, nil, Policy{UpTo: Rollback}).Done)
+	cut := release(healthy, func(r *Release) { r.Status, r.CutOff = "failed", 1 })
+	got := Next(cut, []Step{{Rung: Clear}}, Policy{UpTo: Rollback})
+	require.False(t, got.Done)
+	require.Equal(t, 1, got.Step.Revision)
+	require.Contains(t, got.Step.Words, "bring the rollback to revision 1 to its end, in which revision 3 was cut off")
+	require.True(t, Next(cut, []Step{{Rung: Clear}, {Rung: Rollback}}, Policy{UpTo: Rollback}).Done)
+	require.True(t, Next(cut, nil, Policy{UpTo: Rollout}).Done)
 }
 
 // TestWhatOthersOwn: by policy, a step that its object's owner would take back is left out, proposed, or taken
@@ -250,5 +258,22 @@ func TestWhereItGoesBackTo(t *testing.T) {
 			require.Equal(t, c.want, got.Back.Revision)
 			require.Equal(t, c.left, got.Back.Left)
 		})
+	}
+}
+
+// TestARollbackThatWasCutOff is to be brought to its end only where somebody has taken its lock away.
+func TestARollbackThatWasCutOff(t *testing.T) {
+	never := func(helmrelease.Revision) (bool, error) { return false, nil }
+	for description, want := range map[string]int{"Was pending-rollback and was cleared by Upkeep: so": 1, "Was pending-upgrade and was cleared by Upkeep: so": 0, "Rollback failed": 0} {
+		history := []helmrelease.Revision{
+			{Number: 3, Status: "failed", ManifestSHA256: "A", Description: description}, {Number: 2, Status: "deployed", ManifestSHA256: "B"}, {Number: 1, Status: "superseded", ManifestSHA256: "A"},
+		}
+		got, err := ofHistory(history, never, time.Now())
+		require.NoError(t, err)
+		require.Equal(t, want, got.CutOff, description)
+		history[0].ManifestSHA256 = "C" // what it went back to is no more
+		got, err = ofHistory(history, never, time.Now())
+		require.NoError(t, err)
+		require.Zero(t, got.CutOff)
 	}
 }

@@ -152,6 +152,9 @@ func (w *rescue) look(first bool) (state recovery.State, choice recovery.Choice,
 	if state.Release.Locked {
 		seen = append(seen, fmt.Sprintf("revision %d of the release is %s", state.Release.Latest, state.Release.Status))
 	}
+	if state.Release.CutOff > 0 {
+		seen = append(seen, fmt.Sprintf("revision %d of the release was cut off in the middle of a rollback", state.Release.Latest))
+	}
 	detail := "it is healthy"
 	if len(seen) > 0 {
 		detail = strings.Join(seen, "; ")

@@ -62,6 +62,8 @@ func steps(r api.Result) (all []string) {
 }
 
 func TestTheLeastStepThatWorks(t *testing.T) {
+	cutOff := state(health.Pod{Name: "good", UID: "g", Newest: true, Ready: true})
+	cutOff.Release.CutOff = 1
 	for name, c := range map[string]struct {
 		seen    []recovery.State // at each look; healthy from then on
 		waits   []run.Verdict
@@ -77,8 +79,9 @@ func TestTheLeastStepThatWorks(t *testing.T) {
 		"back when it was waited for": {[]recovery.State{
 			released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.Starting}), released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.CrashLoop}),
 		}, []run.Verdict{run.Fail}, []string{"wait", "rollback"}, run.Succeeded},
-		"nothing helps":       {[]recovery.State{noImage, noImage}, []run.Verdict{run.Fail}, []string{"rollback"}, run.Failed},
-		"it does not stay so": {nil, []run.Verdict{run.Fail, run.Fail}, nil, run.Failed},
+		"a rollback is finished": {[]recovery.State{cutOff}, nil, []string{"rollback"}, run.Succeeded},
+		"nothing helps":          {[]recovery.State{noImage, noImage}, []run.Verdict{run.Fail}, []string{"rollback"}, run.Failed},
+		"it does not stay so":    {nil, []run.Verdict{run.Fail, run.Fail}, nil, run.Failed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			doc, r := do(t, &proceduretest.World{Services: c.seen, Waits: c.waits}, `{}`)
