@@ -455,17 +455,20 @@ func (l *ladder) rollback(bad []trouble) *Step {
 	return step
 }
 
-// finish brings a rollback to its end that was cut off and has helped all the same: what it was to leave is
-// still the deployed revision to Helm, and the next upgrade would stand on that.
+// finish brings a rollback to its end that was cut off, and whose lock this run has taken away: what it was to
+// leave is still the deployed revision to Helm, and the next upgrade would stand on that. How much of it
+// was applied nobody knows, so a person decides.
 func (l *ladder) finish() *Step {
 	r := l.state.Release
+	cleared := slices.ContainsFunc(l.tried, func(s Step) bool { return s.Rung == Clear && s.Revision == r.Latest })
 	done := slices.ContainsFunc(l.tried, func(s Step) bool { return s.Rung == Rollback })
-	if r.CutOff == 0 || done || l.policy.UpTo != Rollback {
+	if r.CutOff == 0 || !cleared || done || l.policy.UpTo != Rollback {
 		return nil
 	}
 	step := l.back(r.CutOff)
 	if step != nil {
-		step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("bring the rollback to revision %d to its end, in which revision %d was cut off; all is healthy by it, and Helm does not know", r.CutOff, r.Latest)
+		step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("bring the rollback to revision %d to its end, in which revision %d was cut off; data stays as it is", r.CutOff, r.Latest)
+		step.Asks = "all is healthy, and Helm takes the revision that was to be left for the deployed one; if it is that one that has become healthy, reject this"
 	}
 	return step
 }

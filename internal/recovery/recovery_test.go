@@ -166,12 +166,15 @@ func TestNext(t *testing.T) {
 	healthy := of(web(health.Deployment, 1, good))
 	require.True(t, Next(healthy, nil, Policy{UpTo: Rollback}).Done)
 	cut := release(healthy, func(r *Release) { r.Status, r.CutOff = "failed", 1 })
-	got := Next(cut, []Step{{Rung: Clear}}, Policy{UpTo: Rollback})
+	cleared := Step{Rung: Clear, Revision: 3}
+	got := Next(cut, []Step{cleared}, Policy{UpTo: Rollback})
 	require.False(t, got.Done)
 	require.Equal(t, 1, got.Step.Revision)
 	require.Contains(t, got.Step.Words, "bring the rollback to revision 1 to its end, in which revision 3 was cut off")
-	require.True(t, Next(cut, []Step{{Rung: Clear}, {Rung: Rollback}}, Policy{UpTo: Rollback}).Done)
-	require.True(t, Next(cut, nil, Policy{UpTo: Rollout}).Done)
+	require.Contains(t, got.Step.Asks, "all is healthy")
+	require.True(t, Next(cut, []Step{cleared, {Rung: Rollback}}, Policy{UpTo: Rollback}).Done)
+	require.True(t, Next(cut, nil, Policy{UpTo: Rollback}).Done, "another run took the lock away")
+	require.True(t, Next(cut, []Step{cleared}, Policy{UpTo: Rollout}).Done)
 }
 
 // TestWhatOthersOwn: by policy, a step that its object's owner would take back is left out, proposed, or taken
