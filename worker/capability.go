@@ -113,6 +113,9 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 	k := w.kubernetes
 	register(r, map[string]any{
 		kubernetes.PlanStop:       k.PlanStop,
+		kubernetes.PlanNetwork:    k.PlanNetwork,
+		kubernetes.ProbeNetwork:   k.ProbeNetwork,
+		kubernetes.RemoveProbes:   k.RemoveProbes,
 		kubernetes.SuspendOwners:  k.SuspendOwners,
 		kubernetes.StopClients:    k.StopClients,
 		kubernetes.StartClients:   k.StartClients,

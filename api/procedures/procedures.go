@@ -15,6 +15,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
+	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 )
 
@@ -72,6 +73,7 @@ func All() []Procedure {
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
 		describe(rolloutrelease.WorkflowType, rolloutrelease.Purpose, func() any { return new(rolloutrelease.Input) }),
 		describe(updatedependencies.WorkflowType, updatedependencies.Purpose, func() any { return new(updatedependencies.Input) }),
+		describe(validatenetwork.WorkflowType, validatenetwork.Purpose, func() any { return new(validatenetwork.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })

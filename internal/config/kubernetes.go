@@ -12,6 +12,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
@@ -31,6 +32,8 @@ type Kubernetes struct {
 	Clients []Client `json:"clients,omitempty"`
 	// Probes are requests that prove the target's service to work.
 	Probes []health.Probe `json:"probes,omitempty"`
+	// Network says what should come through, for ValidateNetwork.
+	Network netcheck.Network `json:"network,omitzero"`
 }
 
 // Client is a workload that uses the database.
@@ -103,6 +106,7 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 		"owners":         p.text(&k.Owners, "kubernetes.owners", ownership.PolicyProblem),
 		"clients":        func(n *yaml.Node) { k.Clients = p.clients(n) },
 		"probes":         func(n *yaml.Node) { k.Probes = p.probes(n) },
+		"network":        func(n *yaml.Node) { k.Network = p.network(n) },
 	}, "namespace")
 	return k
 }

@@ -112,11 +112,7 @@ func (p *parser) schedule(n *yaml.Node, t Target) schedule.Schedule {
 		"overlap": p.text(&overlap, "a schedule's overlap", oneOf(schedule.Overlaps)),
 		"catchUp": p.duration(&s.CatchUp, "a schedule's catchUp", minCatchUp, maxCatchUp),
 		"jitter":  p.duration(&s.Jitter, "a schedule's jitter", 0, maxJitter),
-		"paused": func(n *yaml.Node) {
-			if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&s.Paused) != nil {
-				p.fail(n, "a schedule's paused must be true or false")
-			}
-		},
+		"paused":  p.flag(&s.Paused, "a schedule's paused"),
 	}, "name", "procedure", "cron")
 	if zone != "" {
 		s.Zone = zone

@@ -348,6 +348,12 @@ func (m *Model) Pods() []End {
 	return all
 }
 
+// Isolated reports whether a policy selects a pod for what comes in, so that not everything does.
+func (m *Model) Isolated(e End) bool {
+	i, ok := m.byName[e.Pod]
+	return ok && len(m.pods[i].ingress) > 0
+}
+
 // Between answers whether a connection comes through. A pod that the model does not have is MissingObject.
 func (m *Model) Between(from, to End, p Port) (Verdict, error) {
 	a, err := m.find(from)

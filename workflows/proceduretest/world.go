@@ -25,6 +25,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/prune"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
@@ -74,6 +75,10 @@ type World struct {
 	// its health come to, and PASS after them.
 	Services []recovery.State
 	Waits    []run.Verdict
+
+	// Network is what its plan of the network says, and Connections what comes of trying it.
+	Network     netcheck.Plan
+	Connections []netcheck.Finding
 
 	mu         sync.Mutex
 	calls      []string
@@ -316,6 +321,9 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			}
 			return s
 		}),
+		kubernetes.PlanNetwork:  answer(w, kubernetes.PlanNetwork, func(kubernetes.ProbeOrder) netcheck.Plan { return w.Network }),
+		kubernetes.ProbeNetwork: answer(w, kubernetes.ProbeNetwork, func(kubernetes.ProbeRequest) []netcheck.Finding { return w.Connections }),
+		kubernetes.RemoveProbes: answer(w, kubernetes.RemoveProbes, func(kubernetes.ProbeOrder) struct{} { return struct{}{} }),
 		kubernetes.AwaitHealthy: answer(w, kubernetes.AwaitHealthy, func(kubernetes.AwaitRequest) run.Verdict {
 			if len(w.Waits) == 0 {
 				return run.Pass

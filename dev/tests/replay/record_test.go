@@ -29,12 +29,14 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
+	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/lease"
+	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
 	"github.com/upkeep-run/upkeep/internal/recovery"
@@ -96,6 +98,9 @@ var scenarios = []scenario{
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: recoverservice.WorkflowType, name: "healthy", input: `{}`, world: inCluster},
 	{procedure: recoverservice.WorkflowType, name: "restarted", input: `{}`, world: crashes},
+	{procedure: validatenetwork.WorkflowType, name: "proven", input: `{}`, world: connects(run.Pass)},
+	{procedure: validatenetwork.WorkflowType, name: "open", input: `{}`, world: connects(run.Fail), status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+	{procedure: validatenetwork.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: connects(run.Pass)},
 	{procedure: updatedependencies.WorkflowType, name: "whole", input: `{}`, world: hasRepository},
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
@@ -106,6 +111,16 @@ var scenarios = []scenario{
 // inCluster puts the world's target into a cluster.
 func inCluster(w *proceduretest.World) {
 	w.Cluster = &config.Kubernetes{Namespace: "shop", Release: "shop"}
+}
+
+// connects has one connection to try in the world's cluster, and this come of it.
+func connects(v run.Verdict) func(*proceduretest.World) {
+	return func(w *proceduretest.World) {
+		inCluster(w)
+		c := netcheck.Check{From: "Deployment/web", To: "StatefulSet/db", Port: "5432/TCP", Model: "denied", Want: "denied"}
+		w.Network = netcheck.Plan{Policies: 1, Pods: 2, Checks: []netcheck.Check{c}, Sources: []netcheck.Source{{Name: c.From}}}
+		w.Connections = []netcheck.Finding{{Check: c, Seen: map[run.Verdict]string{run.Pass: "blocked", run.Fail: "reached"}[v], Verdict: v}}
+	}
 }
 
 // hasRepository gives the world's target a repository.
