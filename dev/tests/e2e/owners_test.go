@@ -110,7 +110,10 @@ func TestAnOwnerThatReverts(t *testing.T) {
 	require.Contains(t, r.Proposed[0], "kubectl scale deployment "+release+"-langfuse -n "+namespace+" --replicas=0")
 	has(t, "3", count{Schema: before.Schema})
 
-	owning("suspend")
+	worker.Stop()
+	target := strings.Replace(probed(), "{namespace:", "{owners: suspend, namespace:", 1)
+	who := rescuer(t, s, target, "owner-suspender", nil)
+	narrowed := s.Worker(t, "narrow", who.env())
 	id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 	doc := approve(t, s, id)
 	require.Contains(t, doc.WaitingFor, "suspend Flux (HelmRelease web in namespace "+namespace+")")
@@ -118,7 +121,8 @@ func TestAnOwnerThatReverts(t *testing.T) {
 	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 	has(t, "3", before)
 	says(t, "helmrelease/web", ".spec.suspend", "") // it has what it had: nothing
-	worker.Stop()
+	who.audited(t)
+	narrowed.Stop()
 }
 
 // TestAnOwnerOfARelease: a rollout, and a recovery from what the owner itself has made of the release. Each
