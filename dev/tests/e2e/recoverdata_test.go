@@ -32,7 +32,7 @@ func probed() string {
 func rescuer(t *testing.T, s *harness.Stack, target, name string, clients []string, args ...string) *account {
 	t.Helper()
 	clients = append([]string{"{kind: Deployment, name: " + release + "-langfuse}"}, clients...)
-	s.Configure(t, strings.Replace(target, "{namespace:", "{clients: ["+strings.Join(clients, ", ")+"], namespace:", 1))
+	s.Configure(t, strings.Replace(target, "kubernetes: {", "kubernetes: {clients: ["+strings.Join(clients, ", ")+"], ", 1))
 	who := narrow(t, s, name, append([]string{"--procedure", api.WorkflowType}, args...)...)
 	s.Configure(t, target)
 	return who
