@@ -53,7 +53,7 @@ cluster-down: ## remove that cluster, after a crash too
 	@cd dev/cluster && go run ./cmd/cluster down
 
 .PHONY: e2e
-e2e: prerequisites-cluster ## run the end-to-end tests on a cluster: KUBECONFIG's, or this machine's for as long as they run (KEEP=1: it stays)
+e2e: prerequisites-cluster ## run the end-to-end tests on a cluster: KUBECONFIG's, or this machine's for as long as they run (KEEP=1: it stays; WORKERS=pods: all workers are pods)
 	@dev/e2e.sh
 
 .PHONY: compose-test

@@ -16,7 +16,6 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/between"
-	"github.com/upkeep-run/upkeep/dev/internal/harness"
 )
 
 // own calls dev/cluster for the cluster of this machine. The programs of another cluster are not ours to
@@ -39,7 +38,7 @@ func own(t *testing.T, args ...string) {
 // running is a trial whose run has begun.
 type running struct {
 	trial
-	worker *harness.Worker
+	worker workers
 	id     string
 }
 

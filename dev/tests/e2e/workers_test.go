@@ -7,10 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,15 +18,15 @@ import (
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 	sdk "go.temporal.io/sdk/client"
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
+	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/starter"
 	"github.com/upkeep-run/upkeep/worker"
 )
-
-const upkeepChart = "../../../deploy/charts/upkeep"
 
 // workersNeed is what the workers find in their namespace: a volume for the store, and a way to the
 // database, which lets in nobody but the service otherwise.
@@ -47,16 +47,65 @@ networkPolicy: {temporalPort: %[3]s}
 store: {claim: upkeep-store}
 database:
   env: [{name: LANGFUSE_PASSWORD, secretName: langfuse-postgresql, key: password}]
-  targets: [{namespace: %[4]s, secrets: [langfuse-postgresql]}]
 config: |
+%[4]s
+`
+
+const workersConfig = `
   version: 1
   store: file:///var/lib/upkeep/store
   targets:
     - name: langfuse
-      database:
-        url: postgres://langfuse@%[5]s-postgresql.%[4]s:5432/langfuse
-        passwordFrom: {env: LANGFUSE_PASSWORD}
+      kubernetes: {namespace: %[1]s}
+      database: {service: %[2]s-postgresql, name: langfuse, role: langfuse, passwordFrom: {secret: {name: langfuse-postgresql, key: password}}}
 `
+
+// TestTheServerTakesTheChart, with everything in it on: each field is one that it knows, and the pods meet
+// the standard "restricted", of which the namespace warns.
+func TestTheServerTakesTheChart(t *testing.T) {
+	require.NoError(t, makeHome())
+	for name, values := range map[string]string{
+		"least": `{"temporal": {"address": "temporal:7233"}, "store": {"emptyDir": true}, "config": "version: 1\n"}`,
+		"all": fmt.Sprintf(`{"image": {"digest": "sha256:%[2]s"}, "imagePullSecrets": [{"name": "registry"}],
+			"temporal": {"address": "temporal:7233", "tls": {"secretName": "tls", "serverName": "temporal"}, "apiKey": {"secretName": "key"}},
+			"config": "version: 1\n", "store": {"claim": "upkeep-store"}, "auditKey": {"secretName": "audit"},
+			"workflows": {"podAnnotations": {"a": "b"}, "podLabels": {"c": "d"}, "serviceAccount": {"annotations": {"e": "f"}}},
+			"database": {"env": [{"name": "REGION", "value": "here"}, {"name": "SHOP_PASSWORD", "secretName": "shop", "key": "password"}],
+				"mounts": [{"path": "/etc/keys", "secret": "keys"}], "targets": [{"namespace": %[1]q, "secrets": ["a"], "scratchPods": true}]},
+			"cluster": {"mounts": [{"path": "/charts", "configMap": "charts"}, {"path": "/more", "claim": "more"}]},
+			"rbac": {"rules": [{"namespace": %[1]q, "rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["shop"], "verbs": ["get", "patch"]}]}],
+				"clusterRules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]},
+			"networkPolicy": {"metricsFrom": [{"podSelector": {}}], "egress": [{"ports": [{"port": 443}]}],
+				"temporalTo": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "dnsTo": [{"namespaceSelector": {}}]},
+			"priorityClassName": "system-cluster-critical", "nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"operator": "Exists"}],
+			"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}}]}}}`,
+			home, strings.Repeat("0", 64)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			manifest, err := command(time.Minute, values, "helm", "--namespace", home, "template", "dry", upkeepChart, "--values", "-")
+			require.NoError(t, err)
+			out, err := command(time.Minute, manifest, "kubectl", "--namespace", home, "apply", "--dry-run=server", "--validate=strict", "--warnings-as-errors", "-f", "-")
+			require.NoError(t, err)
+			require.Contains(t, out, "deployment.apps/dry-cluster created (server dry run)")
+		})
+	}
+}
+
+// workersRights are the chart's values for backups of the target, as "upkeep rbac" prints them, and the Roles
+// that the chart makes of them.
+func workersRights(t *testing.T, config string) (values string, granted []rbacv1.Role) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "upkeep.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	values = filepath.Join(dir, "rights.yaml")
+	text, err := command(time.Minute, "", harness.Binary(t, "github.com/upkeep-run/upkeep/cmd/upkeep", ""), "rbac", "--config", file, "--procedure", "BackupDatabase", "-o", "values")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(values, []byte(text), 0o600))
+	list, err := command(time.Minute, "", harness.Binary(t, "github.com/upkeep-run/upkeep/cmd/upkeep", ""), "rbac", "--config", file, "--procedure", "BackupDatabase", "-o", "json")
+	require.NoError(t, err)
+	return values, roles(t, list)
+}
 
 // TestWorkersInPods installs the chart, backs the stack's database up by its workers, and evicts the
 // worker that is at it.
@@ -74,8 +123,10 @@ func TestWorkersInPods(t *testing.T) {
 
 	_, err = command(time.Minute, workersNeed, "kubectl", "--namespace", namespace, "apply", "-f", "-")
 	require.NoError(t, err)
-	values := fmt.Sprintf(workersValues, cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e"), address, port, namespace, release)
-	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", "-")
+	config := fmt.Sprintf(workersConfig, namespace, release)
+	rights, granted := workersRights(t, config)
+	values := fmt.Sprintf(workersValues, cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e"), address, port, config)
+	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", rights, "--values", "-")
 	t.Cleanup(func() {
 		if t.Failed() {
 			logs, _ := kubectl("logs", "-l", "app.kubernetes.io/name=upkeep", "--tail=20", "--prefix")
@@ -111,10 +162,11 @@ func TestWorkersInPods(t *testing.T) {
 			require.Contains(t, []string{"yes", "no"}, answer, "%v", err)
 			return answer == "yes"
 		}
-		require.True(t, may("database", "create", "pods", "--subresource=portforward"))
+		require.True(t, may("database", "get", "service/"+release+"-postgresql"))
 		require.True(t, may("database", "get", "secret/langfuse-postgresql"))
+		require.False(t, may("database", "create", "pods", "--subresource=portforward"), "from within the cluster it needs none")
 		require.False(t, may("database", "get", "secret/another"))
-		require.False(t, may("database", "create", "pods"), "scratchPods is off")
+		require.False(t, may("database", "create", "pods"), "backups need none")
 		for _, capability := range []string{worker.Workflows, worker.Cluster} {
 			require.False(t, may(capability, "get", "pods"), capability)
 			require.False(t, may(capability, "get", "secret/langfuse-postgresql"), capability)
@@ -153,56 +205,92 @@ func TestWorkersInPods(t *testing.T) {
 			return errors.New("the backup has not begun")
 		}))
 		pod := first[strings.LastIndex(first, " ")+1:]
-		_, err := command(time.Minute, fmt.Sprintf(`{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": %q}}`, pod),
-			"kubectl", "create", "--raw", "/api/v1/namespaces/"+namespace+"/pods/"+pod+"/eviction", "-f", "-")
-		require.NoError(t, err, "evict %q", pod)
-		_, err = kubectl("wait", "--for=delete", "pod/"+pod, "--timeout=60s")
-		require.NoError(t, err)
+		require.NoError(t, evict(namespace, pod, 40), "evict %q", pod)
 		release()
 		doc := await("evicted")
 		require.Equal(t, run.Succeeded, doc.Outcome, "%+v", doc)
 
-		var by string
-		for events := c.GetWorkflowHistory(t.Context(), "evicted", "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
-			e, err := events.Next()
-			require.NoError(t, err)
-			if started := e.GetActivityTaskStartedEventAttributes(); started.GetAttempt() > 1 {
-				by = started.GetIdentity()
-			}
-		}
-		require.NotEmpty(t, by, "an attempt after the first")
-		require.NotEqual(t, first, by, "it was another pod's")
+		require.NotEqual(t, first, tookOver(t, c, "evicted"), "it was another pod's")
 	})
+	(&account{user: "system:serviceaccount:" + namespace + ":upkeep-database", granted: granted}).used(t)
 }
 
-// forward lets pods reach a port of this machine's loopback, by an address that they know the machine by.
-func forward(t *testing.T, to string) string {
+// tookOver is the worker that made an attempt after the first at something of the run.
+func tookOver(t *testing.T, c sdk.Client, id string) (by string) {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(cmp.Or(os.Getenv("UPKEEP_E2E_HOST"), "10.243.0.1"), "0"))
-	require.NoError(t, err, "set UPKEEP_E2E_HOST to an address of this machine that the cluster's pods reach")
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			from, err := l.Accept()
-			if err != nil {
-				return // closed
-			}
-			go func() {
-				defer from.Close()
-				server, err := net.Dial("tcp", to)
-				if err != nil {
-					return
-				}
-				defer server.Close()
-				go func() {
-					_, _ = io.Copy(server, from) // either side may be gone
-					_ = server.(*net.TCPConn).CloseWrite()
-				}()
-				_, _ = io.Copy(from, server)
-			}()
+	for events := c.GetWorkflowHistory(t.Context(), id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+		e, err := events.Next()
+		require.NoError(t, err)
+		if started := e.GetActivityTaskStartedEventAttributes(); started.GetAttempt() > 1 {
+			by = started.GetIdentity()
 		}
-	}()
-	return l.Addr().String()
+	}
+	require.NotEmpty(t, by, "an attempt after the first")
+	return by
+}
+
+// TestRecoveriesInPods: each goes on when the worker that is at it is evicted in its middle. What its
+// workers may is what values of the chart say.
+func TestRecoveriesInPods(t *testing.T) {
+	evictedAt := func(t *testing.T, s *harness.Stack, point string) (goesOn func(id string)) {
+		t.Helper()
+		w := serveInPods(t, s, "UPKEEP_FAULT=point="+point+":kill").(*inPods)
+		return func(id string) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
+			defer cancel()
+			select {
+			case <-w.Done():
+			case <-ctx.Done():
+				require.Fail(t, "the point is not reached")
+			}
+			require.NotEmpty(t, w.evicted)
+			require.NotContains(t, tookOver(t, s.Client, id), w.evicted)
+		}
+	}
+
+	t.Run("a service outage", func(t *testing.T) {
+		const name = "shop-p"
+		s, _ := shop(t, name)
+		goesOn := evictedAt(t, s, "recover/delete/after")
+		breakShop(t, name, wedge)
+		id := s.Start(t, "RecoverService", `{"wait":1}`)
+		doc := s.Await(t, id)
+		r, steps := recovered(t, doc)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+		require.Equal(t, "restart", steps)
+		require.Equal(t, run.Pass, r.Verdict)
+		goesOn(id)
+	})
+
+	t.Run("a loss of data, and a release that migrates", func(t *testing.T) {
+		s := harness.New(t, probed()+fmt.Sprintf(`    rollout:
+      chart: %s
+      bake: 10s
+      migrations: compatible
+      checks: [{name: up, query: 'min(up{job="lang-observatory"})', min: 1, prometheus: {service: prometheus-server, port: 9090}}]
+`, chartFor(t, true, chart)))
+		goesOn := evictedAt(t, s, "swap/before")
+		before := loss(t, s) // with a drill, whose scratch server is a pod
+		id := s.Start(t, "RecoverData", `{"confirm":"langfuse"}`)
+		require.Contains(t, approve(t, s, id).WaitingFor, release+"-langfuse (3)")
+		doc := s.Await(t, id)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+		has(t, "3", before)
+		goesOn(id)
+		noScratchPods(t)
+
+		p := place(namespace)
+		revision := p.deployed(t)
+		goesOn = evictedAt(t, s, "helm/apply/after")
+		id = approved(t, s, `{"set": {"langfuse.schema": 2, "langfuse.replicas": 1}}`)
+		doc = s.Await(t, id)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+		require.Equal(t, run.Pass, resultOf(t, doc).Production.Verdict)
+		require.Equal(t, revision+1, p.deployed(t), "it was done once")
+		has(t, "1", count{Count: before.Count, Schema: 2})
+		goesOn(id)
+	})
 }
 
 // lockTraces keeps everybody from the table until it is released.
