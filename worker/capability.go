@@ -112,6 +112,7 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 	})
 	k := w.kubernetes
 	register(r, map[string]any{
+		kubernetes.FindService:    k.FindService,
 		kubernetes.PlanStop:       k.PlanStop,
 		kubernetes.PlanNetwork:    k.PlanNetwork,
 		kubernetes.ProbeNetwork:   k.ProbeNetwork,

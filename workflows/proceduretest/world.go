@@ -380,6 +380,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		}),
 		postgres.DrainSessions:    answer(w, postgres.DrainSessions, func(postgres.DrainRequest) int { return 0 }),
 		postgres.CheckForeignKeys: check[postgres.Target](w, postgres.CheckForeignKeys),
+		kubernetes.FindService:    answer(w, kubernetes.FindService, func(kubernetes.FindRequest) struct{} { return struct{}{} }),
 		kubernetes.PlanStop: answer(w, kubernetes.PlanStop, func(in kubernetes.StopRequest) kubernetes.StopPlan {
 			return kubernetes.StopPlan{Others: []string{}, Owners: w.Owners, Clients: []quiesce.Client{
 				{Ref: quiesce.Ref{Kind: "Deployment", Name: "web"}, UID: "u1", Before: json.RawMessage("3")},

@@ -101,6 +101,7 @@ var scenarios = []scenario{
 	{procedure: validatenetwork.WorkflowType, name: "proven", input: `{}`, world: connects(run.Pass)},
 	{procedure: validatenetwork.WorkflowType, name: "open", input: `{}`, world: connects(run.Fail), status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: validatenetwork.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: connects(run.Pass)},
+	{procedure: recoverservice.WorkflowType, name: "straight-back", input: `{}`, world: released},
 	{procedure: updatedependencies.WorkflowType, name: "whole", input: `{}`, world: hasRepository},
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
@@ -150,6 +151,20 @@ func crashes(w *proceduretest.World) {
 	w.Services = []recovery.State{{State: health.State{Workloads: []health.Workload{{
 		Kind: health.Deployment, Name: "web", UID: "u", Desired: 1, Total: 1, Updated: 1, Pods: []health.Pod{{Name: "web-1", UID: "p", Newest: true, Reason: health.CrashLoop}},
 	}}}}}
+}
+
+// released has a release of a minute ago break the world's service: its pod is young, and then crashes.
+func released(w *proceduretest.World) {
+	var seen []recovery.State
+	for _, reason := range []health.Reason{health.Starting, health.CrashLoop} {
+		crashes(w)
+		s := w.Services[0]
+		at := time.Now().Add(-time.Minute)
+		s.Workloads[0].Pods[0].Reason, s.Workloads[0].Pods[0].Made = reason, at.Add(time.Second)
+		s.Release = recovery.Release{Latest: 2, Status: "deployed", At: at, Age: time.Minute, Back: recovery.Back{Revision: 1, Proven: true}}
+		seen = append(seen, s)
+	}
+	w.Services, w.Waits = seen, []run.Verdict{run.Fail}
 }
 
 // flux is an owner as it was before it was suspended; heldBy is who has left it so.
