@@ -46,6 +46,9 @@ func (a *Activities) PlanNetwork(ctx context.Context, in ProbeOrder) (netcheck.P
 // ProbeNetwork tries the plan's connections from pods that stand for its sources, and judges. What ended runs
 // have left of such pods is cleared away before.
 func (a *Activities) ProbeNetwork(ctx context.Context, in ProbeRequest) ([]netcheck.Finding, error) {
+	if len(in.Plan.Sources) == 0 {
+		return netcheck.Judge(in.Plan, nil), nil
+	}
 	c, err := in.Kubernetes.Connect(ctx)
 	if err != nil {
 		return nil, err
@@ -57,12 +60,11 @@ func (a *Activities) ProbeNetwork(ctx context.Context, in ProbeRequest) ([]netch
 	for i, s := range in.Plan.Sources {
 		probes[i] = netprobe.Probe{Labels: s.Labels, To: s.To}
 	}
-	var found []netprobe.Found
-	if len(probes) > 0 {
-		o := netprobe.Options{RunID: in.RunID, Realm: a.Realm, Image: in.Kubernetes.Network.Prober.Image, Command: proberCommand}
-		if found, err = netprobe.Run(ctx, c, o, probes); err != nil {
-			return nil, err
-		}
+	found, err := netprobe.Run(ctx, c, netprobe.Options{
+		RunID: in.RunID, Realm: a.Realm, Image: in.Kubernetes.Network.Prober.Image, Command: proberCommand,
+	}, probes)
+	if err != nil {
+		return nil, err
 	}
 	return netcheck.Judge(in.Plan, found), nil
 }

@@ -41,11 +41,9 @@ var foreignGroups = map[string][]string{
 func Look(ctx context.Context, c *kube.Cluster, n Network) (State, error) {
 	s := State{Namespace: c.Namespace}
 	namespaces := []string{c.Namespace}
-	for _, e := range n.Expect {
-		for _, of := range []string{e.From.Namespace, e.To.Namespace} {
-			if of != "" && !slices.Contains(namespaces, of) {
-				namespaces = append(namespaces, of)
-			}
+	for _, other := range n.Others() {
+		if other != c.Namespace {
+			namespaces = append(namespaces, other)
 		}
 	}
 	for _, namespace := range namespaces {

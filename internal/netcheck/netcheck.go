@@ -8,6 +8,7 @@ package netcheck
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/netprobe"
@@ -41,6 +42,18 @@ type Prober struct {
 type Network struct {
 	Prober Prober        `json:"prober,omitzero"`
 	Expect []Expectation `json:"expect,omitempty"`
+}
+
+// Others are the namespaces beside the target's that the expectations name.
+func (n Network) Others() (all []string) {
+	for _, e := range n.Expect {
+		for _, of := range []string{e.From.Namespace, e.To.Namespace} {
+			if of != "" && !slices.Contains(all, of) {
+				all = append(all, of)
+			}
+		}
+	}
+	return all
 }
 
 // Plan is what is expected, and what will be tried. It is kept in a run's history.

@@ -16,6 +16,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
@@ -29,7 +30,7 @@ import (
 func Procedures() []string {
 	return []string{
 		backupdatabase.WorkflowType, verifybackup.WorkflowType, restoredatabase.WorkflowType, drillrecovery.WorkflowType,
-		recoverservice.WorkflowType, recoverdata.WorkflowType, rolloutrelease.WorkflowType,
+		recoverservice.WorkflowType, recoverdata.WorkflowType, rolloutrelease.WorkflowType, validatenetwork.WorkflowType,
 	}
 }
 
@@ -64,6 +65,10 @@ type Target struct {
 	// Past is the release as it is, and what it can be rolled back to; Rollout is the release as it is, and
 	// what it is upgraded to. Nil: not known.
 	Past, Rollout *helmrelease.Footprint
+	// Tries says that connections are tried from pods. Others are the namespaces beside the target's that the
+	// expectations of its network name.
+	Tries  bool
+	Others []string
 }
 
 // Of is what a configuration says of a target.
@@ -84,6 +89,7 @@ func Of(t *config.Target) Target {
 	for _, p := range k.Probes {
 		out.Probes = append(out.Probes, p.Service)
 	}
+	out.Tries, out.Others = k.Network.Prober.Image != "", k.Network.Others()
 	if t.Rollout != nil {
 		out.Restores = t.Rollout.Migrations == config.MigrationsRestore
 		for _, c := range t.Rollout.Checks {
@@ -247,8 +253,28 @@ func (n need) cluster(procedure string) error {
 			return nil
 		}
 		return n.change(*n.Rollout)
+	case validatenetwork.WorkflowType:
+		n.network()
 	}
 	return nil
+}
+
+// network is what looking at who reaches whom takes, and trying it.
+func (n need) network() {
+	for _, namespace := range append([]string{n.Namespace}, n.Others...) {
+		if namespace == Anywhere {
+			n.allow(namespace, "", "namespaces", "get")
+		} else {
+			n.allow(namespace, "", "namespaces", "get", namespace)
+		}
+		n.allow(namespace, "", "pods", "list")
+		n.allow(namespace, networking, "networkpolicies", "list")
+	}
+	n.in("", "services", "list")
+	if n.Tries && !n.dry {
+		n.in("", "pods", "create delete")
+		n.in("", "configmaps", "create get list delete")
+	}
 }
 
 // observe is what looking at a release takes, but for its probes.

@@ -68,7 +68,8 @@ func nothingProbes(t *testing.T) {
 func TestTheNetworkIsTried(t *testing.T) {
 	s := harness.New(t, networked(""))
 	t.Cleanup(harness.RemoveBinaries)
-	kubeconfig := "KUBECONFIG=" + os.Getenv("KUBECONFIG")
+	who := narrow(t, s, "network", "--procedure", "ValidateNetwork")
+	kubeconfig := who.env()
 	first := s.Worker(t, "first", kubeconfig, "UPKEEP_FAULT=point=probe/pods/after:kill", "UPKEEP_FAULT_ONCE="+filepath.Join(s.Dir, "hit"))
 	id := s.Start(t, validatenetwork.WorkflowType, `{}`)
 	select {
@@ -157,4 +158,5 @@ func TestTheNetworkIsTried(t *testing.T) {
 		require.Equal(t, "unknown", connection(t, doc, "a stranger").Seen)
 		require.Contains(t, doc.Summary, "would try")
 	})
+	who.audited(t)
 }
