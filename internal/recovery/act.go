@@ -32,6 +32,9 @@ const (
 	lookEvery = time.Second
 	// stableFor is how long all must be healthy without a break: pods that flap are not.
 	stableFor = 8 * time.Second
+	// wrongFor is how long something must be wrong without a break before it is no longer waited for: what is
+	// listed of a change is not all of one moment.
+	wrongFor = 3 * time.Second
 	// lockPatience is how long an attempt, or a hook, that still works under a lock is waited for.
 	lockPatience = 30 * time.Second
 	// restartedBy is the annotation of a pod template that a rollout restart sets.
@@ -211,7 +214,7 @@ type For struct {
 // Await looks until all is healthy and stays so, or what it waits for is over. Each look is told.
 func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, wait For, tell func(string)) (run.Verdict, error) {
 	began := time.Now()
-	var since time.Time
+	var since, wrong time.Time
 	restarts := int32(-1)
 	for {
 		s, err := health.Observe(ctx, c, scope)
@@ -230,7 +233,11 @@ func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, wait For, t
 			return run.Pass, nil
 		}
 		wait.Stayed = false
-		if wait.Young && err == nil && verdict == run.Fail && !Young(State{State: s}) {
+		if !wait.Young || err != nil || verdict != run.Fail || Young(State{State: s}) {
+			wrong = time.Time{}
+		} else if wrong.IsZero() {
+			wrong = time.Now()
+		} else if time.Since(wrong) >= wrongFor {
 			return verdict, nil
 		}
 		if verdict != run.Pass || count != restarts {

@@ -180,7 +180,7 @@ type trouble struct {
 // are of an older revision, which a rollout replaces just now. To restart what is being replaced would
 // replace it twice.
 func (f trouble) young() bool {
-	if f.Refused != "" || f.Paused || f.probe != "" && f.Whole() {
+	if f.Refused != "" || f.probe != "" && f.Whole() || f.Paused && len(f.bad) == 0 {
 		return false
 	}
 	if f.Observed < f.Generation {
@@ -197,7 +197,7 @@ func (f trouble) young() bool {
 		case health.NodeLost, health.StuckEnding:
 			return true
 		}
-		return p.Newest || !comes || f.OnDelete
+		return p.Newest || !comes || f.OnDelete || f.Paused
 	})
 }
 

@@ -72,6 +72,10 @@ func TestNext(t *testing.T) {
 	}
 	paused := web(health.Deployment, 1, bad(health.CrashLoop))
 	paused.Paused = true
+	pausedYoung := web(health.Deployment, 1, bad(health.Starting))
+	pausedYoung.Paused = true
+	pausedOld := web(health.Deployment, 2, stale, starting)
+	pausedOld.Paused, pausedOld.Updated = true, 1
 	quota := web(health.Deployment, 1)
 	quota.Refused = "exceeded quota"
 	for name, c := range map[string]struct {
@@ -109,6 +113,8 @@ func TestNext(t *testing.T) {
 		"one of a StatefulSet":              {state: of(web(health.StatefulSet, 1, bad(health.StuckEnding))), want: Recreate, asks: true, pod: "b"},
 		"young":                             {state: of(web(health.Deployment, 1, bad(health.Starting))), want: Wait},
 		"paused":                            {state: of(paused), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Recreate, UID: "u"}}, says: "rollout resume"},
+		"paused, and young":                 {state: of(pausedYoung), want: Wait},
+		"paused in a rollout's middle":      {state: of(pausedOld), want: Recreate, pod: "s"},
 		"a quota":                           {state: of(quota), says: "exceeded quota"},
 		"a release that broke it":           {state: came(crashing, began), want: Rollback, says: "no restart is tried first"},
 		"a release whose pods only answer":  {state: came(wedged, began), want: Rollback, says: "came with revision 3, 1m0s ago"},

@@ -260,7 +260,11 @@ func (w *rescue) take(s recovery.Step) error {
 	if w.suspect && (s.Rung == recovery.Restart || s.Rung == recovery.Rollout) {
 		wait = min(wait, briefly)
 	}
+	began := w.r.Now()
 	verdict, err := w.await(wait, s.Rung == recovery.Wait)
+	if s.Rung == recovery.Wait && w.r.Now().Sub(began) < wait { // something else was seen: there may be reason to wait again
+		w.tried = w.tried[:len(w.tried)-1]
+	}
 	note(verdict == run.Pass, nil)
 	return err
 }
