@@ -19,6 +19,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/ownership"
@@ -278,7 +279,7 @@ func (o rights) look(ctx context.Context, t *config.Target, target *rbac.Target,
 		}
 		remarks = append(remarks, "The cluster was not looked at: "+strings.Join(strings.Fields(f.What), " "))
 	}
-	target.Past, target.Rollout, target.Owners = nil, nil, nil
+	target.Past, target.Rollout, target.ClientOwners, target.ReleaseOwners = nil, nil, nil, nil
 	if change == nil {
 		return remarks, nil
 	}
@@ -295,10 +296,8 @@ func (o rights) lookAt(ctx context.Context, t *config.Target, target *rbac.Targe
 	if _, err := cluster.Client.CoreV1().Namespaces().Get(ctx, cluster.Namespace, metav1.GetOptions{}); err != nil {
 		return kube.Classify(err, "look at namespace "+cluster.Namespace)
 	}
-	if slices.Contains(o.procedures, recoverdata.WorkflowType) && len(target.Clients) > 0 {
-		if err := o.owners(ctx, cluster, target); err != nil {
-			return err
-		}
+	if err := o.owners(ctx, cluster, target); err != nil {
+		return err
 	}
 	for _, of := range []struct {
 		procedure string
@@ -321,21 +320,40 @@ func (o rights) lookAt(ctx context.Context, t *config.Target, target *rbac.Targe
 	return nil
 }
 
-// owners finds those that a run would suspend.
+// owners finds those that runs would suspend.
 func (o rights) owners(ctx context.Context, cluster *kube.Cluster, target *rbac.Target) error {
-	s, err := quiesce.New(cluster)
-	if err != nil {
-		return err
-	}
-	owners, err := s.Owners(ctx, target.Clients, time.Now())
-	if err != nil {
-		return err
-	}
-	target.Owners = []ownership.Ref{}
-	for _, owner := range owners {
-		if target.Suspends || owner.Ref.Kind == "ScaledObject" { // an autoscaler is part of what is stopped
-			target.Owners = append(target.Owners, owner.Ref)
+	if slices.Contains(o.procedures, recoverdata.WorkflowType) && len(target.Clients) > 0 {
+		s, err := quiesce.New(cluster)
+		if err != nil {
+			return err
 		}
+		owners, err := s.Owners(ctx, target.Clients, time.Now())
+		if err != nil {
+			return err
+		}
+		target.ClientOwners = suspended(owners, target.Suspends)
+	}
+	if target.Suspends && (slices.Contains(o.procedures, recoverservice.WorkflowType) || slices.Contains(o.procedures, rolloutrelease.WorkflowType)) {
+		seen, err := health.Observe(ctx, cluster, health.Scope{Release: target.Release})
+		if err != nil {
+			return err
+		}
+		var owners []ownership.Owner
+		for _, w := range seen.Workloads {
+			owners = append(owners, w.Owners...)
+		}
+		target.ReleaseOwners = suspended(owners, true)
 	}
 	return nil
+}
+
+// suspended are those of the owners whom a run suspends.
+func suspended(owners []ownership.Owner, all bool) []ownership.Ref {
+	refs := []ownership.Ref{}
+	for _, owner := range owners {
+		if owner.Suspendable && (all || owner.Ref.Kind == "ScaledObject") { // an autoscaler is part of what is stopped
+			refs = append(refs, owner.Ref)
+		}
+	}
+	return refs
 }

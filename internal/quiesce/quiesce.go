@@ -193,26 +193,22 @@ func (s *Stopper) Look(ctx context.Context, refs []Ref, self itself.Self, serves
 		if c.Before, c.StoppedBy, err = ref.field(s.Cluster.Namespace).Before(objects[i]); err != nil {
 			return nil, none, err
 		}
-		owners := ownership.Detect(objects[i], now)
-		for _, scaler := range scalers {
-			if ref.scaledBy(scaler) {
-				a := Autoscaler{Name: scaler.Name, Min: 1, Max: scaler.Spec.MaxReplicas}
-				if scaler.Spec.MinReplicas != nil {
-					a.Min = *scaler.Spec.MinReplicas
-				}
-				c.Autoscalers = append(c.Autoscalers, a)
-				owners = append(owners, keda(ownership.Detect(&scaler, now))...)
+		scale := ref.scaledBy(scalers)
+		for _, scaler := range scale {
+			a := Autoscaler{Name: scaler.Name, Min: 1, Max: scaler.Spec.MaxReplicas}
+			if scaler.Spec.MinReplicas != nil {
+				a.Min = *scaler.Spec.MinReplicas
 			}
+			c.Autoscalers = append(c.Autoscalers, a)
 		}
 		clients = append(clients, c)
-		changes = append(changes, ownership.Change{Words: "stop " + ref.String(), Command: ref.command(s.Cluster.Namespace), Owners: owners})
+		changes = append(changes, ownership.Change{Words: "stop " + ref.String(), Command: ref.command(s.Cluster.Namespace), Owners: owners(objects[i], scale, now)})
 	}
 	measures, err := ownership.Plan(ctx, s.dynamic, policy, changes)
 	return clients, measures, err
 }
 
-// Owners finds who would start the workloads again, as far as it is known how to suspend them. It changes
-// nothing; a workload that is not there has none.
+// Owners finds who would start the workloads again. It changes nothing; a workload that is not there has none.
 func (s *Stopper) Owners(ctx context.Context, refs []Ref, now time.Time) ([]ownership.Owner, error) {
 	scalers, err := s.scalers(ctx)
 	if err != nil {
@@ -227,17 +223,7 @@ func (s *Stopper) Owners(ctx context.Context, refs []Ref, now time.Time) ([]owne
 		if err != nil {
 			return nil, err
 		}
-		owners := ownership.Detect(object, now)
-		for _, scaler := range scalers {
-			if ref.scaledBy(scaler) {
-				owners = append(owners, keda(ownership.Detect(&scaler, now))...)
-			}
-		}
-		for _, o := range owners {
-			if o.Suspendable {
-				all = append(all, o)
-			}
-		}
+		all = append(all, owners(object, ref.scaledBy(scalers), now)...)
 	}
 	return all, nil
 }
@@ -250,9 +236,22 @@ func (s *Stopper) scalers(ctx context.Context) ([]autoscalingv2.HorizontalPodAut
 	return list.Items, nil
 }
 
-func (r Ref) scaledBy(scaler autoscalingv2.HorizontalPodAutoscaler) bool {
-	to := scaler.Spec.ScaleTargetRef
-	return to.Kind == r.Kind && to.Name == r.Name
+func (r Ref) scaledBy(scalers []autoscalingv2.HorizontalPodAutoscaler) (by []autoscalingv2.HorizontalPodAutoscaler) {
+	for _, s := range scalers {
+		if to := s.Spec.ScaleTargetRef; to.Kind == r.Kind && to.Name == r.Name {
+			by = append(by, s)
+		}
+	}
+	return by
+}
+
+// owners are who would start a workload again: its own, and KEDA where it makes one of its autoscalers.
+func owners(object metav1.Object, scalers []autoscalingv2.HorizontalPodAutoscaler, now time.Time) []ownership.Owner {
+	all := ownership.Detect(object, now)
+	for _, s := range scalers {
+		all = append(all, keda(ownership.Detect(&s, now))...)
+	}
+	return all
 }
 
 // keda is the owner of an autoscaler that scales its workload up again by itself.

@@ -57,9 +57,10 @@ type Target struct {
 	// Restores says that a release that is rolled back may restore the database.
 	Restores bool
 	Clients  []quiesce.Ref // of the database; none: not known before a run
-	// Suspends says that owners are suspended; Owners are those that are known, or nil.
-	Suspends bool
-	Owners   []ownership.Ref
+	// Suspends says that owners are suspended. ClientOwners and ReleaseOwners are those that are known of the
+	// clients and of the release's workloads; nil: it was not looked.
+	Suspends                    bool
+	ClientOwners, ReleaseOwners []ownership.Ref
 	// Past is the release as it is, and what it can be rolled back to; Rollout is the release as it is, and
 	// what it is upgraded to. Nil: not known.
 	Past, Rollout *helmrelease.Footprint
@@ -209,7 +210,10 @@ func (n need) cluster(procedure string) error {
 	switch procedure {
 	case recoverservice.WorkflowType:
 		n.observe()
+		n.probes(n.Probes)
+		n.itself()
 		n.history()
+		n.releaseOwners()
 		if n.dry {
 			return nil
 		}
@@ -222,12 +226,16 @@ func (n need) cluster(procedure string) error {
 			n.remark("RecoverService: for a rollback it needs the kinds of the release's chart besides; they are added where the release can be looked at")
 			return nil
 		}
+		for _, o := range workloads(*n.Past) { // whose pods a rollout restart replaces
+			n.allow(o.Namespace, o.Group, o.Resource, "get patch", o.Name)
+		}
 		return n.change(*n.Past)
 	case recoverdata.WorkflowType:
 		n.quiesce()
 	case rolloutrelease.WorkflowType:
 		n.history()
 		n.itself()
+		n.releaseOwners()
 		if !n.dry {
 			n.operate()
 			n.in(apps, "replicasets", "list") // by which Helm tells that a Deployment is ready
@@ -243,14 +251,13 @@ func (n need) cluster(procedure string) error {
 	return nil
 }
 
-// observe is what looking at a release takes.
+// observe is what looking at a release takes, but for its probes.
 func (n need) observe() {
 	for _, resource := range []string{"deployments", "statefulsets", "daemonsets", "replicasets"} {
 		n.in(apps, resource, "list")
 	}
 	n.in("", "pods", "list")
 	n.in(batch, "jobs", "list")
-	n.probes(n.Probes)
 }
 
 // history is what reading Helm's records takes.
@@ -288,38 +295,88 @@ func (n need) quiesce() {
 	n.in(apps, "replicasets", "get") // from pods to what made them
 	n.in(batch, "jobs", "get")
 	n.in(autoscaling, "horizontalpodautoscalers", "list")
-	verbs := "get patch"
-	if n.dry {
-		verbs = "get"
+	for _, kind := range quiesce.Kinds() { // what an earlier run has left stopped is known by the notes on it
+		group, resource := quiesce.Resource(kind)
+		n.in(group, resource, "list")
+		if len(n.Clients) == 0 {
+			n.in(group, resource, n.holding())
+		}
 	}
 	for _, c := range n.Clients {
 		group, resource := quiesce.Resource(c.Kind)
-		n.in(group, resource, verbs, c.Name)
+		n.in(group, resource, n.holding(), c.Name)
 	}
 	if len(n.Clients) == 0 {
-		for _, kind := range quiesce.Kinds() {
-			group, resource := quiesce.Resource(kind)
-			n.in(group, resource, verbs)
-		}
 		n.remark("RecoverData: all workloads may be stopped, as kubernetes.clients does not say which use the database")
 	}
-	switch {
-	case n.Owners != nil:
-		for _, o := range n.Owners {
-			if group, resource, known := ownership.Resource(o.Group, o.Kind); known {
-				n.allow(o.Namespace, group, resource, verbs, o.Name)
+	n.suspend("RecoverData", "the clients", n.ClientOwners, func(kind string) bool {
+		return n.Suspends || kind == "ScaledObject" // an autoscaler is part of what is stopped
+	})
+	if n.Release != "" {
+		n.observe()
+		if !n.dry {
+			n.probes(n.Probes)
+		}
+	}
+}
+
+// releaseOwners is what keeping the owners of a release's workloads from acting takes.
+func (n need) releaseOwners() {
+	if n.Suspends {
+		n.suspend("RecoverService and RolloutRelease", "the release's workloads", n.ReleaseOwners, func(kind string) bool { return kind != "ScaledObject" })
+	}
+}
+
+// suspend is what keeping owners from acting takes: those that are known, or all of some kinds.
+func (n need) suspend(who, of string, known []ownership.Ref, may func(kind string) bool) {
+	if known != nil {
+		for _, o := range known {
+			if group, resource, is := ownership.Resource(o.Group, o.Kind); is {
+				n.allow(o.Namespace, group, resource, n.holding(), o.Name)
 			}
 		}
-	case n.Suspends:
-		for _, o := range ownership.Suspendable() {
-			group, resource, _ := ownership.Resource(o.Group, o.Kind)
-			n.allow(n.Namespace, group, resource, verbs)
+		return
+	}
+	n.suspendAny(may)
+	if n.Suspends {
+		n.remark("%s: owners of %s are looked for in namespace %s alone; where they are in another, such as argocd, it needs the same there", who, of, n.Namespace)
+	}
+}
+
+func (n need) suspendAny(may func(kind string) bool) {
+	for _, o := range ownership.Suspendable() {
+		if group, resource, _ := ownership.Resource(o.Group, o.Kind); may(o.Kind) {
+			n.allow(n.Namespace, group, resource, n.holding())
 		}
-		n.remark("RecoverData: owners of the clients are looked for in namespace %s alone; where they are in another, such as argocd, it needs the same there", n.Namespace)
 	}
-	if !n.dry && n.Release != "" && len(n.Probes) > 0 {
-		n.observe()
+}
+
+// Owners is what keeping any owner in a namespace from acting takes. Dry: only looking at it.
+func Owners(namespace string, dry bool) *Set {
+	n := need{newSet(), Target{Namespace: namespace}, dry}
+	n.suspendAny(func(string) bool { return true })
+	return n.Set
+}
+
+// holding are the verbs of what is held at a value for a run's time.
+func (n need) holding() string {
+	if n.dry {
+		return "get"
 	}
+	return "get patch"
+}
+
+// workloads are those of a release as it is.
+func workloads(f helmrelease.Footprint) (all []helmrelease.Placed) {
+	if len(f.States) == 0 {
+		return nil
+	}
+	for _, o := range f.States[0].Objects {
+		if o.Group == apps && slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet"}, o.Kind) {
+			all = append(all, o)
+		}
+	}
+	return all
 }
 
 // change is what going from any state of a release to any other takes.
@@ -331,12 +388,8 @@ func (n need) change(f helmrelease.Footprint) error {
 		n.remark("the chart's templates look things up in the cluster (lookup); what that needs is added where the cluster can be reached")
 	}
 	if n.dry {
-		if len(f.States) > 0 { // what others own is looked for on the workloads as they are
-			for _, o := range f.States[0].Objects {
-				if o.Group == apps && slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet"}, o.Kind) {
-					n.allow(o.Namespace, o.Group, o.Resource, "get", o.Name)
-				}
-			}
+		for _, o := range workloads(f) { // on which it is seen what others own
+			n.allow(o.Namespace, o.Group, o.Resource, "get", o.Name)
 		}
 		return nil
 	}

@@ -28,6 +28,12 @@ var unknown = rbac.Target{Namespace: rbac.Anywhere, Outside: true, ScratchPods: 
 func fixedRoles(t *testing.T) map[string]string {
 	t.Helper()
 	files := map[string]string{}
+	const made = "upkeep rbac prints one for a target, which names more of it. Made by the test of internal/rbac (UPKEEP_WRITE=1)."
+	write := func(name string, remarks []string, objects []any) {
+		text, err := rbac.YAML(append(remarks, made), objects...)
+		require.NoError(t, err)
+		files[name+".yaml"] = text
+	}
 	words := regexp.MustCompile(`([a-z])([A-Z])`)
 	for _, procedure := range rbac.Procedures() {
 		for _, dry := range []bool{false, true} {
@@ -41,14 +47,18 @@ func fixedRoles(t *testing.T) map[string]string {
 			}
 			var objects []any
 			for _, capability := range rbac.Capabilities() {
-				objects = append(objects, needs[capability].Manifest("upkeep-"+name, rbac.Account{Namespace: "upkeep", Name: "upkeep-" + capability})...)
+				objects = append(objects, needs[capability].Manifest("upkeep-"+name+"-"+capability, rbac.Account{Namespace: "upkeep", Name: "upkeep-" + capability})...)
 				remarks = append(remarks, needs[capability].Remarks...)
 			}
-			remarks = append(remarks, "upkeep rbac prints one for a target, which names more of it. Made by the test of internal/rbac (UPKEEP_WRITE=1).")
-			text, err := rbac.YAML(remarks, objects...)
-			require.NoError(t, err)
-			files[name+".yaml"] = text
+			write(name, remarks, objects)
 		}
+	}
+	for name, dry := range map[string]bool{"suspend-owners": false, "suspend-owners-dry-run": true} {
+		remarks := []string{"What RecoverService, RecoverData and RolloutRelease need besides where kubernetes.owners is suspend, in the namespace of the owners."}
+		if dry {
+			remarks = []string{"What dry runs of RecoverService, RecoverData and RolloutRelease need besides where kubernetes.owners is suspend, in the namespace of the owners."}
+		}
+		write(name, remarks, rbac.Owners(rbac.Anywhere, dry).Manifest("upkeep-"+name, rbac.Account{Namespace: "upkeep", Name: "upkeep-" + rbac.Cluster}))
 	}
 	return files
 }
@@ -69,6 +79,10 @@ func TestTheFixedRolesAreThoseOfTheCode(t *testing.T) {
 		have, err := os.ReadFile(filepath.Join(fixed, name))
 		require.NoError(t, err)
 		require.Equal(t, text, string(have), "%s: UPKEEP_WRITE=1 writes it anew", name)
+		names := regexp.MustCompile(`(?m)^kind: \w+\nmetadata:\n(?:    .*\n|  labels:\n)*  name: .*$`).FindAllString(text, -1)
+		require.Len(t, names, strings.Count(text, "metadata:"))
+		slices.Sort(names)
+		require.Equal(t, slices.Compact(slices.Clone(names)), names, "kubectl apply takes two objects of a name for one")
 	}
 }
 
@@ -88,8 +102,9 @@ func known() rbac.Target {
 	return rbac.Target{
 		Namespace: "shop", Release: "shop", Database: kube.Endpoint{Pod: "db-0", Port: 5432}, Secrets: []string{"db"}, ScratchPods: true, ScratchImage: true,
 		Probes: []string{"web"}, Checks: []string{"prometheus"}, Clients: []quiesce.Ref{{Kind: "Deployment", Name: "web"}}, Suspends: true,
-		Owners: []ownership.Ref{{Group: "argoproj.io", Kind: "Application", Namespace: "argocd", Name: "shop"}},
-		Past:   &helmrelease.Footprint{States: []helmrelease.State{now}},
+		ClientOwners:  []ownership.Ref{{Group: "argoproj.io", Kind: "Application", Namespace: "argocd", Name: "shop"}},
+		ReleaseOwners: []ownership.Ref{{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease", Namespace: "flux-system", Name: "shop"}},
+		Past:          &helmrelease.Footprint{States: []helmrelease.State{now}},
 		Rollout: &helmrelease.Footprint{
 			States: []helmrelease.State{now, next}, Gone: []helmrelease.Placed{service},
 			Reads: []helmrelease.Access{{Namespace: "shop", Resource: "secrets", Verb: "get", Name: "looked-up"}},
@@ -124,16 +139,20 @@ func TestWhatEachProcedureNeeds(t *testing.T) {
 		{"VerifyBackup", database, "shop", false, []string{
 			"create,delete networkpolicies.networking.k8s.io", "get secrets db", "get,create pods/portforward", "get,list,create,delete pods"}},
 		{"RecoverService", cluster, "shop", true, []string{
-			"get services web", "get,list secrets", "list daemonsets.apps", "list deployments.apps", "list endpointslices.discovery.k8s.io", "list jobs.batch", "list pods",
-			"list replicasets.apps", "list statefulsets.apps"}},
+			"get namespaces shop", "get services web", "get,list secrets", "list daemonsets.apps", "list deployments.apps", "list endpointslices.discovery.k8s.io", "list jobs.batch", "list pods",
+			"list replicasets.apps", "list services", "list statefulsets.apps"}},
+		{"RecoverService", cluster, "flux-system", true, []string{"get helmreleases.helm.toolkit.fluxcd.io shop"}},
+		{"RecoverService", cluster, "flux-system", false, []string{"get,patch helmreleases.helm.toolkit.fluxcd.io shop"}},
 		{"RecoverService", cluster, "shop", false, []string{
-			"create leases.coordination.k8s.io", "get,list,create,update,delete secrets", "get,patch configmaps old", "get,patch deployments.apps web", "get,patch services web",
+			"create leases.coordination.k8s.io", "get namespaces shop", "get,list,create,update,delete secrets", "get,patch configmaps old", "get,patch deployments.apps web", "get,patch services web",
 			"get,update leases.coordination.k8s.io upkeep-shop", "list daemonsets.apps", "list deployments.apps", "list endpointslices.discovery.k8s.io", "list jobs.batch",
-			"list replicasets.apps", "list statefulsets.apps", "list,delete pods"}},
+			"list replicasets.apps", "list services", "list statefulsets.apps", "list,delete pods"}},
 		{"RecoverService", cluster, "", false, []string{"get,patch storageclasses.storage.k8s.io fast"}},
 		{"RecoverData", cluster, "argocd", false, []string{"get,patch applications.argoproj.io shop"}},
 		{"RecoverData", cluster, "shop", true, []string{
-			"get deployments.apps web", "get jobs.batch", "get namespaces shop", "get replicasets.apps", "get,list pods", "list horizontalpodautoscalers.autoscaling", "list services"}},
+			"get deployments.apps web", "get namespaces shop", "get,list jobs.batch", "get,list pods", "get,list replicasets.apps", "list cronjobs.batch", "list daemonsets.apps", "list deployments.apps",
+			"list horizontalpodautoscalers.autoscaling", "list services", "list statefulsets.apps"}},
+		{"RolloutRelease", cluster, "flux-system", false, []string{"get,patch helmreleases.helm.toolkit.fluxcd.io shop"}},
 		{"RolloutRelease", cluster, "shop", true, []string{
 			"get deployments.apps web", "get namespaces shop", "get,list secrets", "list pods", "list services"}},
 		{"RolloutRelease", cluster, "shop", false, []string{
@@ -145,7 +164,13 @@ func TestWhatEachProcedureNeeds(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, c.want, flat(needs[c.capability].Rules(c.namespace)), "%s of %s in %q, dry run: %v", c.capability, c.procedure, c.namespace, c.dry)
 	}
-	_, err := known().Needs([]string{"RecoverServices"}, false)
+	target := known()
+	target.ClientOwners, target.ReleaseOwners = nil, nil
+	needs, err := target.Needs([]string{"RecoverData"}, false)
+	require.NoError(t, err)
+	require.Subset(t, flat(needs[cluster].Rules("shop")), flat(rbac.Owners("shop", false).Rules("shop")), "owners that nobody has looked for are granted by kind")
+	require.Contains(t, flat(rbac.Owners("shop", false).Rules("shop")), "get,patch applications.argoproj.io")
+	_, err = known().Needs([]string{"RecoverServices"}, false)
 	require.ErrorContains(t, err, "RecoverService")
 }
 

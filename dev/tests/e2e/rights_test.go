@@ -193,7 +193,7 @@ func (a *account) used(t *testing.T) {
 func TestTheFixedRolesCanBeApplied(t *testing.T) {
 	out, err := kubectl("apply", "--dry-run=server", "-f", "../../../deploy/rbac")
 	require.NoError(t, err)
-	require.Contains(t, out, "role.rbac.authorization.k8s.io/upkeep-recover-data created (server dry run)")
+	require.Contains(t, out, "role.rbac.authorization.k8s.io/upkeep-recover-data-cluster created (server dry run)")
 }
 
 // A release that uses every right of a rollout: its upgrade brings an object more, changes all others, runs a
