@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,6 +46,7 @@ networkPolicy: {temporalPort: %[3]s}
 store: {claim: upkeep-store}
 database:
   env: [{name: LANGFUSE_PASSWORD, secretName: langfuse-postgresql, key: password}]
+code: {enabled: true, image: {tag: %[1]s-fault-server-code}}
 config: |
 %[4]s
 `
@@ -72,10 +72,12 @@ func TestTheServerTakesTheChart(t *testing.T) {
 			"workflows": {"podAnnotations": {"a": "b"}, "podLabels": {"c": "d"}, "serviceAccount": {"annotations": {"e": "f"}}},
 			"database": {"env": [{"name": "REGION", "value": "here"}, {"name": "SHOP_PASSWORD", "secretName": "shop", "key": "password"}],
 				"mounts": [{"path": "/etc/keys", "secret": "keys"}], "targets": [{"namespace": %[1]q, "secrets": ["a"], "scratchPods": true}]},
+			"code": {"enabled": true, "image": {"tag": "0.1.0-code"}, "env": [{"name": "GITHUB_TOKEN", "secretName": "github", "key": "token"}],
+				"mounts": [{"path": "/etc/registries", "secret": "registries"}], "scratch": {"sizeLimit": "1Gi"}},
 			"cluster": {"mounts": [{"path": "/charts", "configMap": "charts"}, {"path": "/more", "claim": "more"}]},
 			"rbac": {"rules": [{"namespace": %[1]q, "rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["shop"], "verbs": ["get", "patch"]}]}],
 				"clusterRules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]},
-			"networkPolicy": {"metricsFrom": [{"podSelector": {}}], "egress": [{"ports": [{"port": 443}]}],
+			"networkPolicy": {"metricsFrom": [{"podSelector": {}}], "egress": [{"ports": [{"port": 443}]}], "codeEgress": [{"ports": [{"port": 443}]}],
 				"temporalTo": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "dnsTo": [{"namespaceSelector": {}}]},
 			"priorityClassName": "system-cluster-critical", "nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"operator": "Exists"}],
 			"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}}]}}}`,
@@ -125,7 +127,7 @@ func TestWorkersInPods(t *testing.T) {
 	require.NoError(t, err)
 	config := fmt.Sprintf(workersConfig, namespace, release)
 	rights, granted := workersRights(t, config)
-	values := fmt.Sprintf(workersValues, cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e"), address, port, config)
+	values := fmt.Sprintf(workersValues, imageTag(), address, port, config)
 	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", rights, "--values", "-")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -167,16 +169,31 @@ func TestWorkersInPods(t *testing.T) {
 		require.False(t, may("database", "create", "pods", "--subresource=portforward"), "from within the cluster it needs none")
 		require.False(t, may("database", "get", "secret/another"))
 		require.False(t, may("database", "create", "pods"), "backups need none")
-		for _, capability := range []string{worker.Workflows, worker.Cluster} {
+		for _, capability := range []string{worker.Workflows, worker.Cluster, worker.Code} {
 			require.False(t, may(capability, "get", "pods"), capability)
 			require.False(t, may(capability, "get", "secret/langfuse-postgresql"), capability)
 		}
-		for capability, want := range map[string]bool{worker.Workflows: false, worker.Database: true, worker.Cluster: true} {
+		for capability, want := range map[string]bool{worker.Workflows: false, worker.Database: true, worker.Cluster: true, worker.Code: false} {
 			spec, err := kubectl("get", "pods", "-l", "app.kubernetes.io/name=upkeep,app.kubernetes.io/component="+capability, "-o", "json")
 			require.NoError(t, err)
 			require.Equal(t, want, strings.Contains(spec, "kube-api-access-"), "the token of %s", capability)
 			require.Equal(t, capability == worker.Database, strings.Contains(spec, "LANGFUSE_PASSWORD"), "the password of %s", capability)
 		}
+	})
+
+	t.Run("code has what makes lock files", func(t *testing.T) {
+		in := func(program string, args ...string) string {
+			t.Helper()
+			out, err := kubectl(append([]string{"exec", "deploy/upkeep-code", "--", program}, args...)...)
+			require.NoError(t, err)
+			return out
+		}
+		in("busybox", "mkdir", "/tmp/it")
+		in("go", "-C", "/tmp/it", "mod", "init", "example.com/it")
+		in("go", "-C", "/tmp/it", "mod", "tidy", "-diff")
+		in("node", "/usr/local/bin/npm", "install", "--prefix", "/tmp/it", "--package-lock-only", "--offline")
+		require.Contains(t, in("busybox", "cat", "/tmp/it/package-lock.json"), `"lockfileVersion": 3`)
+		require.Contains(t, in("git", "version"), "git version 2")
 	})
 
 	t.Run("a backup", func(t *testing.T) {
