@@ -51,8 +51,9 @@ func noScratchPods(t *testing.T) {
 func TestADatabaseInAPod(t *testing.T) {
 	require.NoError(t, write("what a backup must have"))
 	s := harness.New(t, inPod("observatory", ""))
-	who := narrow(t, s, "keeper", "--procedure", "BackupDatabase", "--procedure", "VerifyBackup", "--procedure", "DrillRecovery", "--procedure", "RestoreDatabase")
-	serve(t, s, "w", who.env())
+	all := []string{"--procedure", "BackupDatabase", "--procedure", "VerifyBackup", "--procedure", "DrillRecovery", "--procedure", "RestoreDatabase"}
+	who := narrow(t, s, "keeper", all...)
+	w := serve(t, s, "w", who.env())
 
 	taken := s.Run(t, "BackupDatabase", `{}`)
 	require.Equal(t, run.Succeeded, taken.Outcome, taken.Summary)
@@ -79,6 +80,17 @@ func TestADatabaseInAPod(t *testing.T) {
 	require.NoError(t, err)
 	noScratchPods(t)
 	who.audited(t)
+
+	w.Kill()
+	looker := narrow(t, s, "keeper-looks", append(all, "--dry-run-only")...)
+	serve(t, s, "looks", looker.env())
+	for procedure, input := range map[string]string{
+		"BackupDatabase": `{"dryRun":true}`, "VerifyBackup": `{"dryRun":true}`, "DrillRecovery": `{"dryRun":true}`, "RestoreDatabase": `{"dryRun":true,"database":"langfuse_copy"}`,
+	} {
+		doc := s.Run(t, procedure, input)
+		require.Equal(t, run.Succeeded, doc.Outcome, "%s: %s", procedure, doc.Summary)
+	}
+	looker.audited(t)
 }
 
 // TestTheDatabasesPodIsDeleted in the middle of a backup and of a restore: the run goes on when it is back.

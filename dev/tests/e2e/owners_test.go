@@ -130,7 +130,7 @@ func TestAnOwnerThatReverts(t *testing.T) {
 func TestAnOwnerOfARelease(t *testing.T) {
 	const name = "shop-e"
 	s, chart := shop(t, name)
-	serve(t, s, "w")
+	w := serve(t, s, "w")
 	target := fmt.Sprintf(`  - name: shop
     kubernetes: {namespace: %s, release: %s, owners: suspend, probes: [{name: front, service: %[2]s-web, port: 80, path: /index.html, contains: open}]}
     database: {url: "postgres://nobody@127.0.0.1:1/none"}
@@ -153,6 +153,9 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		require.Equal(t, 1, revisions(t, name))
 
 		owning("suspend")
+		who := narrow(t, s, "rollout-suspender", "--procedure", rolloutrelease.WorkflowType, "--set", "replicas=2")
+		w.Kill()
+		w = serve(t, s, "suspends", who.env())
 		id := approved(t, s, rollout)
 		waiting(t, s, id)
 		says(t, deployment, ".spec.replicas", "2")
@@ -165,6 +168,7 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		says(t, "helmrelease/"+name, ".spec.suspend", "")
 		says(t, deployment, ".spec.replicas", "2")
 		require.Equal(t, 2, revisions(t, name))
+		who.audited(t, "delete secrets") // no revision is too old yet
 	})
 
 	t.Run("a recovery, and another that takes over", func(t *testing.T) {
@@ -184,6 +188,9 @@ func TestAnOwnerOfARelease(t *testing.T) {
 			return err
 		}))
 		owning("propose")
+		who := narrow(t, s, "recovery-proposer", "--procedure", "RecoverService", "--dry-run-only")
+		w.Kill()
+		w = serve(t, s, "proposes", who.env())
 		doc := s.Run(t, "RecoverService", `{"wait":1}`)
 		r, steps := recovered(t, doc)
 		require.Equal(t, run.Failed, doc.Outcome, doc.Summary)
@@ -191,7 +198,12 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		require.Contains(t, r.Proposed[0], fmt.Sprintf("helm rollback %s 2 -n %s", name, namespace))
 		says(t, deployment, ".spec.template.spec.containers[0].image", bad)
 
+		who.audited(t) // what is only proposed takes no right to write
+
 		owning("suspend")
+		who = narrow(t, s, "recovery-suspender", "--procedure", "RecoverService")
+		w.Kill()
+		serve(t, s, "suspends", who.env())
 		first := s.Start(t, "RecoverService", `{"wait":1}`)
 		waiting(t, s, first)
 		says(t, deployment, ".spec.template.spec.containers[0].image", good)
@@ -207,5 +219,6 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		require.Empty(t, steps, "the first has done it")
 		says(t, "helmrelease/"+name, ".spec.suspend", "")
 		says(t, deployment, ".spec.template.spec.containers[0].image", good)
+		who.audited(t, "delete secrets", "delete pods")
 	})
 }
