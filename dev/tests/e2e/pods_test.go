@@ -39,6 +39,23 @@ type workers interface {
 // allInPods says that every test's workers are to be pods: WORKERS=pods.
 var allInPods = os.Getenv("WORKERS") == "pods"
 
+// beside skips a test whose workers have to be processes beside it, where they are to be pods, and says why.
+func beside(t *testing.T, why string) {
+	t.Helper()
+	if allInPods {
+		t.Skip("its workers are beside it: " + why)
+	}
+}
+
+// Why some tests have no workers in pods.
+const (
+	wakesTwin   = "it wakes one that is frozen, and follows what it does then"
+	configures  = "it changes their configuration while they work, and pods see that a minute later"
+	ownAccounts = "it gives them accounts of its own"
+
+	breaksCluster = "it breaks the API server, the way to it or the kubelet"
+)
+
 // imageTag is that of Upkeep's image on the nodes; the one whose workers can be told where to break has another.
 func imageTag() string { return cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e") }
 

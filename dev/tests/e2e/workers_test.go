@@ -191,6 +191,8 @@ func TestWorkersInPods(t *testing.T) {
 		in("busybox", "mkdir", "/tmp/it")
 		in("go", "-C", "/tmp/it", "mod", "init", "example.com/it")
 		in("go", "-C", "/tmp/it", "mod", "tidy", "-diff")
+		_, err := command(time.Minute, `{"name": "it", "version": "1.0.0"}`, "kubectl", "--namespace", namespace, "exec", "-i", "deploy/upkeep-code", "--", "busybox", "tee", "/tmp/it/package.json")
+		require.NoError(t, err)
 		in("node", "/usr/local/bin/npm", "install", "--prefix", "/tmp/it", "--package-lock-only", "--offline")
 		require.Contains(t, in("busybox", "cat", "/tmp/it/package-lock.json"), `"lockfileVersion": 3`)
 		require.Contains(t, in("git", "version"), "git version 2")
@@ -281,6 +283,9 @@ func TestRecoveriesInPods(t *testing.T) {
 	})
 
 	t.Run("a loss of data, and a release that migrates", func(t *testing.T) {
+		if !allInPods && !long() {
+			t.Skip("it takes minutes; WORKERS=pods and FAILPOINTS=all run it")
+		}
 		s := harness.New(t, probed()+fmt.Sprintf(`    rollout:
       chart: %s
       bake: 10s
