@@ -229,6 +229,9 @@ func TestTheNetworkIsAsSaid(t *testing.T) {
 	for _, rule := range workflows {
 		require.Len(t, rule.To, 1)
 	}
+	require.Equal(t, int32(7233), policy(full, "workflows").Egress[0].Ports[0].Port.IntVal)
+	require.Equal(t, int32(17233), policy(strings.Replace(plain, ":7233", ":17233", 1), "workflows").Egress[0].Ports[0].Port.IntVal)
+	require.Equal(t, int32(7234), policy(plain+"networkPolicy: {temporalPort: 7234}", "workflows").Egress[0].Ports[0].Port.IntVal)
 	require.Equal(t, []networkingv1.NetworkPolicyEgressRule{{}}, policy(plain, "database").Egress)
 	require.Len(t, policy(full, "database").Egress, 3)
 	require.Equal(t, []networkingv1.NetworkPolicyEgressRule{{}}, policy(plain+"code: {enabled: true}", "code").Egress)

@@ -226,18 +226,15 @@ func (c *crew) install(env []map[string]string) {
 			}
 		}
 	}
-	_, port, err := net.SplitHostPort(c.address)
-	require.NoError(c.t, err)
 	values, err := json.Marshal(object{
-		"image":         object{"repository": "upkeep", "tag": imageTag() + "-fault-server-code", "pullPolicy": "Never"},
-		"temporal":      object{"address": c.address},
-		"networkPolicy": object{"temporalPort": json.RawMessage(port)},
-		"store":         object{"claim": "upkeep-store"},
-		"config":        strings.Replace(string(text), "file://"+c.stack.Store, "file://"+c.store(), 1),
-		"workflows":     object{"replicas": 1},
-		"database":      object{"env": env, "rules": granted["database"]["rules"]},
-		"cluster":       object{"env": env, "mounts": []object{{"path": "/charts", "configMap": "charts"}}},
-		"rbac":          granted["rbac"],
+		"image":     object{"repository": "upkeep", "tag": imageTag() + "-fault-server-code", "pullPolicy": "Never"},
+		"temporal":  object{"address": c.address},
+		"store":     object{"claim": "upkeep-store"},
+		"config":    strings.Replace(string(text), "file://"+c.stack.Store, "file://"+c.store(), 1),
+		"workflows": object{"replicas": 1},
+		"database":  object{"env": env, "rules": granted["database"]["rules"]},
+		"cluster":   object{"env": env, "mounts": []object{{"path": "/charts", "configMap": "charts"}}},
+		"rbac":      granted["rbac"],
 	})
 	require.NoError(c.t, err)
 	_, err = command(4*time.Minute, string(values), "helm", "--namespace", home, "upgrade", "--install", c.name, upkeepChart, "--wait", "--timeout", "2m", "--values", "-")

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,13 +41,12 @@ const workersNeed = `
 const workersValues = `
 image: {repository: upkeep, tag: %[1]s, pullPolicy: Never}
 temporal: {address: %[2]q}
-networkPolicy: {temporalPort: %[3]s}
 store: {claim: upkeep-store}
 database:
   env: [{name: LANGFUSE_PASSWORD, secretName: langfuse-postgresql, key: password}]
 code: {enabled: true, image: {tag: %[1]s-fault-server-code}}
 config: |
-%[4]s
+%[3]s
 `
 
 const workersConfig = `
@@ -116,8 +114,6 @@ func TestWorkersInPods(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, temporal.Stop()) })
 	address := forward(t, temporal.Address)
-	_, port, err := net.SplitHostPort(address)
-	require.NoError(t, err)
 	c, err := sdk.DialContext(t.Context(), sdk.Options{HostPort: temporal.Address})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
@@ -127,7 +123,7 @@ func TestWorkersInPods(t *testing.T) {
 	require.NoError(t, err)
 	config := fmt.Sprintf(workersConfig, namespace, release)
 	rights, granted := workersRights(t, config)
-	values := fmt.Sprintf(workersValues, imageTag(), address, port, config)
+	values := fmt.Sprintf(workersValues, imageTag(), address, config)
 	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", rights, "--values", "-")
 	t.Cleanup(func() {
 		if t.Failed() {
