@@ -170,7 +170,7 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		says(t, "helmrelease/"+name, ".spec.suspend", "")
 		says(t, deployment, ".spec.replicas", "2")
 		require.Equal(t, 2, revisions(t, name))
-		who.audited(t, "delete secrets") // no revision is too old yet
+		who.audited(t, "delete secrets", "patch services") // no revision is too old, and the Service stays as it is
 	})
 
 	t.Run("a recovery, and another that takes over", func(t *testing.T) {
@@ -221,6 +221,6 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		require.Empty(t, steps, "the first has done it")
 		says(t, "helmrelease/"+name, ".spec.suspend", "")
 		says(t, deployment, ".spec.template.spec.containers[0].image", good)
-		who.audited(t, "delete secrets", "delete pods")
+		who.audited(t, "delete secrets", "delete pods", "create leases.coordination.k8s.io") // the rollout has made it
 	})
 }

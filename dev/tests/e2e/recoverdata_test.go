@@ -31,7 +31,7 @@ func probed() string {
 func rescuer(t *testing.T, s *harness.Stack, target, name string, clients []string, args ...string) *account {
 	t.Helper()
 	clients = append([]string{"{kind: Deployment, name: " + release + "-langfuse}"}, clients...)
-	s.Configure(t, strings.Replace(target, "{namespace:", "{clients: ["+strings.Join(clients, ", ")+"], namespace:", 1))
+	s.Configure(t, strings.Replace(target, "kubernetes: {", "kubernetes: {clients: ["+strings.Join(clients, ", ")+"], ", 1))
 	who := narrow(t, s, name, append([]string{"--procedure", api.WorkflowType}, args...)...)
 	s.Configure(t, target)
 	return who
@@ -280,7 +280,9 @@ func TestRecoverData(t *testing.T) {
 		w = serve(t, s, "w", who.env())
 		// Nothing has sessions by now: what was stopped is known by the notes on it.
 		again := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
-		require.Contains(t, approve(t, s, again).WaitingFor, "Deployment "+release+"-langfuse (3), which an earlier run has left stopped")
+		asks := approve(t, s, again).WaitingFor
+		require.Contains(t, asks, "Deployment "+release+"-langfuse (3), which an earlier run has left stopped")
+		require.NotContains(t, asks, "ReplicaSet", "whose notes are the Deployment's")
 		doc := s.Await(t, again)
 		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 		has(t, "3", before)
