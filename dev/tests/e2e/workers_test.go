@@ -26,12 +26,13 @@ import (
 	"github.com/upkeep-run/upkeep/worker"
 )
 
-// workersNeed is what the workers find in their namespace: a volume for the store, and a way to the
-// database, which lets in nobody but the service otherwise.
+// workersNeed is what the workers find in their namespace: a volume for the store, the key of the audit trail,
+// and a way to the database, which lets in nobody but the service otherwise.
 const workersNeed = `
 {"apiVersion": "v1", "kind": "List", "items": [
   {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "upkeep-store"},
    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "256Mi"}}}},
+  {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "upkeep-audit"}, "stringData": {"audit.key": %q}},
   {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "upkeep-to-postgresql"},
    "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "postgresql"}},
     "ingress": [{"ports": [{"port": 5432}], "from": [{"podSelector": {"matchLabels":
@@ -42,6 +43,7 @@ const workersValues = `
 image: {repository: upkeep, tag: %[1]s, pullPolicy: Never}
 temporal: {address: %[2]q}
 store: {claim: upkeep-store}
+auditKey: {secretName: upkeep-audit}
 database:
   env: [{name: LANGFUSE_PASSWORD, secretName: langfuse-postgresql, key: password}]
 code: {enabled: true, image: {tag: %[1]s-fault-server-code}}
@@ -119,7 +121,7 @@ func TestWorkersInPods(t *testing.T) {
 	t.Cleanup(c.Close)
 	s := &starter.Starter{Client: c}
 
-	_, err = command(time.Minute, workersNeed, "kubectl", "--namespace", namespace, "apply", "-f", "-")
+	_, err = command(time.Minute, fmt.Sprintf(workersNeed, strings.Repeat("5a", 32)), "kubectl", "--namespace", namespace, "apply", "-f", "-")
 	require.NoError(t, err)
 	config := fmt.Sprintf(workersConfig, namespace, release)
 	rights, granted := workersRights(t, config)
