@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -173,9 +172,8 @@ func untilDead(t *testing.T, s *harness.Stack, point string, env ...string) (id 
 }
 
 func TestRecoverData(t *testing.T) {
+	path := chartFor(t, allInPods, chart)
 	rollout := func(target string) string {
-		path, err := filepath.Abs(chart)
-		require.NoError(t, err)
 		return target + fmt.Sprintf("    rollout: {chart: %s, bake: 10s, timeout: 30s, migrations: compatible}\n", path)
 	}
 	s := harness.New(t, rollout(probed()))
@@ -193,6 +191,7 @@ func TestRecoverData(t *testing.T) {
 	sessions(t, 3)
 
 	t.Run("bad input is refused before anything is touched", func(t *testing.T) {
+		beside(t, configures)
 		was := written(t)
 		for name, c := range map[string]struct{ from, to, inputs, code string }{
 			"the cluster's own namespace": {"namespace: " + namespace, "namespace: kube-system", "", "BadConfig"},
