@@ -33,6 +33,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
@@ -52,6 +53,7 @@ import (
 	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
 	recoverserviceworkflow "github.com/upkeep-run/upkeep/workflows/recoverservice"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
+	reviewaccessworkflow "github.com/upkeep-run/upkeep/workflows/reviewaccess"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	updateworkflow "github.com/upkeep-run/upkeep/workflows/updatedependencies"
@@ -252,7 +254,7 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
 		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
 		updatedependencies.WorkflowType: updateworkflow.Workflow, followpullrequest.WorkflowType: followworkflow.Workflow,
-		recoverdata.WorkflowType: recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
+		recoverdata.WorkflowType: recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, reviewaccess.WorkflowType: reviewaccessworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}

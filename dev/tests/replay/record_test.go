@@ -25,12 +25,14 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
+	"github.com/upkeep-run/upkeep/internal/access"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
@@ -96,6 +98,9 @@ var scenarios = []scenario{
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: recoverservice.WorkflowType, name: "healthy", input: `{}`, world: inCluster},
 	{procedure: recoverservice.WorkflowType, name: "restarted", input: `{}`, world: crashes},
+	{procedure: reviewaccess.WorkflowType, name: "accepted", input: `{}`, world: unreviewed, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: reviewaccess.WorkflowType, name: "same", input: `{}`, world: inCluster},
+	{procedure: reviewaccess.WorkflowType, name: "drifted", input: `{}`, world: drifted, status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: updatedependencies.WorkflowType, name: "whole", input: `{}`, world: hasRepository},
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
@@ -106,6 +111,18 @@ var scenarios = []scenario{
 // inCluster puts the world's target into a cluster.
 func inCluster(w *proceduretest.World) {
 	w.Cluster = &config.Kubernetes{Namespace: "shop", Release: "shop"}
+}
+
+// unreviewed has no baseline of access.
+func unreviewed(w *proceduretest.World) {
+	inCluster(w)
+	w.Drift.None = true
+}
+
+// drifted has somebody be granted more than in the baseline.
+func drifted(w *proceduretest.World) {
+	inCluster(w)
+	w.Drift.DriftSummary = access.DriftSummary{Added: 1, Changes: []string{"added grant: account shop/web has ClusterRole edit"}, More: []bool{true}}
 }
 
 // hasRepository gives the world's target a repository.
