@@ -127,6 +127,9 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.TakeStep:       k.TakeStep,
 		kubernetes.AwaitHealthy:   k.AwaitHealthy,
 		kubernetes.NoteRecovered:  k.NoteRecovered,
+		kubernetes.ReviewAccess:   k.ReviewAccess,
+		store.CompareAccess:       w.store.CompareAccess,
+		store.AcceptAccess:        w.store.AcceptAccess,
 	})
 }
 

@@ -33,6 +33,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
@@ -53,6 +54,7 @@ import (
 	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
 	recoverserviceworkflow "github.com/upkeep-run/upkeep/workflows/recoverservice"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
+	reviewaccessworkflow "github.com/upkeep-run/upkeep/workflows/reviewaccess"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	updateworkflow "github.com/upkeep-run/upkeep/workflows/updatedependencies"
@@ -250,12 +252,19 @@ func (w *Worker) options(fatal chan<- error) sdkworker.Options {
 // RegisterWorkflows registers every procedure, and the workflow of targets, under their names.
 func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
-		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
-		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
-		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
-		updatedependencies.WorkflowType: updateworkflow.Workflow, followpullrequest.WorkflowType: followworkflow.Workflow,
-		recoverdata.WorkflowType: recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
-		validatenetwork.WorkflowType: networkworkflow.Workflow,
+		backupdatabase.WorkflowType:     backupworkflow.Workflow,
+		drillrecovery.WorkflowType:      drillworkflow.Workflow,
+		followpullrequest.WorkflowType:  followworkflow.Workflow,
+		prunebackups.WorkflowType:       pruneworkflow.Workflow,
+		recoverdata.WorkflowType:        recoverdataworkflow.Workflow,
+		recoverservice.WorkflowType:     recoverserviceworkflow.Workflow,
+		restoredatabase.WorkflowType:    restoreworkflow.Workflow,
+		reviewaccess.WorkflowType:       reviewaccessworkflow.Workflow,
+		rolloutrelease.WorkflowType:     rolloutworkflow.Workflow,
+		target.WorkflowType:             targetworkflow.Workflow,
+		updatedependencies.WorkflowType: updateworkflow.Workflow,
+		validatenetwork.WorkflowType:    networkworkflow.Workflow,
+		verifybackup.WorkflowType:       verifyworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -34,6 +35,8 @@ type Kubernetes struct {
 	Probes []health.Probe `json:"probes,omitempty"`
 	// Network says what should come through, for ValidateNetwork.
 	Network netcheck.Network `json:"network,omitzero"`
+	// BaselineKeys are the public keys whose accepted reviews of access count, besides the worker's own.
+	BaselineKeys []string `json:"baselineKeys,omitempty"`
 }
 
 // Client is a workload that uses the database.
@@ -105,6 +108,7 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 		"release":        p.text(&k.Release, "kubernetes.release", kube.ReleaseProblem),
 		"owners":         p.text(&k.Owners, "kubernetes.owners", ownership.PolicyProblem),
 		"clients":        func(n *yaml.Node) { k.Clients = p.clients(n) },
+		"baselineKeys":   p.texts(&k.BaselineKeys, "kubernetes.baselineKeys", maxRecipients, checkPublicKey),
 		"probes":         func(n *yaml.Node) { k.Probes = p.probes(n) },
 		"network":        func(n *yaml.Node) { k.Network = p.network(n) },
 	}, "namespace")
@@ -129,6 +133,15 @@ func (p *parser) clients(n *yaml.Node) (clients []Client) {
 		clients = append(clients, c)
 	}
 	return clients
+}
+
+var publicKey = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func checkPublicKey(v string) string {
+	if !publicKey.MatchString(v) {
+		return "must be public keys of 64 hex digits: see upkeep access verify"
+	}
+	return ""
 }
 
 func checkContext(v string) string {

@@ -13,6 +13,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/procedures"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/schedule"
@@ -31,7 +32,7 @@ const (
 )
 
 // usual are the schedules of a target that says nothing of them: a nightly backup and a weekly drill of its
-// database, and the updates of its repositories, the graver the oftener. All begin at hours apart.
+// database, a review of the access to its namespace each month, and the updates of its repositories, the graver the oftener. All begin at hours apart.
 func usual(t Target) (all []schedule.Schedule) {
 	add := func(name, procedure, input string, cron schedule.Cron) {
 		s := blank(t)
@@ -41,6 +42,9 @@ func usual(t Target) (all []schedule.Schedule) {
 	if t.HasDatabase() {
 		add("nightly-backup", backupdatabase.WorkflowType, "{}", schedule.At(2))
 		add("weekly-drill", drillrecovery.WorkflowType, "{}", schedule.At(4, time.Sunday))
+	}
+	if t.Kubernetes.Namespace != "" {
+		add("monthly-access-review", reviewaccess.WorkflowType, `{"baseline":"compare"}`, must("0 9 1 * *"))
 	}
 	if len(t.Repositories) > 0 {
 		add("daily-security-updates", updatedependencies.WorkflowType, `{"type":"security"}`, schedule.At(5))

@@ -15,6 +15,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
@@ -30,7 +31,7 @@ import (
 func Procedures() []string {
 	return []string{
 		backupdatabase.WorkflowType, verifybackup.WorkflowType, restoredatabase.WorkflowType, drillrecovery.WorkflowType,
-		recoverservice.WorkflowType, recoverdata.WorkflowType, rolloutrelease.WorkflowType, validatenetwork.WorkflowType,
+		recoverservice.WorkflowType, recoverdata.WorkflowType, rolloutrelease.WorkflowType, reviewaccess.WorkflowType, validatenetwork.WorkflowType,
 	}
 }
 
@@ -253,6 +254,12 @@ func (n need) cluster(procedure string) error {
 			return nil
 		}
 		return n.change(*n.Rollout)
+	case reviewaccess.WorkflowType:
+		for _, resource := range []string{"clusterroles", "clusterrolebindings", "roles", "rolebindings"} {
+			n.allow("", rbacGroup, resource, "list")
+		}
+		n.allow("", "", "serviceaccounts", "list")
+		n.in("", "pods", "list")
 	case validatenetwork.WorkflowType:
 		n.network()
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
+	"github.com/upkeep-run/upkeep/internal/access"
 	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
@@ -74,7 +75,10 @@ type World struct {
 	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
 	// its health come to, and PASS after them.
 	Services []recovery.State
-	Waits    []run.Verdict
+	// Access is what a review of access finds, and Drift how it stands to the baseline.
+	Access access.Summary
+	Drift  store.AccessDrift
+	Waits  []run.Verdict
 
 	// Network is what its plan of the network says, and Connections what comes of trying it.
 	Network     netcheck.Plan
@@ -90,6 +94,7 @@ type World struct {
 	backups    []postgres.BackupRequest
 	prunes     []store.PruneRequest
 	swaps      []postgres.SwapOrder
+	accepted   []store.AcceptRequest
 	rolledBack []string // targets
 	suspended  []kubernetes.OwnersOrder
 	resumed    []kubernetes.OwnersOrder
@@ -113,6 +118,7 @@ func (w *World) Forget() {
 	defer w.mu.Unlock()
 	w.Hub = Hub{}
 	w.Owners = ownership.Measures{}
+	w.Access, w.Drift, w.accepted = access.Summary{}, store.AccessDrift{}, nil
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
@@ -244,6 +250,13 @@ func (w *World) Resumed() []kubernetes.OwnersOrder {
 	return slices.Clone(w.resumed)
 }
 
+// Accepted lists the reviews of access that became baselines, in order.
+func (w *World) Accepted() []store.AcceptRequest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.accepted)
+}
+
 // Prunes lists what prunes were told to remove, in order.
 func (w *World) Prunes() []store.PruneRequest {
 	w.mu.Lock()
@@ -332,8 +345,14 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			w.Waits = w.Waits[1:]
 			return v
 		}),
-		kubernetes.PlanRollback:  answer(w, kubernetes.PlanRollback, func(in kubernetes.StepOrder) recovery.Step { return in.Step }),
-		kubernetes.TakeStep:      answer(w, kubernetes.TakeStep, func(kubernetes.StepOrder) struct{} { return struct{}{} }),
+		kubernetes.PlanRollback: answer(w, kubernetes.PlanRollback, func(in kubernetes.StepOrder) recovery.Step { return in.Step }),
+		kubernetes.TakeStep:     answer(w, kubernetes.TakeStep, func(kubernetes.StepOrder) struct{} { return struct{}{} }),
+		kubernetes.ReviewAccess: answer(w, kubernetes.ReviewAccess, func(kubernetes.AccessRequest) access.Summary { return w.Access }),
+		store.CompareAccess:     answer(w, store.CompareAccess, func(store.AccessReview) store.AccessDrift { return w.Drift }),
+		store.AcceptAccess: answer(w, store.AcceptAccess, func(in store.AcceptRequest) string {
+			w.accepted = append(w.accepted, in)
+			return "ba5e"
+		}),
 		kubernetes.NoteRecovered: answer(w, kubernetes.NoteRecovered, func(kubernetes.NoteRequest) int { return 2 }),
 		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
 			return postgres.BackupPlan{Database: "shop", ServerVersion: "15.1", Tables: 3, EstimatedRows: 40, EstimatedBytes: 8192, LeftOut: w.LeftOut}

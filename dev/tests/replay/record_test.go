@@ -25,6 +25,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
@@ -32,6 +33,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
+	"github.com/upkeep-run/upkeep/internal/access"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
@@ -102,6 +104,9 @@ var scenarios = []scenario{
 	{procedure: validatenetwork.WorkflowType, name: "open", input: `{}`, world: connects(run.Fail), status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: validatenetwork.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: connects(run.Pass)},
 	{procedure: recoverservice.WorkflowType, name: "straight-back", input: `{}`, world: released},
+	{procedure: reviewaccess.WorkflowType, name: "accepted", input: `{}`, world: unreviewed, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: reviewaccess.WorkflowType, name: "same", input: `{}`, world: inCluster},
+	{procedure: reviewaccess.WorkflowType, name: "drifted", input: `{}`, world: drifted, status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: updatedependencies.WorkflowType, name: "whole", input: `{}`, world: hasRepository},
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
@@ -122,6 +127,16 @@ func connects(v run.Verdict) func(*proceduretest.World) {
 		w.Network = netcheck.Plan{Policies: 1, Pods: 2, Checks: []netcheck.Check{c}, Sources: []netcheck.Source{{Name: c.From}}}
 		w.Connections = []netcheck.Finding{{Check: c, Seen: map[run.Verdict]string{run.Pass: "blocked", run.Fail: "reached"}[v], Verdict: v}}
 	}
+// unreviewed has no baseline of access.
+func unreviewed(w *proceduretest.World) {
+	inCluster(w)
+	w.Drift.None = true
+}
+
+// drifted has somebody be granted more than in the baseline.
+func drifted(w *proceduretest.World) {
+	inCluster(w)
+	w.Drift.DriftSummary = access.DriftSummary{Added: 1, Changes: []string{"added grant: account shop/web has ClusterRole edit"}, More: []bool{true}}
 }
 
 // hasRepository gives the world's target a repository.
