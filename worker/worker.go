@@ -34,6 +34,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
@@ -53,6 +54,7 @@ import (
 	recoverserviceworkflow "github.com/upkeep-run/upkeep/workflows/recoverservice"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
+	rotateworkflow "github.com/upkeep-run/upkeep/workflows/rotatesecret"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	updateworkflow "github.com/upkeep-run/upkeep/workflows/updatedependencies"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
@@ -252,7 +254,8 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
 		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
 		updatedependencies.WorkflowType: updateworkflow.Workflow, followpullrequest.WorkflowType: followworkflow.Workflow,
-		recoverdata.WorkflowType: recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
+		rotatesecret.WorkflowType: rotateworkflow.Workflow,
+		recoverdata.WorkflowType:  recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}
