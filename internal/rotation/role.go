@@ -15,7 +15,6 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
 	"github.com/upkeep-run/upkeep/internal/held"
-	"github.com/upkeep-run/upkeep/internal/pace"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 )
 
@@ -23,10 +22,6 @@ const (
 	// setting is the role's setting in which what was done is noted. Sessions of the role have it, and it
 	// means nothing to them.
 	setting = "upkeep.rotation"
-	// endWithin is how long sessions that are ended may take.
-	endWithin = 30 * time.Second
-	// maxSessions bounds what is told of sessions.
-	maxSessions = 20
 )
 
 var (
@@ -281,6 +276,10 @@ func (r Roles) Prepare(ctx context.Context, o Order) error {
 	if err != nil {
 		return err
 	}
+	return r.prepare(ctx, o, p)
+}
+
+func (r Roles) prepare(ctx context.Context, o Order, p *pending) error {
 	secret, err := verifier(p.password)
 	if err != nil {
 		return err
@@ -400,11 +399,15 @@ func (r Roles) ProveLogin(ctx context.Context, o Order) ([]run.Check, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.proveLogin(ctx, o, p)
+}
+
+func (r Roles) proveLogin(ctx context.Context, o Order, p *pending) ([]run.Check, error) {
 	if err := r.control(ctx, o.To); err != nil {
 		return nil, err
 	}
 	var acts string
-	err = r.login(ctx, o.To, p.password, func(conn *pgx.Conn) error {
+	err := r.login(ctx, o.To, p.password, func(conn *pgx.Conn) error {
 		return postgres.Classify(conn.QueryRow(ctx, "SELECT current_user::text").Scan(&acts), "ask who is logged in")
 	})
 	check := run.Check{Name: "login", Verdict: run.Pass, Detail: fmt.Sprintf("role %s logs in with the new password and acts as %s; a wrong one is refused", o.To, acts)}
@@ -419,71 +422,6 @@ func (r Roles) ProveLogin(ctx context.Context, o Order) ([]run.Check, error) {
 	return []run.Check{check}, nil
 }
 
-// count counts the sessions that logged in with the old password: those of the role, or where it is the same
-// role, those that are older than the change.
-func (r Roles) count(ctx context.Context, db querier, e Entry, from string, changed time.Time) (n int, err error) {
-	var hidden int
-	err = db.QueryRow(ctx, `SELECT count(*), count(*) FILTER (WHERE backend_start IS NULL) FROM pg_stat_activity
-		WHERE usename = $1 AND pid <> pg_backend_pid() AND ($2 OR backend_start IS NULL OR backend_start < $3)`, from, changed.IsZero(), changed).Scan(&n, &hidden)
-	if err == nil && hidden > 0 && !e.Overlap() && !changed.IsZero() {
-		return 0, failure.New(failure.MissingRight, "Upkeep may not see since when the sessions of role %s are there", from).Do("GRANT pg_read_all_stats to the role that Upkeep uses, then resume the run")
-	}
-	return n, postgres.Classify(err, "count the sessions of role "+from)
-}
-
-// changed is when the old password of an order was replaced, where it has no overlap; zero otherwise.
-func changedAt(o Order, m *mark) time.Time {
-	if o.Entry.Overlap() || m == nil {
-		return time.Time{}
-	}
-	return m.Changed
-}
-
-// Sessions waits until nobody is left who logged in with the old password, or the time is over. It says who
-// is.
-func (r Roles) Sessions(ctx context.Context, o Order, wait time.Duration, tell func(string)) (left int, who string, err error) {
-	conn, err := r.connect(ctx)
-	if err != nil {
-		return 0, "", err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	m, err := readMark(ctx, conn, o.Entry.Privileged())
-	if err != nil {
-		return 0, "", err
-	}
-	since := changedAt(o, m)
-	if !o.Entry.Overlap() && since.IsZero() {
-		return 0, "", void("it is not noted on role %s when its password was changed", o.From)
-	}
-	for began := time.Now(); ; {
-		left, err = r.count(ctx, conn, o.Entry, o.From, since)
-		if err != nil || left == 0 {
-			return left, "", err
-		}
-		if time.Since(began) > wait {
-			who, err = r.who(ctx, conn, o.From, since)
-			return left, who, err
-		}
-		tell(fmt.Sprintf("%d sessions of role %s are left", left, o.From))
-		select {
-		case <-ctx.Done():
-			return left, "", ctx.Err()
-		case <-time.After(pace.Next(began, lookEvery)):
-		}
-	}
-}
-
-// who says from where sessions are.
-func (r Roles) who(ctx context.Context, conn *pgx.Conn, from string, since time.Time) (string, error) {
-	rows, err := conn.Query(ctx, `SELECT count(*) || ' from ' || coalesce(host(client_addr), 'the server itself') FROM pg_stat_activity
-		WHERE usename = $1 AND ($2 OR backend_start < $3) GROUP BY client_addr ORDER BY count(*) DESC LIMIT $4`, from, since.IsZero(), since, maxSessions)
-	if err != nil {
-		return "", postgres.Classify(err, "look at the sessions of role "+from)
-	}
-	all, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	return strings.Join(all, ", "), postgres.Classify(err, "look at the sessions of role "+from)
-}
-
 // Withdraw takes the old password away. With end, sessions that logged in with it are ended too, else it is
 // not taken while there are some. Done twice, it finds it done.
 func (r Roles) Withdraw(ctx context.Context, o Order, end bool) (ended int, err error) {
@@ -491,6 +429,10 @@ func (r Roles) Withdraw(ctx context.Context, o Order, end bool) (ended int, err 
 	if err != nil {
 		return 0, err
 	}
+	return r.withdraw(ctx, o, p, end)
+}
+
+func (r Roles) withdraw(ctx context.Context, o Order, p *pending, end bool) (ended int, err error) {
 	var since time.Time
 	err = r.inTransaction(ctx, o, "withdraw role "+o.From, withdrawBefore, withdrawAfter, func(tx pgx.Tx, had *mark) (*mark, error) {
 		switch {
@@ -529,32 +471,6 @@ func (r Roles) Withdraw(ctx context.Context, o Order, end bool) (ended int, err 
 	return r.end(ctx, o, since)
 }
 
-// end ends the sessions that logged in with the old password.
-func (r Roles) end(ctx context.Context, o Order, since time.Time) (ended int, err error) {
-	conn, err := r.connect(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	for began := time.Now(); ; {
-		var n int
-		err := conn.QueryRow(ctx, `SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
-			WHERE usename = $1 AND pid <> pg_backend_pid() AND ($2 OR backend_start < $3)`, o.From, since.IsZero(), since).Scan(&n)
-		if err != nil || n == 0 {
-			return ended, postgres.Classify(err, "end the sessions of role "+o.From)
-		}
-		ended = max(ended, n)
-		if time.Since(began) > endWithin {
-			return ended, failure.New(failure.LockHeld, "%d sessions of role %s do not end", n, o.From).Do("see what they do (pg_stat_activity), then resume the run")
-		}
-		select {
-		case <-ctx.Done():
-			return ended, ctx.Err()
-		case <-time.After(pace.Next(began, lookEvery)):
-		}
-	}
-}
-
 // IsWithdrawn reports whether the old password was withdrawn for an order.
 func (r Roles) IsWithdrawn(ctx context.Context, o Order) (bool, error) {
 	conn, err := r.connect(ctx)
@@ -572,6 +488,10 @@ func (r Roles) ProveWithdrawn(ctx context.Context, o Order) ([]run.Check, error)
 	if err != nil {
 		return nil, err
 	}
+	return r.proveWithdrawn(ctx, o, p)
+}
+
+func (r Roles) proveWithdrawn(ctx context.Context, o Order, p *pending) ([]run.Check, error) {
 	old, err := p.old(o.Entry)
 	if err != nil {
 		return nil, err
@@ -619,6 +539,11 @@ func (r Roles) Retire(ctx context.Context, o Order, wait time.Duration, tell fun
 			return "", err
 		}
 	}
+	return r.retire(ctx, o, p)
+}
+
+// retire is Retire in the database; without a pending value nothing was prepared.
+func (r Roles) retire(ctx context.Context, o Order, p *pending) (remark string, err error) {
 	err = r.inTransaction(ctx, o, "take role "+o.To+" back", retireBefore, retireAfter, func(tx pgx.Tx, had *mark) (*mark, error) {
 		switch {
 		case had != nil && had.At.After(o.Order.At), had != nil && had.At.Equal(o.Order.At) && had.State != prepared:
@@ -644,30 +569,6 @@ func (r Roles) Retire(ctx context.Context, o Order, wait time.Duration, tell fun
 		return &now, err
 	})
 	return remark, err
-}
-
-// unused waits until no session uses the new role.
-func (r Roles) unused(ctx context.Context, o Order, wait time.Duration, tell func(string)) error {
-	conn, err := r.connect(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	for began := time.Now(); ; {
-		n, err := r.count(ctx, conn, o.Entry, o.To, time.Time{})
-		if err != nil || n == 0 {
-			return err
-		}
-		if time.Since(began) > wait {
-			return failure.New(failure.LockHeld, "%d sessions still use role %s, so the role stays", n, o.To).Do("restart what makes them, then ALTER ROLE %s NOLOGIN PASSWORD NULL", postgres.Quote(o.To))
-		}
-		tell(fmt.Sprintf("%d sessions use role %s", n, o.To))
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pace.Next(began, lookEvery)):
-		}
-	}
 }
 
 // drop takes a role's password away, and the role itself if it was made for the rotation and nothing is its

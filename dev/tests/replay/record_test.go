@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
 
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
@@ -26,6 +27,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
@@ -38,6 +40,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
 	"github.com/upkeep-run/upkeep/internal/recovery"
+	"github.com/upkeep-run/upkeep/internal/rotation"
 	"github.com/upkeep-run/upkeep/worker"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
@@ -96,6 +99,23 @@ var scenarios = []scenario{
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: recoverservice.WorkflowType, name: "healthy", input: `{}`, world: inCluster},
 	{procedure: recoverservice.WorkflowType, name: "restarted", input: `{}`, world: crashes},
+	{procedure: rotatesecret.WorkflowType, name: "whole", input: `{}`, world: rotates, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: rotatesecret.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: rotates},
+	{procedure: rotatesecret.WorkflowType, name: "undone", input: `{}`, during: decideOnPlan(run.ApproveUpdate), status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED,
+		world: func(w *proceduretest.World) {
+			rotates(w)
+			w.Fail(kubernetes.RestartConsumer, failure.New(failure.NotReady, "Deployment web does not come up"))
+		}},
+	{procedure: rotatesecret.WorkflowType, name: "given-up-with-sessions-left", input: `{}`, status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED,
+		world: func(w *proceduretest.World) {
+			rotates(w)
+			w.Secrets[0] = rotation.Entry{Name: "app", Secret: "shop-db", Keys: rotation.Keys{Password: "password"}, Role: "shop"}
+			w.OldSessions = []postgres.OldSessions{{Left: 2, Who: "2 from 10.0.0.7"}}
+		},
+		during: func(t *testing.T, c client.Client, id string) {
+			decideOnPlan(run.ApproveUpdate)(t, c, id)
+			decide(run.AbandonUpdate)(t, c, id)
+		}},
 	{procedure: updatedependencies.WorkflowType, name: "whole", input: `{}`, world: hasRepository},
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
@@ -106,6 +126,12 @@ var scenarios = []scenario{
 // inCluster puts the world's target into a cluster.
 func inCluster(w *proceduretest.World) {
 	w.Cluster = &config.Kubernetes{Namespace: "shop", Release: "shop"}
+}
+
+// rotates gives the world's target a password that two roles have in turn.
+func rotates(w *proceduretest.World) {
+	inCluster(w)
+	w.Secrets = []rotation.Entry{{Name: "app", Secret: "shop-db", Keys: rotation.Keys{Username: "user", Password: "password"}, Owner: "shop", Roles: []string{"shop_a", "shop_b"}}}
 }
 
 // hasRepository gives the world's target a repository.
