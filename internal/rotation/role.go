@@ -221,7 +221,8 @@ func (r Roles) inTransaction(ctx context.Context, o Order, doing string, before,
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // nothing, once it is committed
 	privileged := o.Entry.Privileged()
-	for _, sql := range []string{"SET LOCAL lock_timeout = '30s'", "SET LOCAL synchronous_commit = 'on'"} {
+	// Whoever is frozen in the middle holds the lock no longer than its next attempt waits for it.
+	for _, sql := range []string{"SET LOCAL idle_in_transaction_session_timeout = '15s'", "SET LOCAL lock_timeout = '45s'", "SET LOCAL synchronous_commit = 'on'"} {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return fail(err)
 		}

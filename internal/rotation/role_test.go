@@ -2,6 +2,8 @@ package rotation
 
 import (
 	"context"
+	"fmt"
+	neturl "net/url"
 	"os"
 	"testing"
 	"time"
@@ -21,9 +23,9 @@ import (
 func TestMain(m *testing.M) { os.Exit(pgservertest.Main(m)) }
 
 // asking makes a server ask everybody but its superuser for a password.
-func asking(t *testing.T) (Roles, string) {
+func asking(t *testing.T, major int) (Roles, string) {
 	t.Helper()
-	s := pgservertest.Server(t, pgservertest.Default)
+	s := pgservertest.Server(t, major)
 	name, url := pgservertest.Database(t, s)
 	var file string
 	require.NoError(t, one(t, url, "SHOW hba_file").Scan(&file))
@@ -95,7 +97,7 @@ func text(t *testing.T, url, sql string) (out string) {
 }
 
 func TestTwoRolesInTurn(t *testing.T) {
-	r, url := asking(t)
+	r, url := asking(t, pgservertest.Default)
 	plan, err := r.Look(t.Context(), inTurn, "shop", "shop_a", false)
 	require.NoError(t, err)
 	require.True(t, plan.Makes)
@@ -164,7 +166,7 @@ func TestTwoRolesInTurn(t *testing.T) {
 }
 
 func TestUndone(t *testing.T) {
-	r, url := asking(t)
+	r, url := asking(t, pgservertest.Default)
 	o, p := decided(inTurn, "shop", "shop_a", 1)
 	require.NoError(t, r.prepare(t.Context(), o, p))
 	for range 2 {
@@ -197,7 +199,7 @@ func TestUndone(t *testing.T) {
 }
 
 func TestOneRoleWithoutOverlap(t *testing.T) {
-	r, url := asking(t)
+	r, url := asking(t, pgservertest.Default)
 	_, err := r.Look(t.Context(), alone, "shop", "shop", false)
 	require.NoError(t, err)
 	c := r.Server
@@ -236,7 +238,7 @@ func TestOneRoleWithoutOverlap(t *testing.T) {
 }
 
 func TestRolesThatAreNotRotated(t *testing.T) {
-	r, url := asking(t)
+	r, url := asking(t, pgservertest.Default)
 	look := func(from, to string) error {
 		_, err := r.Look(t.Context(), inTurn, from, to, false)
 		return err
@@ -267,6 +269,51 @@ func TestRolesThatAreNotRotated(t *testing.T) {
 	own.Owner = self
 	_, err := r.Look(t.Context(), own, self, "shop_a", false)
 	require.True(t, failure.Is(err, failure.NotItself), "%v", err)
+}
+
+// TestWithoutASuperuser: what the documentation says is enough for Upkeep's role, in the versions whose rules
+// differ.
+func TestWithoutASuperuser(t *testing.T) {
+	for _, major := range []int{13, pgservertest.Default, 16, 18} {
+		t.Run(fmt.Sprint(major), func(t *testing.T) {
+			r, url := asking(t, major)
+			pgservertest.Exec(t, url, "CREATE ROLE keeper LOGIN CREATEROLE PASSWORD 'keeps'; GRANT shop TO keeper WITH ADMIN OPTION; GRANT pg_read_all_stats TO keeper")
+			t.Cleanup(func() {
+				pgservertest.Exec(t, url, "DROP OWNED BY keeper")
+				pgservertest.Exec(t, url, "DROP ROLE IF EXISTS shop_a, shop_b")
+				pgservertest.Exec(t, url, "DROP ROLE keeper")
+			})
+			u, err := neturl.Parse(url)
+			require.NoError(t, err)
+			u.User = neturl.User("keeper")
+			r.Server.URL = u.String()
+			r.Server.Password = func(context.Context) (string, error) { return "keeps", nil }
+			_, err = r.Look(t.Context(), inTurn, "shop", "shop_a", false)
+			require.NoError(t, err)
+			o, p := decided(inTurn, "shop", "shop_a", 1)
+			require.NoError(t, r.prepare(t.Context(), o, p))
+			_, err = r.proveLogin(t.Context(), o, p)
+			require.NoError(t, err)
+			_, err = r.retire(t.Context(), o, p)
+			require.NoError(t, err)
+			o, p = decided(inTurn, "shop", "shop_a", 2)
+			require.NoError(t, r.prepare(t.Context(), o, p))
+			_, err = r.withdraw(t.Context(), o, p, false)
+			require.NoError(t, err)
+			_, err = r.proveWithdrawn(t.Context(), o, p)
+			require.NoError(t, err)
+			pgservertest.Exec(t, url, "ALTER ROLE shop LOGIN PASSWORD 'old'")
+			o, p = decided(alone, "shop", "shop", 3)
+			p.object.UID = "p2"
+			require.NoError(t, r.prepare(t.Context(), o, p))
+			left, _, err := r.Sessions(t.Context(), o, 0, func(string) {})
+			require.NoError(t, err)
+			require.Zero(t, left)
+			_, err = r.retire(t.Context(), o, p)
+			require.NoError(t, err)
+			require.NoError(t, r.login(t.Context(), "shop", "old", nil))
+		})
+	}
 }
 
 // TestAServerThatAsksForNoPassword proves no login, so nothing is begun.

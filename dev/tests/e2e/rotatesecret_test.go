@@ -252,9 +252,10 @@ func TestRotateSecretWithoutOverlap(t *testing.T) {
 
 	t.Run("sessions that stay wait for a person, who undoes it", func(t *testing.T) {
 		before := x.secret(t)
-		_, err := kubectl("run", x.name+"-stays", "--image=upkeep.test/postgres:dev", "--image-pull-policy=Never", "--restart=Never", "--labels=app.kubernetes.io/name=langfuse-migrate",
-			"--overrides", `{"spec":{"securityContext":{"runAsUser":999},"terminationGracePeriodSeconds":0}}`, "--env=PGPASSWORD="+before["password"],
-			"--command", "--", "psql", "-h", release+"-postgresql", "-U", x.name, "-d", "langfuse", "-c", "SELECT pg_sleep(36000)")
+		pod := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "%[1]s-stays", "labels": {"app.kubernetes.io/name": "langfuse-migrate"}}, "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+			"automountServiceAccountToken": false, "securityContext": {"runAsUser": 999}, "containers": [{"name": "main", "image": "upkeep.test/postgres:dev", "imagePullPolicy": "Never", "env": [{"name": "PGPASSWORD", "value": %[2]q}],
+			"command": ["sh", "-c", "PGOPTIONS='-c client_connection_check_interval=500' exec psql -h %[3]s-postgresql -U %[1]s -d langfuse -c 'SELECT pg_sleep(36000)'"]}]}}`, x.name, before["password"], release)
+		_, err := command(time.Minute, pod, "kubectl", "--namespace", namespace, "apply", "-f", "-")
 		require.NoError(t, err)
 		t.Cleanup(func() {
 			_, err := kubectl("delete", "pod", x.name+"-stays", "--wait=true")
@@ -297,9 +298,16 @@ func (x tenant) rotates(t *testing.T, kind string) trial {
 				x.asBefore(t, before, to)
 				return
 			}
-			require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+			// Begun anew after its end, it finds that it was done, or as another run rotates once more.
+			if begun == 1 || doc.Outcome != run.Succeeded {
+				require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+			}
 			require.Empty(t, doc.Left)
-			x.rotated(t, before, to)
+			last := to
+			if is := x.secret(t)["user"]; begun > 1 && is == roles[to] {
+				last = is
+			}
+			x.rotated(t, before, last)
 			x.ready(t, 1)
 		},
 	}
