@@ -529,7 +529,10 @@ func (r Roles) Retire(ctx context.Context, o Order, wait time.Duration, tell fun
 		return "the roles are left as they are: the old password is being withdrawn", nil
 	}
 	p, err := r.Secrets.ours(ctx, o)
-	if err != nil && !failure.Is(err, failure.PlanVoid) {
+	if failure.Is(err, failure.PlanVoid) { // nothing was made for this order, or a later one goes on with it
+		return "", nil
+	}
+	if err != nil {
 		return "", err
 	}
 	if o.Entry.Overlap() {
@@ -543,13 +546,13 @@ func (r Roles) Retire(ctx context.Context, o Order, wait time.Duration, tell fun
 	return r.retire(ctx, o, p)
 }
 
-// retire is Retire in the database; without a pending value nothing was prepared.
+// retire is Retire in the database.
 func (r Roles) retire(ctx context.Context, o Order, p *pending) (remark string, err error) {
 	err = r.inTransaction(ctx, o, "take role "+o.To+" back", retireBefore, retireAfter, func(tx pgx.Tx, had *mark) (*mark, error) {
 		switch {
 		case had != nil && had.At.After(o.Order.At), had != nil && had.At.Equal(o.Order.At) && had.State != prepared:
 			return nil, nil
-		case had == nil || p == nil || had.Pending != p.object.UID || had.State != prepared: // it was never prepared: a late attempt finds that it must not be
+		case had == nil || had.Pending != p.object.UID || had.State != prepared: // it was never prepared: a late attempt finds that it must not be
 			return &mark{Order: o.Order, To: o.To, State: retired}, nil
 		}
 		now := *had

@@ -193,7 +193,8 @@ func TestUndone(t *testing.T) {
 
 	// What was never prepared is not taken back, and cannot be prepared any more.
 	o, p = decided(inTurn, "shop", "shop_a", 3)
-	_, err = r.retire(t.Context(), o, nil)
+	p.object.UID = "p3"
+	_, err = r.retire(t.Context(), o, p)
 	require.NoError(t, err)
 	require.True(t, failure.Is(r.prepare(t.Context(), o, p), failure.PlanVoid))
 }

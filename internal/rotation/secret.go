@@ -341,12 +341,19 @@ func (s Secrets) Restore(ctx context.Context, o Order) (remark string, err error
 		return "", nil
 	}
 	over := note{Order: o.Order, State: Undone}
-	p, err := s.ours(ctx, o)
-	if failure.Is(err, failure.PlanVoid) { // nothing was made, so nothing was changed
-		return "", s.patch(ctx, programs, o.Entry, nil, over, restoreBefore, restoreAfter)
-	}
-	if err != nil {
+	p, err := s.pending(ctx, o.Entry)
+	switch {
+	case err != nil:
 		return "", err
+	case p != nil && p.note.At.After(o.Order.At):
+		return fmt.Sprintf("Secret %s is left as it is: a later run goes on with it", programs.Name), nil
+	case p != nil && !p.note.At.Equal(o.Order.At): // an earlier order's, which this one has not come to
+		return "", nil
+	case p == nil && n != nil && n.At.Equal(o.Order.At):
+		return "", failure.New(failure.MissingObject, "the pending Secret %s is gone, and with it what Secret %s had", o.Entry.PendingName(), programs.Name).
+			Do("put back into the Secret what it had, or start a new run, which rotates it once more")
+	case p == nil: // nothing was made, so nothing was changed
+		return "", s.patch(ctx, programs, o.Entry, nil, over, restoreBefore, restoreAfter)
 	}
 	if n != nil && n.Pending == p.object.UID {
 		if n.State == Withdrawing { // an earlier order's
