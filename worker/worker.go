@@ -35,6 +35,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
@@ -56,6 +57,7 @@ import (
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
 	reviewaccessworkflow "github.com/upkeep-run/upkeep/workflows/reviewaccess"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
+	rotateworkflow "github.com/upkeep-run/upkeep/workflows/rotatesecret"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	updateworkflow "github.com/upkeep-run/upkeep/workflows/updatedependencies"
 	networkworkflow "github.com/upkeep-run/upkeep/workflows/validatenetwork"
@@ -261,6 +263,7 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		restoredatabase.WorkflowType:    restoreworkflow.Workflow,
 		reviewaccess.WorkflowType:       reviewaccessworkflow.Workflow,
 		rolloutrelease.WorkflowType:     rolloutworkflow.Workflow,
+		rotatesecret.WorkflowType:       rotateworkflow.Workflow,
 		target.WorkflowType:             targetworkflow.Workflow,
 		updatedependencies.WorkflowType: updateworkflow.Workflow,
 		validatenetwork.WorkflowType:    networkworkflow.Workflow,

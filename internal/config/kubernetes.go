@@ -156,6 +156,9 @@ func (p *parser) inCluster(n *yaml.Node, t *Target) {
 	if t.Kubernetes.Namespace != "" || has(n, "kubernetes") {
 		return
 	}
+	if len(t.Secrets) > 0 {
+		p.fail(n, `a target with secrets lacks the key "kubernetes": what is rotated is in a Secret of its cluster`)
+	}
 	d := t.Database
 	if d.In != (kube.Endpoint{}) || d.Scratch.Runner == RunnerPod || d.Password.Secret != (SecretKey{}) || d.Scratch.Password.Secret != (SecretKey{}) {
 		p.fail(n, `a target whose database, password or scratch runner is in a cluster lacks the key "kubernetes"`)

@@ -38,7 +38,7 @@ func Choose(t testing.TB, all, sample []string) []string {
 
 // OnCluster reports whether a point is hit only by what works on a cluster, whose tests are in dev/tests/e2e.
 func OnCluster(point string) bool {
-	for _, prefix := range []string{"access/", "helm/", "recover/", "rollout/", "client-", "owner-"} {
+	for _, prefix := range []string{"access/", "helm/", "recover/", "rollout/", "client-", "owner-", "rotate/", "probe/"} {
 		if strings.HasPrefix(point, prefix) {
 			return true
 		}

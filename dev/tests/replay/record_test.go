@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
 
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
@@ -27,6 +28,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
@@ -42,6 +44,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
 	"github.com/upkeep-run/upkeep/internal/recovery"
+	"github.com/upkeep-run/upkeep/internal/rotation"
 	"github.com/upkeep-run/upkeep/worker"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
@@ -107,6 +110,23 @@ var scenarios = []scenario{
 	{procedure: reviewaccess.WorkflowType, name: "accepted", input: `{}`, world: unreviewed, during: decideOnPlan(run.ApproveUpdate)},
 	{procedure: reviewaccess.WorkflowType, name: "same", input: `{}`, world: inCluster},
 	{procedure: reviewaccess.WorkflowType, name: "drifted", input: `{}`, world: drifted, status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+	{procedure: rotatesecret.WorkflowType, name: "whole", input: `{}`, world: rotates, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: rotatesecret.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: rotates},
+	{procedure: rotatesecret.WorkflowType, name: "undone", input: `{}`, during: decideOnPlan(run.ApproveUpdate), status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED,
+		world: func(w *proceduretest.World) {
+			rotates(w)
+			w.Fail(kubernetes.RestartConsumer, failure.New(failure.NotReady, "Deployment web does not come up"))
+		}},
+	{procedure: rotatesecret.WorkflowType, name: "given-up-with-sessions-left", input: `{}`, status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED,
+		world: func(w *proceduretest.World) {
+			rotates(w)
+			w.Secrets[0] = rotation.Entry{Name: "app", Secret: "shop-db", Keys: rotation.Keys{Password: "password"}, Role: "shop"}
+			w.OldSessions = []postgres.OldSessions{{Left: 2, Who: "2 from 10.0.0.7"}}
+		},
+		during: func(t *testing.T, c client.Client, id string) {
+			decideOnPlan(run.ApproveUpdate)(t, c, id)
+			decide(run.AbandonUpdate)(t, c, id)
+		}},
 	{procedure: updatedependencies.WorkflowType, name: "whole", input: `{}`, world: hasRepository},
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
@@ -127,6 +147,8 @@ func connects(v run.Verdict) func(*proceduretest.World) {
 		w.Network = netcheck.Plan{Policies: 1, Pods: 2, Checks: []netcheck.Check{c}, Sources: []netcheck.Source{{Name: c.From}}}
 		w.Connections = []netcheck.Finding{{Check: c, Seen: map[run.Verdict]string{run.Pass: "blocked", run.Fail: "reached"}[v], Verdict: v}}
 	}
+}
+
 // unreviewed has no baseline of access.
 func unreviewed(w *proceduretest.World) {
 	inCluster(w)
@@ -137,6 +159,12 @@ func unreviewed(w *proceduretest.World) {
 func drifted(w *proceduretest.World) {
 	inCluster(w)
 	w.Drift.DriftSummary = access.DriftSummary{Added: 1, Changes: []string{"added grant: account shop/web has ClusterRole edit"}, More: []bool{true}}
+}
+
+// rotates gives the world's target a password that two roles have in turn.
+func rotates(w *proceduretest.World) {
+	inCluster(w)
+	w.Secrets = []rotation.Entry{{Name: "app", Secret: "shop-db", Keys: rotation.Keys{Username: "user", Password: "password"}, Owner: "shop", Roles: []string{"shop_a", "shop_b"}}}
 }
 
 // hasRepository gives the world's target a repository.
