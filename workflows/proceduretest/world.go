@@ -79,7 +79,6 @@ type World struct {
 	// Access is what a review of access finds, and Drift how it stands to the baseline.
 	Access access.Summary
 	Drift  store.AccessDrift
-	Waits  []run.Verdict
 
 	// Network is what its plan of the network says, and Connections what comes of trying it.
 	Network     netcheck.Plan
