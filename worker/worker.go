@@ -75,6 +75,10 @@ const (
 	takeOverWithin = 30 * time.Minute
 	// heavyAtOnce is how many database activities run at once on one worker.
 	heavyAtOnce = 4
+	// followedAtOnce is how many activities of the code capability run at once on one worker. Most of them wait
+	// for news, one for each pull request that is open, as long as it is: if these could take all places, none
+	// would be left for what is to be done. What is heavy among the others bounds itself.
+	followedAtOnce = 2000
 )
 
 // Attributes are the search attributes that runs carry where the server knows them.
@@ -208,6 +212,9 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	for _, part := range serves {
 		for _, queue := range part.queues(w) {
 			served := w.options(fatal)
+			if part.name == Code {
+				served.MaxConcurrentActivityExecutionSize = followedAtOnce
+			}
 			served.LocalActivityWorkerOnly = part.name == Workflows
 			served.DisableWorkflowWorker = !served.LocalActivityWorkerOnly
 			s := sdkworker.New(c, queue, served)
