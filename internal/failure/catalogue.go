@@ -115,7 +115,7 @@ var catalogue = map[Code]Class{
 	ClusterForbids: NeedsPerson, RegistryRefuses: NeedsPerson, GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson,
 	UnsafeArchive: Damaged, BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged,
 	NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged, BadAnswer: Damaged, UnsafeRepository: Damaged, BadBaseline: Damaged,
-	NotReady: Damaged, NotRecovered: Damaged, LoginNotProven: Damaged, ApplyFailed: Damaged, BadAnswer: Damaged, UnsafeRepository: Damaged,
+	LoginNotProven:    Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient, ClusterUnreachable: Transient, ObjectConflict: Transient,
 	RegistrySilent: Transient, GitHubUnreachable: Transient, GitHubLimited: Transient, NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient,
 	Internal: Transient, NoAnswer: Transient,
