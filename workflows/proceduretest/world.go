@@ -116,6 +116,7 @@ func (w *World) Forget() {
 	defer w.mu.Unlock()
 	w.Hub = Hub{}
 	w.Owners = ownership.Measures{}
+	w.Secrets, w.RotationLeft, w.RotationDone, w.OldSessions = nil, "", false, nil
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
