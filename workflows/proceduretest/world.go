@@ -127,6 +127,7 @@ func (w *World) Forget() {
 	w.Hub = Hub{}
 	w.Owners = ownership.Measures{}
 	w.Access, w.Drift, w.accepted = access.Summary{}, store.AccessDrift{}, nil
+	w.Secrets, w.RotationLeft, w.RotationDone, w.OldSessions = nil, "", false, nil
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
