@@ -109,9 +109,10 @@ type crew struct {
 	t       testing.TB
 	name    string // the release's
 	stack   *harness.Stack
-	address string   // Temporal's, as the pods know it
-	rights  []string // arguments of "upkeep rbac"
-	armed   int      // how often workers were told to break; each has a mark of its own in the store's volume
+	address string             // Temporal's, as the pods know it
+	rights  []string           // arguments of "upkeep rbac"
+	printed map[string]granted // what it has printed, by them
+	armed   int                // how often workers were told to break; each has a mark of its own in the store's volume
 	last    *inPods
 }
 
@@ -131,10 +132,18 @@ func serveInPods(t testing.TB, s *harness.Stack, env ...string) workers {
 // serveAs is serveInPods with those rights alone that "upkeep rbac" prints with more arguments.
 func serveAs(t testing.TB, s *harness.Stack, rights []string, env ...string) workers {
 	t.Helper()
+	c := crewFor(t, s)
+	c.rights = rights
+	return c.serve(env)
+}
+
+// crewFor is the crew of a stack, which has yet to be installed if there was none.
+func crewFor(t testing.TB, s *harness.Stack) *crew {
+	t.Helper()
 	c := crewOf(s)
 	if c == nil {
 		require.NoError(t, makeHome())
-		c = &crew{t: t, stack: s, address: forward(t, s.Temporal.Address)}
+		c = &crew{t: t, stack: s, address: forward(t, s.Temporal.Address), printed: map[string]granted{}}
 		shelf.Lock()
 		shelf.number++
 		c.name = fmt.Sprintf("upkeep-%d", shelf.number)
@@ -156,8 +165,7 @@ func serveAs(t testing.TB, s *harness.Stack, rights []string, env ...string) wor
 			require.NoError(t, err)
 		})
 	}
-	c.rights = rights
-	return c.serve(env)
+	return c
 }
 
 // pods is the selector of the crew's.
@@ -199,18 +207,19 @@ func (c *crew) serve(env []string) workers {
 	return w
 }
 
-// install installs the chart, or upgrades it to what it is to be now, with workers at work.
-func (c *crew) install(env []map[string]string) {
+// granted are values of the chart with rights.
+type granted map[string]map[string][]any
+
+// grants are the rights on the stack's targets, as they are printed when they are asked for first: a release that
+// is locked, later, has none.
+func (c *crew) grants(targets []config.Target) granted {
 	c.t.Helper()
-	text, err := os.ReadFile(c.stack.Config)
-	require.NoError(c.t, err)
-	parsed, err := config.Parse(c.stack.Config, text)
-	require.NoError(c.t, err)
-	type object = map[string]any
-	granted := map[string]map[string][]any{"database": {"rules": {}}, "rbac": {}}
-	for _, target := range parsed.Targets {
-		_, err := command(time.Minute, fmt.Sprintf(letIn, target.Kubernetes.Namespace, home), "kubectl", "apply", "-f", "-")
-		require.NoError(c.t, err)
+	key := strings.Join(c.rights, " ")
+	if all := c.printed[key]; all != nil {
+		return all
+	}
+	all := granted{"database": {"rules": {}}, "rbac": {}}
+	for _, target := range targets {
 		args := append([]string{"rbac", "--target", target.Name, "-o", "values"}, c.rights...)
 		if target.Rollout != nil {
 			args = append(args, "--chart", unpacked(target.Rollout.Chart.Path))
@@ -218,23 +227,47 @@ func (c *crew) install(env []map[string]string) {
 		cmd, out, errOut := c.stack.Command(c.t, []string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}, args...)
 		called := harness.Finish(c.t, cmd.Run(), cmd, out, errOut)
 		require.Zero(c.t, called.Code, called.Err)
-		var of map[string]map[string][]any
+		var of granted
 		require.NoError(c.t, yaml.Unmarshal([]byte(called.Out), &of), called.Out)
 		for part, lists := range of {
 			for name, list := range lists {
-				granted[part][name] = append(granted[part][name], list...)
+				all[part][name] = append(all[part][name], list...)
 			}
 		}
 	}
+	c.printed[key] = all
+	return all
+}
+
+// read is the stack's configuration.
+func (c *crew) read() (string, *config.Config) {
+	c.t.Helper()
+	text, err := os.ReadFile(c.stack.Config)
+	require.NoError(c.t, err)
+	parsed, err := config.Parse(c.stack.Config, text)
+	require.NoError(c.t, err)
+	return string(text), parsed
+}
+
+// install installs the chart, or upgrades it to what it is to be now, with workers at work.
+func (c *crew) install(env []map[string]string) {
+	c.t.Helper()
+	text, parsed := c.read()
+	type object = map[string]any
+	for _, target := range parsed.Targets { // several tests' may be in one namespace, and apply it at once
+		_, err := command(time.Minute, fmt.Sprintf(letIn, target.Kubernetes.Namespace, home), "kubectl", "apply", "--server-side", "--force-conflicts", "-f", "-")
+		require.NoError(c.t, err)
+	}
+	all := c.grants(parsed.Targets)
 	values, err := json.Marshal(object{
 		"image":     object{"repository": "upkeep", "tag": imageTag() + "-fault-server-code", "pullPolicy": "Never"},
 		"temporal":  object{"address": c.address},
 		"store":     object{"claim": "upkeep-store"},
-		"config":    strings.Replace(string(text), "file://"+c.stack.Store, "file://"+c.store(), 1),
+		"config":    strings.Replace(text, "file://"+c.stack.Store, "file://"+c.store(), 1),
 		"workflows": object{"replicas": 1},
-		"database":  object{"env": env, "rules": granted["database"]["rules"]},
+		"database":  object{"env": env, "rules": all["database"]["rules"]},
 		"cluster":   object{"env": env, "mounts": []object{{"path": "/charts", "configMap": "charts"}}},
-		"rbac":      granted["rbac"],
+		"rbac":      all["rbac"],
 	})
 	require.NoError(c.t, err)
 	_, err = command(4*time.Minute, string(values), "helm", "--namespace", home, "upgrade", "--install", c.name, upkeepChart, "--wait", "--timeout", "2m", "--values", "-")

@@ -110,6 +110,11 @@ func newStall(t *testing.T, set ...string) stall {
 	})
 	x.at = chartFor(t, allInPods, x.chart)
 	x.stack = harness.New(t, x.target("compatible"))
+	if allInPods { // before it is broken
+		c := crewFor(t, x.stack)
+		_, parsed := c.read()
+		c.grants(parsed.Targets)
+	}
 	return x
 }
 
