@@ -92,11 +92,7 @@ func TestRolloutReleaseHasATwin(t *testing.T) {
 }
 
 // TestRecoverServiceIsPressed: terminated or reset at each side of each effect, beside a worker that goes on.
-// It has not passed on a cluster yet: FAILPOINTS=all shows it.
 func TestRecoverServiceIsPressed(t *testing.T) {
-	if !long() {
-		t.Skip("it has not passed yet; FAILPOINTS=all runs it")
-	}
 	t.Parallel()
 	every(t, either(recoverServiceCases()), pressRecoverService, func(t *testing.T, c string) {
 		how, c, _ := strings.Cut(c, "/")
