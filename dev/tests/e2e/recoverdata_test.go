@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +24,17 @@ const web = "deployment/" + release + "-langfuse"
 func probed() string {
 	in := inPod("observatory", "")
 	return strings.Replace(in, "release: "+release+"}", fmt.Sprintf("release: %s, probes: [{name: traces, service: %s-langfuse, port: 3000, path: /traces/count}]}", release, release), 1)
+}
+
+// rescuer is an account that may recover the target's data. The rights name the service, and more clients
+// (as in "{kind: Job, name: load}"); a run finds them by their sessions.
+func rescuer(t *testing.T, s *harness.Stack, target, name string, clients []string, args ...string) *account {
+	t.Helper()
+	clients = append([]string{"{kind: Deployment, name: " + release + "-langfuse}"}, clients...)
+	s.Configure(t, strings.Replace(target, "kubernetes: {", "kubernetes: {clients: ["+strings.Join(clients, ", ")+"], ", 1))
+	who := narrow(t, s, name, append([]string{"--procedure", api.WorkflowType}, args...)...)
+	s.Configure(t, target)
+	return who
 }
 
 // loss prepares a backup that is proven, three replicas of the service, and then the loss of the table's rows.
@@ -148,9 +158,9 @@ func written(t *testing.T) string {
 
 // untilDead starts a run on a worker that dies at a point, approves its plan, and returns when the worker is
 // dead.
-func untilDead(t *testing.T, s *harness.Stack, point string) (id string) {
+func untilDead(t *testing.T, s *harness.Stack, point string, env ...string) (id string) {
 	t.Helper()
-	dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point="+point+":kill")
+	dies := serve(t, s, "dies", append(env, "UPKEEP_FAULT=point="+point+":kill")...)
 	id = s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 	approve(t, s, id)
 	select {
@@ -162,15 +172,14 @@ func untilDead(t *testing.T, s *harness.Stack, point string) (id string) {
 }
 
 func TestRecoverData(t *testing.T) {
+	path := chartFor(t, allInPods, chart)
 	rollout := func(target string) string {
-		path, err := filepath.Abs(chart)
-		require.NoError(t, err)
 		return target + fmt.Sprintf("    rollout: {chart: %s, bake: 10s, timeout: 30s, migrations: compatible}\n", path)
 	}
 	s := harness.New(t, rollout(probed()))
-	start := func() *harness.Worker { return s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG")) }
-	w := start()
+	w := serve(t, s, "w")
 	before := loss(t, s)
+	users := []string{"{kind: DaemonSet, name: agent}", "{kind: Job, name: load}", "{kind: CronJob, name: report}", "{kind: Job, name: report-now}"}
 	useByAll(t)
 
 	lonely := s.Run(t, api.WorkflowType, `{"confirm":"langfuse"}`)
@@ -182,6 +191,7 @@ func TestRecoverData(t *testing.T) {
 	sessions(t, 3)
 
 	t.Run("bad input is refused before anything is touched", func(t *testing.T) {
+		beside(t, configures)
 		was := written(t)
 		for name, c := range map[string]struct{ from, to, inputs, code string }{
 			"the cluster's own namespace": {"namespace: " + namespace, "namespace: kube-system", "", "BadConfig"},
@@ -238,7 +248,8 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("a dry run needs no right to write, and writes nothing", func(t *testing.T) {
 		w.Kill()
-		looker := s.Worker(t, "looks", "KUBECONFIG="+lookerConfig(t, s.Dir))
+		looker := rescuer(t, s, rollout(probed()), "data-looker", users, "--procedure", rolloutrelease.WorkflowType, "--set", "langfuse.replicas=2", "--dry-run-only")
+		looks := serve(t, s, "looks", looker.env())
 		was := written(t)
 		dry := s.Run(t, api.WorkflowType, `{"confirm":"langfuse","dryRun":true}`)
 		require.Equal(t, run.Succeeded, dry.Outcome, dry.Summary)
@@ -247,10 +258,12 @@ func TestRecoverData(t *testing.T) {
 		require.Equal(t, run.Succeeded, dry.Outcome, dry.Summary)
 		require.Contains(t, dry.Summary, "would upgrade release "+release)
 		require.Equal(t, was, written(t))
-		looker.Kill()
-		w = start()
+		looks.Kill()
+		looker.audited(t)
 	})
 
+	who := rescuer(t, s, rollout(probed()), "data-rescuer", users)
+	w = serve(t, s, "w", who.env())
 	id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 	approve(t, s, id)
 	doc := s.Await(t, id)
@@ -265,8 +278,8 @@ func TestRecoverData(t *testing.T) {
 			_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-d", "langfuse", "-c", "TRUNCATE traces CASCADE")
 			require.NoError(t, err)
 			w.Kill()
-			id := untilDead(t, s, point)
-			w = start()
+			id := untilDead(t, s, point, who.env())
+			w = serve(t, s, "w", who.env())
 			doc := s.Await(t, id)
 			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 			has(t, "3", before)
@@ -275,15 +288,17 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("terminated while all is stopped, a new run takes over", func(t *testing.T) {
 		w.Kill()
-		id := untilDead(t, s, "restore/chunk/after")
+		id := untilDead(t, s, "restore/chunk/after", who.env())
 		says(t, web, ".spec.replicas", "0")
 		says(t, "daemonset/agent", ".status.desiredNumberScheduled", "0")
 		says(t, "job/load", ".spec.suspend", "true")
 		require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
-		w = start()
+		w = serve(t, s, "w", who.env())
 		// Nothing has sessions by now: what was stopped is known by the notes on it.
 		again := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
-		require.Contains(t, approve(t, s, again).WaitingFor, "Deployment "+release+"-langfuse (3), which an earlier run has left stopped")
+		asks := approve(t, s, again).WaitingFor
+		require.Contains(t, asks, "Deployment "+release+"-langfuse (3), which an earlier run has left stopped")
+		require.NotContains(t, asks, "ReplicaSet", "whose notes are the Deployment's")
 		doc := s.Await(t, again)
 		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 		has(t, "3", before)
@@ -292,7 +307,7 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("cancelled while all is stopped, it puts back", func(t *testing.T) {
 		w.Kill()
-		freezes := s.Worker(t, "freezes", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:stop")
+		freezes := serve(t, s, "freezes", who.env(), "UPKEEP_FAULT=point=restore/chunk/after:stop")
 		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 		approve(t, s, id)
 		require.NoError(t, until(90*time.Second, func() error {
@@ -309,4 +324,5 @@ func TestRecoverData(t *testing.T) {
 		has(t, "3", before)
 		usedAsBefore(t)
 	})
+	who.audited(t)
 }
