@@ -54,6 +54,11 @@ cluster:
   mounts: [{path: /charts, configMap: charts}, {path: /more, claim: more}]
   podLabels: {access: shop}
   podAnnotations: {team: platform}
+code:
+  enabled: true
+  image: {tag: 0.1.0-code}
+  env: [{name: GITHUB_TOKEN, secretName: github, key: token}, {name: GOPROXY, value: "https://goproxy.example"}]
+  mounts: [{path: /etc/registries, secret: registries}]
 rbac:
   rules:
   - namespace: shop
@@ -66,6 +71,7 @@ rbac:
 networkPolicy:
   metricsFrom: [{namespaceSelector: {}, podSelector: {matchLabels: {app: prometheus}}}]
   egress: [{ports: [{port: 443}]}]
+  codeEgress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}], ports: [{port: 443}]}]
   temporalTo: [{ipBlock: {cidr: 10.1.2.3/32}}]
   dnsTo: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]
 priorityClassName: high
@@ -126,11 +132,11 @@ func TestHelmLintHasNothingToSay(t *testing.T) {
 }
 
 func TestPodsAreConfined(t *testing.T) {
-	for _, values := range []string{plain, full} {
+	for values, want := range map[string]int{plain: 3, full: 4} {
 		objects, _, err := render(t, values)
 		require.NoError(t, err)
 		deployments := kinds[appsv1.Deployment](t, objects, "Deployment")
-		require.Len(t, deployments, 3)
+		require.Len(t, deployments, want)
 		for _, d := range deployments {
 			spec := d.Spec.Template.Spec
 			require.True(t, *spec.SecurityContext.RunAsNonRoot)
@@ -187,6 +193,10 @@ func TestRightsAreThoseThatAreNamed(t *testing.T) {
 		"shop upkeep-database networkpolicies  create,delete", "shop upkeep-database pods  watch",
 		"blog upkeep-cluster pods  get,list,delete", "shop upkeep-cluster deployments  get,list,patch", "shop upkeep-cluster pods  get",
 	}, found)
+	for _, d := range kinds[appsv1.Deployment](t, objects, "Deployment") {
+		token := d.Name == "upkeep-cluster" || d.Name == "upkeep-database"
+		require.Equal(t, token, *d.Spec.Template.Spec.AutomountServiceAccountToken, d.Name)
+	}
 	for _, binding := range kinds[rbacv1.RoleBinding](t, objects, "RoleBinding") {
 		require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: binding.Name, Namespace: "upkeep"}}, binding.Subjects)
 		require.Equal(t, binding.Name, binding.RoleRef.Name)
@@ -206,7 +216,6 @@ func TestTheNetworkIsAsSaid(t *testing.T) {
 		objects, _, err := render(t, values)
 		require.NoError(t, err)
 		policies := kinds[networkingv1.NetworkPolicy](t, objects, "NetworkPolicy")
-		require.Len(t, policies, 3)
 		i := slices.IndexFunc(policies, func(p networkingv1.NetworkPolicy) bool { return p.Name == "upkeep-"+capability })
 		require.Len(t, policies[i].Spec.PolicyTypes, 2)
 		return policies[i].Spec
@@ -220,8 +229,51 @@ func TestTheNetworkIsAsSaid(t *testing.T) {
 	for _, rule := range workflows {
 		require.Len(t, rule.To, 1)
 	}
+	require.Equal(t, int32(7233), policy(full, "workflows").Egress[0].Ports[0].Port.IntVal)
+	require.Equal(t, int32(17233), policy(strings.Replace(plain, ":7233", ":17233", 1), "workflows").Egress[0].Ports[0].Port.IntVal)
+	require.Equal(t, int32(7234), policy(plain+"networkPolicy: {temporalPort: 7234}", "workflows").Egress[0].Ports[0].Port.IntVal)
 	require.Equal(t, []networkingv1.NetworkPolicyEgressRule{{}}, policy(plain, "database").Egress)
 	require.Len(t, policy(full, "database").Egress, 3)
+	require.Equal(t, []networkingv1.NetworkPolicyEgressRule{{}}, policy(plain+"code: {enabled: true}", "code").Egress)
+	code := policy(full, "code").Egress
+	require.Len(t, code, 3, "DNS, Temporal, and what is its own")
+	require.Equal(t, []string{"10.0.0.0/8"}, code[2].To[0].IPBlock.Except)
+}
+
+func TestACapabilityMayHaveAnImageOfItsOwn(t *testing.T) {
+	images := func(values string) map[string]string {
+		objects, _, err := render(t, values)
+		require.NoError(t, err)
+		of := map[string]string{}
+		for _, d := range kinds[appsv1.Deployment](t, objects, "Deployment") {
+			of[d.Name] = d.Spec.Template.Spec.Containers[0].Image
+		}
+		return of
+	}
+	const digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	require.Equal(t, map[string]string{
+		"upkeep-workflows": "registry.example/upkeep:0.1.0@" + digest, "upkeep-cluster": "registry.example/upkeep:0.1.0@" + digest,
+		"upkeep-database": "registry.example/upkeep:0.1.0@" + digest, "upkeep-code": "registry.example/upkeep:0.1.0-code",
+	}, images(full), "the digest of the others is not of this tag")
+	require.Equal(t, map[string]string{
+		"upkeep-workflows": "upkeep:1", "upkeep-cluster": "upkeep:1", "upkeep-database": "upkeep:1-server", "upkeep-code": "upkeep:1@" + digest,
+	}, images(plain+"image: {tag: '1'}\ndatabase: {image: {tag: 1-server}}\ncode: {enabled: true, image: {digest: '"+digest+"'}}"))
+}
+
+// TestClonesHaveRoom, and what they leave has too.
+func TestClonesHaveRoom(t *testing.T) {
+	objects, _, err := render(t, plain+"code: {enabled: true, scratch: {sizeLimit: 3Gi}}")
+	require.NoError(t, err)
+	for _, d := range kinds[appsv1.Deployment](t, objects, "Deployment") {
+		want := map[string][2]string{"upkeep-code": {"3Gi", "3Gi"}, "upkeep-database": {"256Mi", "10Gi"}, "upkeep-cluster": {"256Mi", "64Mi"}, "upkeep-workflows": {"256Mi", ""}}[d.Name]
+		has := map[string]string{}
+		for _, v := range d.Spec.Template.Spec.Volumes {
+			if v.EmptyDir != nil {
+				has[v.Name] = v.EmptyDir.SizeLimit.String()
+			}
+		}
+		require.Equal(t, want, [2]string{has["tmp"], has["data"]}, d.Name)
+	}
 }
 
 func TestTheNotesSayWhatToExpect(t *testing.T) {
@@ -234,10 +286,20 @@ func TestTheNotesSayWhatToExpect(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, notes, "no rights")
 	require.NotContains(t, notes, "auditKey")
+	require.NotContains(t, notes, "wait for them; all others go on", "its image has what makes lock files")
+	require.NotContains(t, notes, "Not served here")
 	_, notes, err = render(t, plain+"cluster: {enabled: false}\nstore: {emptyDir: true}\n")
 	require.NoError(t, err)
 	require.Contains(t, notes, "Not served here, so by workers elsewhere, or runs that need it wait: cluster.")
 	require.Contains(t, notes, "LOST")
+	repositories := strings.Replace(plain, "targets: []", "targets: [{name: web, repositories: [{github: shop/web, tokenFrom: {env: GITHUB_TOKEN}}]}]", 1)
+	_, notes, err = render(t, repositories)
+	require.NoError(t, err)
+	require.Contains(t, notes, "runs that need it wait: code.")
+	_, notes, err = render(t, repositories+"code: {enabled: true}\ndatabase: {enabled: false}\ncluster: {enabled: false}\n")
+	require.NoError(t, err)
+	require.Contains(t, notes, "exec deploy/upkeep-code -- upkeep run UpdateDependencies --target <target> --dry-run")
+	require.Contains(t, notes, "code has an image whose tag does not end in -code")
 }
 
 func TestBadValuesAreRefused(t *testing.T) {
@@ -263,6 +325,9 @@ func TestBadValuesAreRefused(t *testing.T) {
 		"a mount over the root":        {plain + "database: {mounts: [{path: /, secret: keys}]}", "/database/mounts/0"},
 		"a mount of two":               {plain + "cluster: {mounts: [{path: /charts, secret: a, configMap: b}]}", "/cluster/mounts/0"},
 		"a mount of the node's":        {plain + "cluster: {mounts: [{path: /charts, hostPath: /}]}", "'hostPath' not allowed"},
+		"a token in clear":             {plain + "code: {env: [{name: GITHUB_TOKEN, value: secret}]}", "/code/env/0"},
+		"rights for code":              {plain + "code: {rules: [{namespace: shop, rules: []}]}", "'rules' not allowed"},
+		"another repository for one":   {plain + "code: {image: {repository: other}}", "'repository' not allowed"},
 		"two stores":                   {plain + "store: {claim: a, emptyDir: true}", "say one"},
 		"a store that is nowhere":      {strings.Replace(plain, "s3://bucket?region=eu-central-1", "file:///var/lib/upkeep", 1), "set store.claim"},
 		"a configuration that is none": {"temporal: {address: 't:7233'}\nconfig: 'version: [1'", "config is no YAML"},

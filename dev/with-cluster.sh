@@ -28,9 +28,10 @@ if [ -z "${KUBECONFIG:-}" ]; then
 	"$built/cluster" images --web "$built/web"
 	if [ -n "$image" ]; then
 		make -C .. image VERSION="$image"
-		# The same with workers that can be told where to break, and the tools to wake one that is frozen.
+		# The same with workers that can be told where to break, the tools to wake one that is frozen, and what
+		# makes lock files.
 		go build -C .. -tags fault -ldflags '-s -w' -o "$built/fault/" ./cmd/upkeep ./cmd/upkeep-worker
-		(cd kit && go run ./cmd/upkeep-image --programs "$built/fault" --version "$image-fault" --with-postgres-server --to "$built/fault.tar")
+		(cd kit && go run ./cmd/upkeep-image --programs "$built/fault" --version "$image-fault" --with-postgres-server --with-lock-tools --to "$built/fault.tar")
 		"$built/cluster" import ../bin/upkeep-image.tar "$built/fault.tar"
 	fi
 fi

@@ -148,7 +148,7 @@ func Detect(o metav1.Object, now time.Time) []Owner {
 		add(Owner{By: "KEDA", Ref: Ref{Group: "keda.sh", Kind: "ScaledObject", Namespace: o.GetNamespace(), Name: name}, Why: "the label scaledobject.keda.sh/name", Suspendable: true})
 	}
 	for _, m := range o.GetManagedFields() {
-		if m.Subresource != "" || m.FieldsV1 == nil || !strings.Contains(string(m.FieldsV1.Raw), `"f:spec"`) || acts(m.Manager) {
+		if m.Subresource != "" || m.FieldsV1 == nil || !strings.Contains(string(m.FieldsV1.Raw), `"f:spec"`) || Hand(m.Manager) {
 			continue
 		}
 		switch {
@@ -167,7 +167,8 @@ func Detect(o metav1.Object, now time.Time) []Owner {
 	return owners
 }
 
-func acts(manager string) bool {
+// Hand reports whether a field manager acts only when a person, or Upkeep, tells it to.
+func Hand(manager string) bool {
 	return slices.Contains(hands, manager) || strings.HasPrefix(manager, "kubectl-") || strings.HasPrefix(manager, "upkeep")
 }
 

@@ -15,7 +15,10 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
+	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
@@ -29,7 +32,7 @@ import (
 func Procedures() []string {
 	return []string{
 		backupdatabase.WorkflowType, verifybackup.WorkflowType, restoredatabase.WorkflowType, drillrecovery.WorkflowType,
-		recoverservice.WorkflowType, recoverdata.WorkflowType, rolloutrelease.WorkflowType,
+		recoverservice.WorkflowType, recoverdata.WorkflowType, rolloutrelease.WorkflowType, reviewaccess.WorkflowType, rotatesecret.WorkflowType, validatenetwork.WorkflowType,
 	}
 }
 
@@ -64,6 +67,12 @@ type Target struct {
 	// Past is the release as it is, and what it can be rolled back to; Rollout is the release as it is, and
 	// what it is upgraded to. Nil: not known.
 	Past, Rollout *helmrelease.Footprint
+	// Rotated are the Secrets whose keys are rotated, and the pending ones beside them.
+	Rotated []string
+	// Tries says that connections are tried from pods. Others are the namespaces beside the target's that the
+	// expectations of its network name.
+	Tries  bool
+	Others []string
 }
 
 // Of is what a configuration says of a target.
@@ -83,6 +92,10 @@ func Of(t *config.Target) Target {
 	}
 	for _, p := range k.Probes {
 		out.Probes = append(out.Probes, p.Service)
+	}
+	out.Tries, out.Others = k.Network.Prober.Image != "", k.Network.Others()
+	for _, s := range t.Secrets {
+		out.Rotated = append(out.Rotated, s.Secret, s.PendingName())
 	}
 	if t.Rollout != nil {
 		out.Restores = t.Rollout.Migrations == config.MigrationsRestore
@@ -145,6 +158,9 @@ func (n need) database(procedure string) {
 		source, scratch = true, !n.dry
 	case rolloutrelease.WorkflowType:
 		source = n.Restores && !n.dry
+	case rotatesecret.WorkflowType:
+		source = true
+		n.in("", "secrets", "get", n.Rotated...)
 	default:
 		return
 	}
@@ -247,8 +263,56 @@ func (n need) cluster(procedure string) error {
 			return nil
 		}
 		return n.change(*n.Rollout)
+	case rotatesecret.WorkflowType:
+		n.rotate()
+	case reviewaccess.WorkflowType:
+		for _, resource := range []string{"clusterroles", "clusterrolebindings", "roles", "rolebindings"} {
+			n.allow("", rbacGroup, resource, "list")
+		}
+		n.allow("", "", "serviceaccounts", "list")
+		n.in("", "pods", "list")
+	case validatenetwork.WorkflowType:
+		n.network()
 	}
 	return nil
+}
+
+// rotate is what rotating the keys of Secrets takes. Which workloads read them is found by looking at all.
+func (n need) rotate() {
+	n.itself()
+	n.find(n.Database)
+	n.in("", "secrets", "get", n.Rotated...)
+	for _, resource := range []string{"deployments", "statefulsets", "daemonsets"} {
+		n.in(apps, resource, "list")
+	}
+	n.releaseOwners()
+	if n.dry {
+		return
+	}
+	n.in("", "secrets", "create")
+	n.in("", "secrets", "patch delete", n.Rotated...)
+	for _, resource := range []string{"deployments", "statefulsets", "daemonsets"} {
+		n.in(apps, resource, "get patch")
+	}
+	n.probes(n.Probes)
+}
+
+// network is what looking at who reaches whom takes, and trying it.
+func (n need) network() {
+	for _, namespace := range append([]string{n.Namespace}, n.Others...) {
+		if namespace == Anywhere {
+			n.allow(namespace, "", "namespaces", "get")
+		} else {
+			n.allow(namespace, "", "namespaces", "get", namespace)
+		}
+		n.allow(namespace, "", "pods", "list")
+		n.allow(namespace, networking, "networkpolicies", "list")
+	}
+	n.in("", "services", "list")
+	if n.Tries && !n.dry {
+		n.in("", "pods", "create delete")
+		n.in("", "configmaps", "create get list delete")
+	}
 }
 
 // observe is what looking at a release takes, but for its probes.

@@ -22,7 +22,7 @@ import (
 const fixed = "../../deploy/rbac"
 
 // unknown is a target of which nothing is known but that its database is in a pod.
-var unknown = rbac.Target{Namespace: rbac.Anywhere, Outside: true, ScratchPods: true}
+var unknown = rbac.Target{Namespace: rbac.Anywhere, Outside: true, ScratchPods: true, Tries: true}
 
 // fixedRoles are the files of deploy/rbac.
 func fixedRoles(t *testing.T) map[string]string {

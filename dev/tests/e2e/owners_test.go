@@ -87,6 +87,7 @@ func waiting(t *testing.T, s *harness.Stack, id string) {
 // TestAnOwnerThatReverts: a controller starts the service again within a second of its being stopped.
 // Without a word of the target's nothing is touched; with it, the controller is suspended meanwhile.
 func TestAnOwnerThatReverts(t *testing.T) {
+	beside(t, configures)
 	s := harness.New(t, probed())
 	worker := s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
 	before := loss(t, s)
@@ -128,6 +129,7 @@ func TestAnOwnerThatReverts(t *testing.T) {
 // TestAnOwnerOfARelease: a rollout, and a recovery from what the owner itself has made of the release. Each
 // is left alone, proposed, or made while the owner is suspended, which acts again when a person says so.
 func TestAnOwnerOfARelease(t *testing.T) {
+	beside(t, configures)
 	const name = "shop-e"
 	s, chart := shop(t, name)
 	w := serve(t, s, "w")

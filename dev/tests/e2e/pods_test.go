@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +39,26 @@ type workers interface {
 // allInPods says that every test's workers are to be pods: WORKERS=pods.
 var allInPods = os.Getenv("WORKERS") == "pods"
 
+// beside skips a test whose workers have to be processes beside it, where they are to be pods, and says why.
+func beside(t *testing.T, why string) {
+	t.Helper()
+	if allInPods {
+		t.Skip("its workers are beside it: " + why)
+	}
+}
+
+// Why some tests have no workers in pods.
+const (
+	wakesTwin   = "it wakes one that is frozen, and follows what it does then"
+	configures  = "it changes their configuration while they work, and pods see that a minute later"
+	ownAccounts = "it gives them accounts of its own"
+
+	breaksCluster = "it breaks the API server, the way to it or the kubelet"
+)
+
+// imageTag is that of Upkeep's image on the nodes; the one whose workers can be told where to break has another.
+func imageTag() string { return cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e") }
+
 // serve starts workers for a stack, which take the place of those that were killed; env may say at which
 // point they are killed or freeze.
 func serve(t *testing.T, s *harness.Stack, name string, env ...string) workers {
@@ -60,8 +81,15 @@ var (
 	})
 	// charts is a folder of packed charts, which the workers' pods find in /charts.
 	charts = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "upkeep-charts-") })
-	packed = map[string]string{} // a chart's folder on this machine, by where the pods have it
 )
+
+// shelf has what tests side by side share.
+var shelf struct {
+	sync.Mutex
+	packed map[string]string // a chart's folder on this machine, by where the pods have it
+	crews  map[*harness.Stack]*crew
+	number int // of crews that there were
+}
 
 const homeObjects = `
 {"apiVersion": "v1", "kind": "List", "items": [
@@ -79,13 +107,21 @@ const letIn = `{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "
 // crew is Upkeep's chart, installed for one stack.
 type crew struct {
 	t       testing.TB
+	name    string // the release's
 	stack   *harness.Stack
-	address string   // Temporal's, as the pods know it
-	rights  []string // arguments of "upkeep rbac"
-	armed   int      // how often workers were told to break; each has a mark of its own in the store's volume
+	address string             // Temporal's, as the pods know it
+	rights  []string           // arguments of "upkeep rbac"
+	printed map[string]granted // what it has printed, by them
+	armed   int                // how often workers were told to break; each has a mark of its own in the store's volume
+	last    *inPods
 }
 
-var crews = map[*harness.Stack]*crew{}
+// crewOf is what serves a stack in pods, or nil.
+func crewOf(s *harness.Stack) *crew {
+	shelf.Lock()
+	defer shelf.Unlock()
+	return shelf.crews[s]
+}
 
 // serveInPods is serve with workers in pods, which have the rights that "upkeep rbac" prints.
 func serveInPods(t testing.TB, s *harness.Stack, env ...string) workers {
@@ -96,27 +132,44 @@ func serveInPods(t testing.TB, s *harness.Stack, env ...string) workers {
 // serveAs is serveInPods with those rights alone that "upkeep rbac" prints with more arguments.
 func serveAs(t testing.TB, s *harness.Stack, rights []string, env ...string) workers {
 	t.Helper()
-	c := crews[s]
-	if c == nil {
-		require.NoError(t, makeHome())
-		c = &crew{t: t, stack: s, address: forward(t, s.Temporal.Address)}
-		crews[s] = c
-		t.Cleanup(func() {
-			delete(crews, s)
-			if t.Failed() {
-				logs, _ := upkeep("logs", "--selector", ofUpkeep, "--tail=30", "--prefix")
-				t.Log(logs)
-			}
-			c.remove()
-			_, err := command(2*time.Minute, "", "helm", "--namespace", home, "uninstall", "upkeep", "--wait", "--ignore-not-found")
-			require.NoError(t, err)
-		})
-	}
+	c := crewFor(t, s)
 	c.rights = rights
 	return c.serve(env)
 }
 
-const ofUpkeep = "app.kubernetes.io/instance=upkeep"
+// crewFor is the crew of a stack, which has yet to be installed if there was none.
+func crewFor(t testing.TB, s *harness.Stack) *crew {
+	t.Helper()
+	c := crewOf(s)
+	if c == nil {
+		require.NoError(t, makeHome())
+		c = &crew{t: t, stack: s, address: forward(t, s.Temporal.Address), printed: map[string]granted{}}
+		shelf.Lock()
+		shelf.number++
+		c.name = fmt.Sprintf("upkeep-%d", shelf.number)
+		if shelf.crews == nil {
+			shelf.crews = map[*harness.Stack]*crew{}
+		}
+		shelf.crews[s] = c
+		shelf.Unlock()
+		t.Cleanup(func() {
+			shelf.Lock()
+			delete(shelf.crews, s)
+			shelf.Unlock()
+			if t.Failed() {
+				logs, _ := upkeep("logs", "--selector", c.pods(), "--tail=30", "--prefix")
+				t.Log(logs)
+			}
+			c.remove()
+			_, err := command(2*time.Minute, "", "helm", "--namespace", home, "uninstall", c.name, "--wait", "--ignore-not-found")
+			require.NoError(t, err)
+		})
+	}
+	return c
+}
+
+// pods is the selector of the crew's.
+func (c *crew) pods() string { return "app.kubernetes.io/instance=" + c.name }
 
 // upkeep is kubectl in the workers' namespace.
 func upkeep(args ...string) (string, error) {
@@ -126,6 +179,10 @@ func upkeep(args ...string) (string, error) {
 func (c *crew) serve(env []string) workers {
 	c.t.Helper()
 	w := &inPods{crew: c, done: make(chan struct{})}
+	if c.last != nil && c.last.evicted != "" && c.last.replaces(env) {
+		return c.last // another pod has taken the place of the one that was evicted
+	}
+	c.last = w
 	var variables []map[string]string
 	for _, e := range env {
 		name, value, _ := strings.Cut(e, "=")
@@ -150,48 +207,70 @@ func (c *crew) serve(env []string) workers {
 	return w
 }
 
-// install installs the chart, or upgrades it to what it is to be now, with workers at work.
-func (c *crew) install(env []map[string]string) {
+// granted are values of the chart with rights.
+type granted map[string]map[string][]any
+
+// grants are the rights on the stack's targets, as they are printed when they are asked for first: a release that
+// is locked, later, has none.
+func (c *crew) grants(targets []config.Target) granted {
+	c.t.Helper()
+	key := strings.Join(c.rights, " ")
+	if all := c.printed[key]; all != nil {
+		return all
+	}
+	all := granted{"database": {"rules": {}}, "rbac": {}}
+	for _, target := range targets {
+		args := append([]string{"rbac", "--target", target.Name, "-o", "values"}, c.rights...)
+		if target.Rollout != nil {
+			args = append(args, "--chart", unpacked(target.Rollout.Chart.Path))
+		}
+		cmd, out, errOut := c.stack.Command(c.t, []string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}, args...)
+		called := harness.Finish(c.t, cmd.Run(), cmd, out, errOut)
+		require.Zero(c.t, called.Code, called.Err)
+		var of granted
+		require.NoError(c.t, yaml.Unmarshal([]byte(called.Out), &of), called.Out)
+		for part, lists := range of {
+			for name, list := range lists {
+				all[part][name] = append(all[part][name], list...)
+			}
+		}
+	}
+	c.printed[key] = all
+	return all
+}
+
+// read is the stack's configuration.
+func (c *crew) read() (string, *config.Config) {
 	c.t.Helper()
 	text, err := os.ReadFile(c.stack.Config)
 	require.NoError(c.t, err)
 	parsed, err := config.Parse(c.stack.Config, text)
 	require.NoError(c.t, err)
+	return string(text), parsed
+}
+
+// install installs the chart, or upgrades it to what it is to be now, with workers at work.
+func (c *crew) install(env []map[string]string) {
+	c.t.Helper()
+	text, parsed := c.read()
 	type object = map[string]any
-	granted := map[string]map[string][]any{"database": {"rules": {}}, "rbac": {}}
-	for _, target := range parsed.Targets {
-		_, err := command(time.Minute, fmt.Sprintf(letIn, target.Kubernetes.Namespace, home), "kubectl", "apply", "-f", "-")
+	for _, target := range parsed.Targets { // several tests' may be in one namespace, and apply it at once
+		_, err := command(time.Minute, fmt.Sprintf(letIn, target.Kubernetes.Namespace, home), "kubectl", "apply", "--server-side", "--force-conflicts", "-f", "-")
 		require.NoError(c.t, err)
-		args := append([]string{"rbac", "--target", target.Name, "-o", "values"}, c.rights...)
-		if target.Rollout != nil {
-			args = append(args, "--chart", packed[target.Rollout.Chart.Path])
-		}
-		cmd, out, errOut := c.stack.Command(c.t, []string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}, args...)
-		called := harness.Finish(c.t, cmd.Run(), cmd, out, errOut)
-		require.Zero(c.t, called.Code, called.Err)
-		var of map[string]map[string][]any
-		require.NoError(c.t, yaml.Unmarshal([]byte(called.Out), &of), called.Out)
-		for part, lists := range of {
-			for name, list := range lists {
-				granted[part][name] = append(granted[part][name], list...)
-			}
-		}
 	}
-	_, port, err := net.SplitHostPort(c.address)
-	require.NoError(c.t, err)
+	all := c.grants(parsed.Targets)
 	values, err := json.Marshal(object{
-		"image":         object{"repository": "upkeep", "tag": cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e") + "-fault-server", "pullPolicy": "Never"},
-		"temporal":      object{"address": c.address},
-		"networkPolicy": object{"temporalPort": json.RawMessage(port)},
-		"store":         object{"claim": "upkeep-store"},
-		"config":        strings.Replace(string(text), "file://"+c.stack.Store, "file://"+c.store(), 1),
-		"workflows":     object{"replicas": 1},
-		"database":      object{"env": env, "rules": granted["database"]["rules"]},
-		"cluster":       object{"env": env, "mounts": []object{{"path": "/charts", "configMap": "charts"}}},
-		"rbac":          granted["rbac"],
+		"image":     object{"repository": "upkeep", "tag": imageTag() + "-fault-server-code", "pullPolicy": "Never"},
+		"temporal":  object{"address": c.address},
+		"store":     object{"claim": "upkeep-store"},
+		"config":    strings.Replace(text, "file://"+c.stack.Store, "file://"+c.store(), 1),
+		"workflows": object{"replicas": 1},
+		"database":  object{"env": env, "rules": all["database"]["rules"]},
+		"cluster":   object{"env": env, "mounts": []object{{"path": "/charts", "configMap": "charts"}}},
+		"rbac":      all["rbac"],
 	})
 	require.NoError(c.t, err)
-	_, err = command(4*time.Minute, string(values), "helm", "--namespace", home, "upgrade", "--install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", "-")
+	_, err = command(4*time.Minute, string(values), "helm", "--namespace", home, "upgrade", "--install", c.name, upkeepChart, "--wait", "--timeout", "2m", "--values", "-")
 	require.NoError(c.t, err)
 }
 
@@ -201,17 +280,18 @@ func (c *crew) store() string { return "/var/lib/upkeep/" + filepath.Base(c.stac
 // remove ends all pods at once, and makes no others.
 func (c *crew) remove() {
 	c.t.Helper()
-	if deployments, err := upkeep("get", "deployments", "--selector", ofUpkeep, "-o", "name"); err == nil && deployments == "" {
+	c.last = nil
+	if deployments, err := upkeep("get", "deployments", "--selector", c.pods(), "-o", "name"); err == nil && deployments == "" {
 		return // it could not be installed
 	}
-	_, err := upkeep("scale", "deployment", "--selector", ofUpkeep, "--replicas=0")
+	_, err := upkeep("scale", "deployment", "--selector", c.pods(), "--replicas=0")
 	require.NoError(c.t, err)
-	pods, err := upkeep("get", "pods", "--selector", ofUpkeep, "-o", "jsonpath={.items[*].metadata.name}")
+	pods, err := upkeep("get", "pods", "--selector", c.pods(), "-o", "jsonpath={.items[*].metadata.name}")
 	require.NoError(c.t, err)
 	for _, pod := range strings.Fields(pods) {
 		require.NoError(c.t, evict(home, pod, 1))
 	}
-	_, err = upkeep("wait", "--for=delete", "pod", "--selector", ofUpkeep, "--timeout=60s")
+	_, err = upkeep("wait", "--for=delete", "pod", "--selector", c.pods(), "--timeout=60s")
 	require.NoError(c.t, err)
 }
 
@@ -247,9 +327,15 @@ func (w *inPods) Stop()                 { w.Kill() }
 func (w *inPods) Frozen() bool          { return !w.continued && w.frozen() != "" }
 func (w *inPods) ended()                { w.once.Do(func() { close(w.done) }) }
 
+// replaces reports whether workers without a fault are all that is asked for: those that came after an eviction
+// have none left.
+func (w *inPods) replaces(env []string) bool {
+	return !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "UPKEEP_") })
+}
+
 // frozen is the pod whose worker is stopped at a point, by what its log says, or "".
 func (w *inPods) frozen() string {
-	logs, _ := upkeep("logs", "--selector", ofUpkeep, "--tail=-1", "--prefix") // a pod that has not started has none
+	logs, _ := upkeep("logs", "--selector", w.pods(), "--tail=-1", "--prefix") // a pod that has not started has none
 	for line := range strings.Lines(logs) {
 		if strings.Contains(line, "fault: frozen at ") {
 			pod, _, _ := strings.Cut(strings.TrimPrefix(line, "[pod/"), "/")
@@ -300,6 +386,9 @@ func chartFor(t *testing.T, pods bool, folder string) string {
 	if !pods {
 		return path
 	}
+	require.NoError(t, makeHome())
+	shelf.Lock()
+	defer shelf.Unlock()
 	all, err := charts()
 	require.NoError(t, err)
 	before, err := filepath.Glob(filepath.Join(all, "*.tgz"))
@@ -310,10 +399,19 @@ func chartFor(t *testing.T, pods bool, folder string) string {
 	require.True(t, found, out)
 	name := fmt.Sprintf("%d.tgz", len(before))
 	require.NoError(t, os.Rename(archive, filepath.Join(all, name)))
-	require.NoError(t, makeHome())
 	require.NoError(t, giveCharts())
-	packed["/charts/"+name] = path
+	if shelf.packed == nil {
+		shelf.packed = map[string]string{}
+	}
+	shelf.packed["/charts/"+name] = path
 	return "/charts/" + name
+}
+
+// unpacked is the folder on this machine of a chart that pods have.
+func unpacked(path string) string {
+	shelf.Lock()
+	defer shelf.Unlock()
+	return cmp.Or(shelf.packed[path], path)
 }
 
 // giveCharts puts the packed charts where the pods have them; those that run see them a minute later.
@@ -332,8 +430,8 @@ func giveCharts() error {
 // stored lists a folder of the stack's store.
 func stored(t *testing.T, s *harness.Stack, folder string) []string {
 	t.Helper()
-	if c := crews[s]; c != nil {
-		names, err := upkeep("exec", "deploy/upkeep-database", "--", "busybox", "ls", c.store()+"/"+folder)
+	if c := crewOf(s); c != nil {
+		names, err := upkeep("exec", "deploy/"+c.name+"-database", "--", "busybox", "ls", c.store()+"/"+folder)
 		require.NoError(t, err)
 		return strings.Fields(names)
 	}

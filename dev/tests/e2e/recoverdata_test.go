@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -173,9 +172,8 @@ func untilDead(t *testing.T, s *harness.Stack, point string, env ...string) (id 
 }
 
 func TestRecoverData(t *testing.T) {
+	path := chartFor(t, allInPods, chart)
 	rollout := func(target string) string {
-		path, err := filepath.Abs(chart)
-		require.NoError(t, err)
 		return target + fmt.Sprintf("    rollout: {chart: %s, bake: 10s, timeout: 30s, migrations: compatible}\n", path)
 	}
 	s := harness.New(t, rollout(probed()))
@@ -193,11 +191,12 @@ func TestRecoverData(t *testing.T) {
 	sessions(t, 3)
 
 	t.Run("bad input is refused before anything is touched", func(t *testing.T) {
+		beside(t, configures)
 		was := written(t)
 		for name, c := range map[string]struct{ from, to, inputs, code string }{
 			"the cluster's own namespace": {"namespace: " + namespace, "namespace: kube-system", "", "BadConfig"},
-			"a namespace that is not its": {"namespace: " + namespace, "namespace: default", "", "MissingObject MissingRelease"},
-			"one that is not there":       {"namespace: " + namespace, "namespace: nowhere", "", "MissingObject MissingRelease"},
+			"a namespace that is not its": {"namespace: " + namespace, "namespace: default", "", "MissingRelease"},
+			"one that is not there":       {"namespace: " + namespace, "namespace: nowhere", "", "MissingRelease"},
 			"a release that is not there": {"release: " + release, "release: nothing-here", "", "MissingRelease"},
 			"every workload":              {"release: " + release, "release: " + release, `,"clients":"Deployment/*"`, "BadInput"},
 			"a workload elsewhere":        {"release: " + release, "release: " + release, `,"clients":"Deployment/kube-system/coredns"`, "BadInput"},
@@ -214,21 +213,37 @@ func TestRecoverData(t *testing.T) {
 				if p == api.WorkflowType {
 					input = `{"confirm":"langfuse"` + c.inputs + `}`
 				}
-				id := s.Start(t, p, input)
-				doc := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.Outcome == run.Waiting })
-				if doc.Outcome == run.Waiting { // for a person to put the password's Secret where none is
-					require.Equal(t, api.WorkflowType, p, name)
-					require.Contains(t, doc.WaitingFor, "there is no Secret langfuse-postgresql in namespace", name)
-					require.NoError(t, s.Client.CancelWorkflow(t.Context(), id, ""))
-					s.Await(t, id)
-					continue
-				}
+				doc := s.Until(t, s.Start(t, p, input), func(d *run.Document) bool { return d.Outcome.Ended() || d.Outcome == run.Waiting })
 				require.Equal(t, run.Refused, doc.Outcome, "%s, %s: %s", p, name, doc.Summary)
 				require.Contains(t, c.code, doc.Error.Code, "%s, %s: %s", p, name, doc.Summary)
 			}
 			require.NoError(t, os.WriteFile(s.Config, text, 0o600))
 		}
 		require.Equal(t, was, written(t))
+	})
+
+	t.Run("a Secret that is missing is waited for", func(t *testing.T) {
+		text, err := os.ReadFile(s.Config)
+		require.NoError(t, err)
+		without := strings.Replace(string(text), "name: langfuse-postgresql, key", "name: not-made-yet, key", 1)
+		require.NotEqual(t, string(text), without)
+		require.NoError(t, os.WriteFile(s.Config, []byte(without), 0o600))
+		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse","dryRun":true}`)
+		doc := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.Outcome == run.Waiting })
+		require.Equal(t, run.Waiting, doc.Outcome, doc.Summary)
+		require.Contains(t, doc.WaitingFor, "there is no Secret not-made-yet in namespace "+namespace)
+		require.NoError(t, os.WriteFile(s.Config, text, 0o600))
+		has, err := kubectl("get", "secret", "langfuse-postgresql", "-o", "jsonpath={.data}")
+		require.NoError(t, err)
+		_, err = command(time.Minute, fmt.Sprintf(`{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "not-made-yet"}, "data": %s}`, has), "kubectl", "--namespace", namespace, "apply", "-f", "-")
+		require.NoError(t, err)
+		t.Cleanup(func() {
+			_, err := kubectl("delete", "secret", "not-made-yet")
+			require.NoError(t, err)
+		})
+		require.NoError(t, s.Starter.Decide(t.Context(), id, true, run.Decision{By: "the test"}))
+		doc = s.Await(t, id)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 	})
 
 	t.Run("a dry run needs no right to write, and writes nothing", func(t *testing.T) {

@@ -3,11 +3,9 @@
 package e2e
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,12 +26,13 @@ import (
 	"github.com/upkeep-run/upkeep/worker"
 )
 
-// workersNeed is what the workers find in their namespace: a volume for the store, and a way to the
-// database, which lets in nobody but the service otherwise.
+// workersNeed is what the workers find in their namespace: a volume for the store, the key of the audit trail,
+// and a way to the database, which lets in nobody but the service otherwise.
 const workersNeed = `
 {"apiVersion": "v1", "kind": "List", "items": [
   {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "upkeep-store"},
    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "256Mi"}}}},
+  {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "upkeep-audit"}, "stringData": {"audit.key": %q}},
   {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "upkeep-to-postgresql"},
    "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "postgresql"}},
     "ingress": [{"ports": [{"port": 5432}], "from": [{"podSelector": {"matchLabels":
@@ -43,12 +42,13 @@ const workersNeed = `
 const workersValues = `
 image: {repository: upkeep, tag: %[1]s, pullPolicy: Never}
 temporal: {address: %[2]q}
-networkPolicy: {temporalPort: %[3]s}
 store: {claim: upkeep-store}
+auditKey: {secretName: upkeep-audit}
 database:
   env: [{name: LANGFUSE_PASSWORD, secretName: langfuse-postgresql, key: password}]
+code: {enabled: true, image: {tag: %[1]s-fault-server-code}}
 config: |
-%[4]s
+%[3]s
 `
 
 const workersConfig = `
@@ -72,10 +72,12 @@ func TestTheServerTakesTheChart(t *testing.T) {
 			"workflows": {"podAnnotations": {"a": "b"}, "podLabels": {"c": "d"}, "serviceAccount": {"annotations": {"e": "f"}}},
 			"database": {"env": [{"name": "REGION", "value": "here"}, {"name": "SHOP_PASSWORD", "secretName": "shop", "key": "password"}],
 				"mounts": [{"path": "/etc/keys", "secret": "keys"}], "targets": [{"namespace": %[1]q, "secrets": ["a"], "scratchPods": true}]},
+			"code": {"enabled": true, "image": {"tag": "0.1.0-code"}, "env": [{"name": "GITHUB_TOKEN", "secretName": "github", "key": "token"}],
+				"mounts": [{"path": "/etc/registries", "secret": "registries"}], "scratch": {"sizeLimit": "1Gi"}},
 			"cluster": {"mounts": [{"path": "/charts", "configMap": "charts"}, {"path": "/more", "claim": "more"}]},
 			"rbac": {"rules": [{"namespace": %[1]q, "rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["shop"], "verbs": ["get", "patch"]}]}],
 				"clusterRules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]},
-			"networkPolicy": {"metricsFrom": [{"podSelector": {}}], "egress": [{"ports": [{"port": 443}]}],
+			"networkPolicy": {"metricsFrom": [{"podSelector": {}}], "egress": [{"ports": [{"port": 443}]}], "codeEgress": [{"ports": [{"port": 443}]}],
 				"temporalTo": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "dnsTo": [{"namespaceSelector": {}}]},
 			"priorityClassName": "system-cluster-critical", "nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"operator": "Exists"}],
 			"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}}]}}}`,
@@ -114,18 +116,16 @@ func TestWorkersInPods(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, temporal.Stop()) })
 	address := forward(t, temporal.Address)
-	_, port, err := net.SplitHostPort(address)
-	require.NoError(t, err)
 	c, err := sdk.DialContext(t.Context(), sdk.Options{HostPort: temporal.Address})
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	s := &starter.Starter{Client: c}
 
-	_, err = command(time.Minute, workersNeed, "kubectl", "--namespace", namespace, "apply", "-f", "-")
+	_, err = command(time.Minute, fmt.Sprintf(workersNeed, strings.Repeat("5a", 32)), "kubectl", "--namespace", namespace, "apply", "-f", "-")
 	require.NoError(t, err)
 	config := fmt.Sprintf(workersConfig, namespace, release)
 	rights, granted := workersRights(t, config)
-	values := fmt.Sprintf(workersValues, cmp.Or(os.Getenv("UPKEEP_E2E_TAG"), "e2e"), address, port, config)
+	values := fmt.Sprintf(workersValues, imageTag(), address, config)
 	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", rights, "--values", "-")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -167,16 +167,33 @@ func TestWorkersInPods(t *testing.T) {
 		require.False(t, may("database", "create", "pods", "--subresource=portforward"), "from within the cluster it needs none")
 		require.False(t, may("database", "get", "secret/another"))
 		require.False(t, may("database", "create", "pods"), "backups need none")
-		for _, capability := range []string{worker.Workflows, worker.Cluster} {
+		for _, capability := range []string{worker.Workflows, worker.Cluster, worker.Code} {
 			require.False(t, may(capability, "get", "pods"), capability)
 			require.False(t, may(capability, "get", "secret/langfuse-postgresql"), capability)
 		}
-		for capability, want := range map[string]bool{worker.Workflows: false, worker.Database: true, worker.Cluster: true} {
+		for capability, want := range map[string]bool{worker.Workflows: false, worker.Database: true, worker.Cluster: true, worker.Code: false} {
 			spec, err := kubectl("get", "pods", "-l", "app.kubernetes.io/name=upkeep,app.kubernetes.io/component="+capability, "-o", "json")
 			require.NoError(t, err)
 			require.Equal(t, want, strings.Contains(spec, "kube-api-access-"), "the token of %s", capability)
 			require.Equal(t, capability == worker.Database, strings.Contains(spec, "LANGFUSE_PASSWORD"), "the password of %s", capability)
 		}
+	})
+
+	t.Run("code has what makes lock files", func(t *testing.T) {
+		in := func(program string, args ...string) string {
+			t.Helper()
+			out, err := kubectl(append([]string{"exec", "deploy/upkeep-code", "--", program}, args...)...)
+			require.NoError(t, err)
+			return out
+		}
+		in("busybox", "mkdir", "/tmp/it")
+		in("go", "-C", "/tmp/it", "mod", "init", "example.com/it")
+		in("go", "-C", "/tmp/it", "mod", "tidy", "-diff")
+		_, err := command(time.Minute, `{"name": "it", "version": "1.0.0"}`, "kubectl", "--namespace", namespace, "exec", "-i", "deploy/upkeep-code", "--", "busybox", "tee", "/tmp/it/package.json")
+		require.NoError(t, err)
+		in("node", "/usr/local/bin/npm", "install", "--prefix", "/tmp/it", "--package-lock-only", "--offline")
+		require.Contains(t, in("busybox", "cat", "/tmp/it/package-lock.json"), `"lockfileVersion": 3`)
+		require.Contains(t, in("git", "version"), "git version 2")
 	})
 
 	t.Run("a backup", func(t *testing.T) {
@@ -264,6 +281,9 @@ func TestRecoveriesInPods(t *testing.T) {
 	})
 
 	t.Run("a loss of data, and a release that migrates", func(t *testing.T) {
+		if !allInPods && !long() {
+			t.Skip("it takes minutes; WORKERS=pods and FAILPOINTS=all run it")
+		}
 		s := harness.New(t, probed()+fmt.Sprintf(`    rollout:
       chart: %s
       bake: 10s

@@ -19,9 +19,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- .Values.existingConfigMap | default (printf "%s-config" .Release.Name) -}}
 {{- end }}
 
+{{/* The image of a capability: its own tag and digest, if it has one of them. */}}
 {{- define "upkeep.image" -}}
-{{- $of := .Values.image -}}
-{{- printf "%s:%s" $of.repository ($of.tag | default .Chart.AppVersion) -}}{{- with $of.digest }}@{{ . }}{{ end -}}
+{{- $of := .root.Values.image -}}
+{{- $own := (index .root.Values .capability).image | default dict -}}
+{{- $which := ternary $own $of (not (and (empty $own.tag) (empty $own.digest))) -}}
+{{- printf "%s:%s" $of.repository ($which.tag | default $of.tag | default .root.Chart.AppVersion) -}}{{- with $which.digest }}@{{ . }}{{ end -}}
 {{- end }}
 
 {{/* How to reach Temporal. */}}
