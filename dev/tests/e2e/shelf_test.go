@@ -66,7 +66,6 @@ spec:
 
 const stallValues = `image: upkeep.test/busybox:dev
 replicas: 1
-round: first
 hooks: false
 migration: "true"
 again: 0
