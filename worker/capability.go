@@ -120,7 +120,11 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 	})
 	k := w.kubernetes
 	register(r, map[string]any{
+		kubernetes.FindService:    k.FindService,
 		kubernetes.PlanStop:       k.PlanStop,
+		kubernetes.PlanNetwork:    k.PlanNetwork,
+		kubernetes.ProbeNetwork:   k.ProbeNetwork,
+		kubernetes.RemoveProbes:   k.RemoveProbes,
 		kubernetes.SuspendOwners:  k.SuspendOwners,
 		kubernetes.StopClients:    k.StopClients,
 		kubernetes.StartClients:   k.StartClients,
@@ -131,6 +135,9 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.TakeStep:       k.TakeStep,
 		kubernetes.AwaitHealthy:   k.AwaitHealthy,
 		kubernetes.NoteRecovered:  k.NoteRecovered,
+		kubernetes.ReviewAccess:   k.ReviewAccess,
+		store.CompareAccess:       w.store.CompareAccess,
+		store.AcceptAccess:        w.store.AcceptAccess,
 
 		kubernetes.LookAtSecret:     k.LookAtSecret,
 		kubernetes.MakePending:      k.MakePending,

@@ -43,8 +43,10 @@ const (
 type Config struct {
 	Store   string
 	Targets []Target
-	SHA256  string // of the file
-	Path    string
+	// Webhooks say how GitHub's are taken; nil: they are not.
+	Webhooks *Webhooks
+	SHA256   string // of the file
+	Path     string
 }
 
 // Target is a stack to maintain.
@@ -229,8 +231,9 @@ func (p *parser) version(n *yaml.Node) {
 func (p *parser) config(n *yaml.Node) *Config {
 	c := &Config{}
 	p.fields(n, "the configuration", map[string]func(*yaml.Node){
-		"version": p.version,
-		"store":   p.text(&c.Store, "store", checkStore),
+		"version":  p.version,
+		"store":    p.text(&c.Store, "store", checkStore),
+		"webhooks": func(n *yaml.Node) { c.Webhooks = p.webhooks(n) },
 		"targets": func(n *yaml.Node) {
 			if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
 				p.fail(n, "targets must be a list with at least one target")

@@ -75,6 +75,8 @@ const (
 	NotReady           Code = "NotReady"           // what was applied does not become ready in time
 	ApplyFailed        Code = "ApplyFailed"        // the cluster refused an object of a Helm release
 	NotRecovered       Code = "NotRecovered"       // no step that may be taken brings a service back
+	BadBaseline        Code = "BadBaseline"        // an accepted review of access is not as it was signed, or by a key that is not trusted
+	TooManyGrants      Code = "TooManyGrants"      // a cluster has more roles and bindings than are read
 	NotEditable        Code = "NotEditable"        // an update cannot be written to a file without changing more
 	LockFailed         Code = "LockFailed"         // a lock file cannot be made anew
 	UnknownPackage     Code = "UnknownPackage"     // no registry has a package of that name
@@ -104,7 +106,7 @@ var catalogue = map[Code]Class{
 	NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, FormatTooNew: Precondition, NoCluster: Precondition, MissingObject: Precondition,
 	ObjectRefused: Precondition, NotEditable: Precondition, LockFailed: Precondition, GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition,
-	NotMergeable: Precondition, RepositoryTooLarge: Precondition, NotStoppable: Precondition,
+	NotMergeable: Precondition, RepositoryTooLarge: Precondition, NotStoppable: Precondition, TooManyGrants: Precondition,
 	NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused, OwnedByOther: Refused, NoProof: Refused,
 	NotItself: Refused, HostRefused: Refused, NotRotatable: Refused,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, KeyUnusable: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson, MissingProgram: NeedsPerson,
@@ -112,7 +114,8 @@ var catalogue = map[Code]Class{
 	SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson, ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson, ReleaseBusy: NeedsPerson, ClusterLogin: NeedsPerson,
 	ClusterForbids: NeedsPerson, RegistryRefuses: NeedsPerson, GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson,
 	UnsafeArchive: Damaged, BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged,
-	NotReady: Damaged, NotRecovered: Damaged, LoginNotProven: Damaged, ApplyFailed: Damaged, BadAnswer: Damaged, UnsafeRepository: Damaged,
+	NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged, BadAnswer: Damaged, UnsafeRepository: Damaged, BadBaseline: Damaged,
+	LoginNotProven:    Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient, ClusterUnreachable: Transient, ObjectConflict: Transient,
 	RegistrySilent: Transient, GitHubUnreachable: Transient, GitHubLimited: Transient, NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient,
 	Internal: Transient, NoAnswer: Transient,

@@ -75,6 +75,22 @@ var kinds = map[schema.GroupKind]struct{ version, resource string }{
 	{Group: "keda.sh", Kind: "ScaledObject"}:                      {"v1alpha1", "scaledobjects"},
 }
 
+// Suspendable are the kinds of owners whose suspension is known.
+func Suspendable() []Ref {
+	var all []Ref
+	for k := range kinds {
+		all = append(all, Ref{Group: k.Group, Kind: k.Kind})
+	}
+	slices.SortFunc(all, func(a, b Ref) int { return strings.Compare(a.Group, b.Group) })
+	return all
+}
+
+// Resource is how the API server serves one of them.
+func Resource(group, kind string) (of, resource string, known bool) {
+	k, known := kinds[schema.GroupKind{Group: group, Kind: kind}]
+	return group, k.resource, known
+}
+
 // builtIn are the controllers of Kubernetes itself: what they make is changed by changing them.
 var builtIn = []schema.GroupKind{
 	{Group: "apps", Kind: "Deployment"}, {Group: "apps", Kind: "ReplicaSet"}, {Group: "apps", Kind: "StatefulSet"}, {Group: "apps", Kind: "DaemonSet"},

@@ -103,6 +103,16 @@ func before(cases []string) []string {
 	return slices.DeleteFunc(slices.Clone(cases), func(c string) bool { return !strings.Contains(c, "/before") })
 }
 
+// reviewAccessCases are the points that ReviewAccess passes in a run that proposes a baseline.
+func reviewAccessCases() (all []string) {
+	for _, point := range fault.Points() {
+		if strings.HasPrefix(point, "access/") {
+			all = append(all, point)
+		}
+	}
+	return all
+}
+
 // either puts both buttons before each case.
 func either(cases []string) (all []string) {
 	for _, c := range cases {
@@ -113,7 +123,7 @@ func either(cases []string) (all []string) {
 
 // TestEveryPointOfTheClusterIsACase: a new one is hit without being named anywhere, or this says that it is not.
 func TestEveryPointOfTheClusterIsACase(t *testing.T) {
-	all := slices.Concat(recoverServiceCases(), rolloutReleaseCases(), recoverDataCases(), rotateCases(), undoPoints())
+	all := slices.Concat(recoverServiceCases(), rolloutReleaseCases(), recoverDataCases(), reviewAccessCases(), rotateCases(), undoPoints())
 	for _, point := range fault.Points() {
 		if harness.OnCluster(point) {
 			require.True(t, slices.ContainsFunc(all, func(c string) bool { return c == point || strings.HasSuffix(c, "/"+point) }), point)

@@ -160,7 +160,7 @@ func TestRotateSecret(t *testing.T) {
 
 	t.Run("a dry run writes nothing and needs no right to", func(t *testing.T) {
 		w.Kill()
-		looker := x.stack.Worker(t, "looks", "KUBECONFIG="+lookerConfig(t, x.stack.Dir))
+		looker := x.stack.Worker(t, "looks", narrow(t, x.stack, x.name+"-looks", "--procedure", api.WorkflowType, "--dry-run-only").env())
 		was := x.look(t)
 		doc := x.stack.Run(t, api.WorkflowType, `{"dryRun":true}`)
 		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
