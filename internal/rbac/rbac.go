@@ -282,7 +282,7 @@ func (n need) rotate() {
 	n.itself()
 	n.find(n.Database)
 	n.in("", "secrets", "get", n.Rotated...)
-	if n.Release != "" { // it is seen that it is there
+	if n.Release != "" || n.Namespace == Anywhere { // it is seen that it is there
 		n.observe()
 	}
 	for _, resource := range []string{"deployments", "statefulsets", "daemonsets"} {
