@@ -90,4 +90,3 @@ func TestACancelledRunRemovesItsPods(t *testing.T) {
 	require.Equal(t, run.Cancelled, env.Do(api.WorkflowType, `{}`).Outcome)
 	require.Contains(t, w.Calls(), kubernetes.RemoveProbes)
 }
-
