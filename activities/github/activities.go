@@ -43,6 +43,26 @@ type Activities struct {
 	mu     sync.Mutex
 	limits map[string]*github.Limits // by who asks: GitHub counts by that
 	cache  github.Cache
+	heavy  chan struct{}
+}
+
+// heavyAtOnce is how many repositories are cloned, looked at and committed to at once.
+const heavyAtOnce = 4
+
+// turn waits until there is room for one more that is heavy; done gives the room back.
+func (a *Activities) turn(ctx context.Context) (done func(), err error) {
+	a.mu.Lock()
+	if a.heavy == nil {
+		a.heavy = make(chan struct{}, heavyAtOnce)
+	}
+	heavy := a.heavy
+	a.mu.Unlock()
+	select {
+	case heavy <- struct{}{}:
+		return func() { <-heavy }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // client is a client of a repository. All of the same token share their limits.

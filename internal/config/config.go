@@ -23,6 +23,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/retention"
+	"github.com/upkeep-run/upkeep/internal/rotation"
 	"github.com/upkeep-run/upkeep/internal/schedule"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
 )
@@ -65,6 +66,8 @@ type Target struct {
 	Rollout *Rollout
 	// Repositories are those whose dependencies are kept up to date.
 	Repositories []Repository
+	// Secrets are the passwords that RotateSecret rotates.
+	Secrets []rotation.Entry
 }
 
 // HasDatabase says whether there is a database to look after: a target may have repositories alone.
@@ -265,11 +268,16 @@ func (p *parser) target(n *yaml.Node) Target {
 		"rollout":    func(n *yaml.Node) { t.Rollout = p.rollout(n) },
 
 		"repositories": func(n *yaml.Node) { t.Repositories = p.repositories(n) },
+
+		"secrets": func(n *yaml.Node) { t.Secrets = p.secrets(n) },
 	}, "name")
 	if n.Kind == yaml.MappingNode && !has(n, "database") && !has(n, "repositories") {
 		p.fail(n, "a target lacks the key %q (or %q, if it has none to look after)", "database", "repositories")
 	}
 	p.inCluster(n, &t)
+	if len(t.Secrets) > 0 && !has(n, "database") {
+		p.fail(n, `a target with secrets lacks the key "database": their roles are there`)
+	}
 	if t.Retention.Set() {
 		t.Retention.Zone = t.Calendar.Zone
 	}

@@ -90,7 +90,9 @@ type window struct {
 type Fault struct {
 	Operation string // GitHub's operation id, such as "pulls/create"; git-upload-pack or git-receive-pack, both with /refs for their first request
 	At        int    // the n-th call from now on, from 1; 0: every one
-	Status    int    // answered without doing the work
+	// Repository, as owner/name, is the one whose calls alone are counted; empty: all are.
+	Repository string
+	Status     int // answered without doing the work
 	// RetryAfter, with the Status 403 or 429, is a secondary limit.
 	RetryAfter time.Duration
 	Message    string
@@ -208,7 +210,7 @@ func (s *Server) violate(format string, args ...any) {
 	s.violations = append(s.violations, fmt.Sprintf(format, args...))
 }
 
-// Calls says how often an operation was asked for.
+// Calls says how often an operation was asked for; of one repository if its name and a space stand before.
 func (s *Server) Calls(operation string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,15 +249,19 @@ func (s *Server) Fail(f Fault) {
 }
 
 // fault gives what goes wrong at this call, and counts it.
-func (s *Server) fault(operation string) Fault {
+func (s *Server) fault(operation, repository string) Fault {
 	s.calls[operation]++
+	s.calls[repository+" "+operation]++
+	meant := func(f *Fault) bool {
+		return f.Operation == operation && (f.Repository == "" || f.Repository == repository)
+	}
 	for _, f := range s.faults {
-		if f.Operation == operation {
+		if meant(f) {
 			f.seen++
 		}
 	}
 	for _, f := range s.faults {
-		if f.Operation == operation && (f.At == 0 || f.At == f.seen) {
+		if meant(f) && (f.At == 0 || f.At == f.seen) {
 			return *f
 		}
 	}
@@ -319,7 +325,7 @@ func (s *Server) next() int64 {
 func (s *Server) api(o *operation, serve func(*Server, *call) reply) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		fault := s.fault(o.id)
+		fault := s.fault(o.id, r.PathValue("owner")+"/"+r.PathValue("repo"))
 		s.mu.Unlock()
 		if fault.Before != nil {
 			fault.Before()
