@@ -24,7 +24,7 @@ const (
 )
 
 // namespace has a name of its own in every run: on somebody's cluster nothing else is touched.
-var namespace = fmt.Sprintf("upkeep-e2e-%d", time.Now().Unix())
+var namespace = fmt.Sprintf("upkeep-e2e-%d-%d", time.Now().Unix(), os.Getpid())
 
 // clients are pods from which the tests call: one that the policies let in to the service, one that
 // they let in to Prometheus, and one that they do not know.

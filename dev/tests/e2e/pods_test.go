@@ -270,7 +270,7 @@ func (c *crew) install(env []map[string]string) {
 		"rbac":      all["rbac"],
 	})
 	require.NoError(c.t, err)
-	_, err = command(4*time.Minute, string(values), "helm", "--namespace", home, "upgrade", "--install", c.name, upkeepChart, "--wait", "--timeout", "2m", "--values", "-")
+	_, err = command(5*time.Minute, string(values), "helm", "--namespace", home, "upgrade", "--install", c.name, upkeepChart, "--wait", "--timeout", "4m", "--values", "-")
 	require.NoError(c.t, err)
 }
 

@@ -126,7 +126,7 @@ func TestWorkersInPods(t *testing.T) {
 	config := fmt.Sprintf(workersConfig, namespace, release)
 	rights, granted := workersRights(t, config)
 	values := fmt.Sprintf(workersValues, imageTag(), address, config)
-	_, err = command(4*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "2m", "--values", rights, "--values", "-")
+	_, err = command(5*time.Minute, values, "helm", "--namespace", namespace, "install", "upkeep", upkeepChart, "--wait", "--timeout", "4m", "--values", rights, "--values", "-")
 	t.Cleanup(func() {
 		if t.Failed() {
 			logs, _ := kubectl("logs", "-l", "app.kubernetes.io/name=upkeep", "--tail=20", "--prefix")
