@@ -33,10 +33,13 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
+	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/config"
@@ -52,9 +55,12 @@ import (
 	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
 	recoverserviceworkflow "github.com/upkeep-run/upkeep/workflows/recoverservice"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
+	reviewaccessworkflow "github.com/upkeep-run/upkeep/workflows/reviewaccess"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
+	rotateworkflow "github.com/upkeep-run/upkeep/workflows/rotatesecret"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	updateworkflow "github.com/upkeep-run/upkeep/workflows/updatedependencies"
+	networkworkflow "github.com/upkeep-run/upkeep/workflows/validatenetwork"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
 
@@ -255,11 +261,20 @@ func (w *Worker) options(fatal chan<- error) sdkworker.Options {
 // RegisterWorkflows registers every procedure, and the workflow of targets, under their names.
 func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
-		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
-		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
-		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
-		updatedependencies.WorkflowType: updateworkflow.Workflow, followpullrequest.WorkflowType: followworkflow.Workflow,
-		recoverdata.WorkflowType: recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
+		backupdatabase.WorkflowType:     backupworkflow.Workflow,
+		drillrecovery.WorkflowType:      drillworkflow.Workflow,
+		followpullrequest.WorkflowType:  followworkflow.Workflow,
+		prunebackups.WorkflowType:       pruneworkflow.Workflow,
+		recoverdata.WorkflowType:        recoverdataworkflow.Workflow,
+		recoverservice.WorkflowType:     recoverserviceworkflow.Workflow,
+		restoredatabase.WorkflowType:    restoreworkflow.Workflow,
+		reviewaccess.WorkflowType:       reviewaccessworkflow.Workflow,
+		rolloutrelease.WorkflowType:     rolloutworkflow.Workflow,
+		rotatesecret.WorkflowType:       rotateworkflow.Workflow,
+		target.WorkflowType:             targetworkflow.Workflow,
+		updatedependencies.WorkflowType: updateworkflow.Workflow,
+		validatenetwork.WorkflowType:    networkworkflow.Workflow,
+		verifybackup.WorkflowType:       verifyworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}

@@ -3,6 +3,7 @@
 package fault
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -74,7 +75,7 @@ func (p Point) Hit() {
 		_ = f.Close()
 	}
 	if armed.signal == syscall.SIGSTOP {
-		freeze()
+		freeze(p.name)
 		return
 	}
 	_ = syscall.Kill(os.Getpid(), armed.signal)
@@ -111,11 +112,12 @@ func Now() time.Time {
 }
 
 // freeze stops the process here: a stop reaches other threads first at times, and this one would go on past
-// its point for a moment.
-func freeze() {
+// its point for a moment. It says so, as where it is in a pod nobody sees its state.
+func freeze(point string) {
 	continued := make(chan os.Signal, 1)
 	signal.Notify(continued, syscall.SIGCONT)
 	defer signal.Stop(continued)
+	fmt.Fprintln(os.Stderr, "fault: frozen at", point)
 	_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	<-continued
 }

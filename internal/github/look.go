@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/google/go-github/v60/github"
-
-	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
 // Pull is a pull request as it stands.
@@ -24,7 +22,7 @@ type Pull struct {
 	Head       string    `json:"head"` // the branch's commit
 	Base       string    `json:"base"` // the branch that it goes to
 	Labels     []string  `json:"labels,omitempty"`
-	Reviewers  []string  `json:"reviewers,omitempty"` // that were asked and have not answered
+	Reviewers  []string  `json:"reviewers,omitempty"` // that were asked and have not answered; teams with TeamPrefix
 	MergeSHA   string    `json:"mergeSHA,omitempty"`
 	State      string    `json:"state,omitempty"` // GitHub's word for whether it can be merged: clean, dirty, blocked, behind, unstable, unknown
 	Opened     time.Time `json:"opened"`
@@ -51,6 +49,9 @@ func (c *Client) pull(p *github.PullRequest) Pull {
 	for _, u := range p.RequestedReviewers {
 		v.Reviewers = append(v.Reviewers, u.GetLogin())
 	}
+	for _, t := range p.RequestedTeams {
+		v.Reviewers = append(v.Reviewers, TeamPrefix+t.GetSlug())
+	}
 	return v
 }
 
@@ -61,7 +62,7 @@ func (c *Client) DefaultBranch(ctx context.Context) (string, error) {
 		return "", classify(err, "the repository "+c.full())
 	}
 	if r.GetArchived() {
-		return "", failure.New(failure.GitHubRefused, "the repository %s is archived", c.full()).Do("take it out of repositories in upkeep.yaml")
+		return "", archived(c.full())
 	}
 	return r.GetDefaultBranch(), nil
 }

@@ -243,7 +243,7 @@ func (f *follower) merge(sight github.Sight, choice pullrequest.Choice) error {
 
 // watch waits until something has changed, or the run is told to look.
 func (f *follower) watch(sight github.Sight) error {
-	request := github.NewsRequest{BranchRequest: github.BranchRequest{Place: f.place, Branch: f.result.Branch}, Base: sight.Policy.Base, Known: sight.Seen}
+	request := github.NewsRequest{BranchRequest: github.BranchRequest{Place: f.place, Branch: f.result.Branch}, Base: sight.Policy.Base, Known: sight.Seen, Merges: slices.Contains(sight.Policy.Merge, f.state.Proposal.Type)}
 	return f.r.Watch(step("Wait for news of the pull request", github.AwaitNews, procedure.Patient), request, nil, func() bool { return f.woken })
 }
 

@@ -37,6 +37,14 @@ var (
 	noImage = state(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.ImagePull})
 )
 
+// released is what a release of a minute ago has made of the service.
+func released(pod health.Pod) recovery.State {
+	pod.Made = time.Now()
+	s := state(pod)
+	s.Release.At, s.Release.Age = pod.Made.Add(-time.Minute), time.Minute
+	return s
+}
+
 func do(t *testing.T, w *proceduretest.World, input string) (*run.Document, api.Result) {
 	t.Helper()
 	w.Cluster = inShop
@@ -60,11 +68,15 @@ func TestTheLeastStepThatWorks(t *testing.T) {
 		steps   []string
 		outcome run.Outcome
 	}{
-		"healthy":             {nil, nil, nil, run.Succeeded},
-		"a restart":           {[]recovery.State{crashes}, nil, []string{"restart"}, run.Succeeded},
-		"a rollout":           {[]recovery.State{crashes, crashes}, []run.Verdict{run.Fail}, []string{"restart", "rollout"}, run.Succeeded},
-		"by force":            {[]recovery.State{crashes, crashes, crashes}, []run.Verdict{run.Fail, run.Fail}, []string{"restart", "rollout", "recreate"}, run.Succeeded},
-		"back":                {[]recovery.State{noImage}, nil, []string{"rollback"}, run.Succeeded},
+		"healthy":       {nil, nil, nil, run.Succeeded},
+		"a restart":     {[]recovery.State{crashes}, nil, []string{"restart"}, run.Succeeded},
+		"a rollout":     {[]recovery.State{crashes, crashes}, []run.Verdict{run.Fail}, []string{"restart", "rollout"}, run.Succeeded},
+		"by force":      {[]recovery.State{crashes, crashes, crashes}, []run.Verdict{run.Fail, run.Fail}, []string{"restart", "rollout", "recreate"}, run.Succeeded},
+		"back":          {[]recovery.State{noImage}, nil, []string{"rollback"}, run.Succeeded},
+		"straight back": {[]recovery.State{released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.CrashLoop})}, nil, []string{"rollback"}, run.Succeeded},
+		"back when it was waited for": {[]recovery.State{
+			released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.Starting}), released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.CrashLoop}),
+		}, []run.Verdict{run.Fail}, []string{"wait", "rollback"}, run.Succeeded},
 		"nothing helps":       {[]recovery.State{noImage, noImage}, []run.Verdict{run.Fail}, []string{"rollback"}, run.Failed},
 		"it does not stay so": {nil, []run.Verdict{run.Fail, run.Fail}, nil, run.Failed},
 	} {
@@ -74,6 +86,32 @@ func TestTheLeastStepThatWorks(t *testing.T) {
 			require.Equal(t, c.steps, steps(r))
 		})
 	}
+}
+
+// TestARollbackThatWasCutOffIsFinished by the run that has taken its lock away, each after an approval.
+func TestARollbackThatWasCutOffIsFinished(t *testing.T) {
+	locked := state(health.Pod{Name: "good", UID: "g", Newest: true, Ready: true})
+	locked.Release.Locked, locked.Release.Ours, locked.Release.Latest = true, true, 3
+	cut := locked
+	cut.Release.Locked, cut.Release.CutOff = false, 1
+	w := &proceduretest.World{Cluster: inShop, Services: []recovery.State{locked, cut}}
+	r := proceduretest.New(t, w)
+	approve := func(doc run.Document) {
+		r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "so"})
+	}
+	r.WhenWaiting(func(doc run.Document) {
+		require.Contains(t, doc.WaitingFor, "take away the release's lock")
+		approve(doc)
+		r.WhenWaiting(func(doc run.Document) {
+			require.Contains(t, doc.WaitingFor, "bring the rollback to revision 1 to its end")
+			approve(doc)
+		})
+	})
+	doc := r.Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	var got api.Result
+	require.NoError(t, json.Unmarshal(doc.Result, &got))
+	require.Equal(t, []string{"clear", "rollback"}, steps(got))
 }
 
 func TestADryRunOnlyLooks(t *testing.T) {

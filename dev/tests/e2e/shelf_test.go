@@ -79,6 +79,7 @@ const badImage = "upkeep.test/nothing:dev"
 // stall is one such release, and what is needed to work on it.
 type stall struct {
 	name, chart string
+	at          string // where the workers find the chart
 	stack       *harness.Stack
 }
 
@@ -106,7 +107,13 @@ func newStall(t *testing.T, set ...string) stall {
 		_, err := helm("uninstall", x.name, "--no-hooks")
 		require.NoError(t, err)
 	})
+	x.at = chartFor(t, allInPods, x.chart)
 	x.stack = harness.New(t, x.target("compatible"))
+	if allInPods { // before it is broken
+		c := crewFor(t, x.stack)
+		_, parsed := c.read()
+		c.grants(parsed.Targets)
+	}
 	return x
 }
 
@@ -118,7 +125,7 @@ func (x stall) target(migrations string) string {
       probes: [{name: front, service: %[2]s-web, port: 80, path: /index.html, contains: open}]
     database: {url: "postgres://nobody@127.0.0.1:1/none"}
     rollout: {chart: %[3]s, bake: 10s, timeout: 20s, migrations: %[4]s}
-`, namespace, x.name, x.chart, migrations)
+`, namespace, x.name, x.at, migrations)
 }
 
 // describe shows what a person would look at first.
@@ -160,7 +167,7 @@ func (x stall) wedge(t *testing.T) {
 // missesImage waits until a pod is seen to miss its image.
 func (x stall) missesImage(t *testing.T) {
 	t.Helper()
-	require.NoError(t, until(time.Minute, func() error {
+	require.NoError(t, until(harness.Patience, func() error {
 		reasons, err := kubectl("get", "pods", "-l", "app="+x.name+"-web", "-o", "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}")
 		if err == nil && !strings.Contains(reasons, "ErrImageNeverPull") {
 			err = fmt.Errorf("the image is not missed yet: %s", reasons)

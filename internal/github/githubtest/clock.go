@@ -64,3 +64,9 @@ func (c *Fast) Sleep(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
+
+// Machine is the machine's clock.
+type Machine struct{}
+
+// Now is the moment.
+func (Machine) Now() time.Time { return time.Now() }

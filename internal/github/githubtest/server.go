@@ -55,6 +55,7 @@ type Server struct {
 	users      map[string]*User
 	tokens     map[string]*token
 	apps       map[int64]*App
+	advisories []Advisory
 	faults     []*Fault
 	calls      map[string]int
 	writes     int
@@ -76,6 +77,8 @@ type token struct {
 	user    *User
 	expires time.Time // zero: never
 	repos   []string  // empty: all
+	scopes  *string   // of a classic token, as GitHub lists them
+	denied  []string  // groups of operations, such as issues, that a fine-grained token may not even read
 }
 
 type window struct {
@@ -122,7 +125,7 @@ type handler struct {
 }
 
 func handlers() []handler {
-	return slices.Concat(repositoryHandlers, pullHandlers, issueHandlers, appHandlers)
+	return slices.Concat(repositoryHandlers, pullHandlers, issueHandlers, appHandlers, advisoryHandlers)
 }
 
 // description is what is used of GitHub's, loaded once.
@@ -274,6 +277,24 @@ func (s *Server) Token(login string) string {
 	return t
 }
 
+// Classic gives a token that says its scopes, such as "repo, workflow".
+func (s *Server) Classic(login, scopes string) string {
+	t := s.Token(login)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens[t].scopes = &scopes
+	return t
+}
+
+// FineGrained gives a token that may not have these groups of operations, such as issues or checks.
+func (s *Server) FineGrained(login string, denied ...string) string {
+	t := s.Token(login)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens[t].denied = denied
+	return t
+}
+
 func (s *Server) user(login string) *User {
 	u := s.users[login]
 	if u == nil {
@@ -362,6 +383,14 @@ func (s *Server) act(o *operation, serve func(*Server, *call) reply, r *http.Req
 		c.repo = s.repos[r.PathValue("owner")+"/"+name]
 		if t := s.tokens[secret]; c.repo == nil || t != nil && len(t.repos) > 0 && !slices.Contains(t.repos, c.repo.Name) {
 			return plain(http.StatusNotFound, "Not Found")
+		}
+	}
+	if t := s.tokens[secret]; t != nil {
+		if t.scopes != nil {
+			header.Set("X-OAuth-Scopes", *t.scopes)
+		}
+		if group, _, _ := strings.Cut(o.id, "/"); slices.Contains(t.denied, group) {
+			return plain(http.StatusForbidden, "Resource not accessible by personal access token")
 		}
 	}
 	w := s.window(c.who.Login, now)
@@ -523,7 +552,7 @@ func (s *Server) Repository(fullName string, files map[string]string) *Repo {
 	defer s.mu.Unlock()
 	r := &Repo{
 		s: s, Owner: owner, Name: name, Default: "main", id: s.next(), dir: filepath.Join(s.dir, owner, name+".git"),
-		issues: make(map[int]*issue), labels: make(map[string]string), members: make(map[string]bool), heads: make(map[string]string),
+		issues: make(map[int]*issue), labels: make(map[string]string), members: make(map[string]bool), readers: make(map[string]bool), teams: make(map[string]bool), heads: make(map[string]string),
 		checks: make(map[string][]*check), statuses: make(map[string]map[string]string),
 	}
 	s.user(owner)
