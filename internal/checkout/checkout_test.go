@@ -307,3 +307,17 @@ func FuzzRefs(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatIsUnderAName(t *testing.T) {
+	b := set(t, map[string]string{"go.mod": "module shop\n"})
+	c := b.clone(t)
+	for _, ref := range []string{"refs/heads/upkeep/patch/a", "refs/upkeep/upkeep/patch/a", "refs/upkeep/upkeep/major/b"} {
+		require.NoError(t, c.Push(t.Context(), checkout.Move{Ref: ref, New: c.Commit}))
+	}
+	found, err := b.remote.Under(t.Context(), t.TempDir(), "refs/upkeep/")
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"refs/upkeep/upkeep/patch/a": c.Commit, "refs/upkeep/upkeep/major/b": c.Commit}, found)
+	found, err = b.remote.Under(t.Context(), t.TempDir(), "refs/notes/")
+	require.NoError(t, err)
+	require.Empty(t, found)
+}

@@ -123,10 +123,12 @@ func (s *Stack) Beside(t testing.TB, namespace, targets string) *Stack {
 // EndAll terminates what still runs, so that nothing is left for the next who uses the namespace.
 func (s *Stack) EndAll(t testing.TB) {
 	t.Helper()
-	open, err := s.Client.ListOpenWorkflow(t.Context(), &workflowservice.ListOpenWorkflowExecutionsRequest{Namespace: s.namespace, MaximumPageSize: 1000})
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // the test's own is over when it cleans up
+	defer cancel()
+	open, err := s.Client.ListOpenWorkflow(ctx, &workflowservice.ListOpenWorkflowExecutionsRequest{Namespace: s.namespace, MaximumPageSize: 1000})
 	require.NoError(t, err)
 	for _, e := range open.GetExecutions() {
-		_ = s.Client.TerminateWorkflow(t.Context(), e.GetExecution().GetWorkflowId(), "", "the test is over") // it may have ended
+		_ = s.Client.TerminateWorkflow(ctx, e.GetExecution().GetWorkflowId(), "", "the test is over") // it may have ended
 	}
 }
 

@@ -313,7 +313,7 @@ func (l *life) baseMoves() {
 	if l.struck && l.harm.ends() {
 		return
 	}
-	l.repo.Edit(1, "ada", "another title", "nothing of Upkeep's")
+	l.repo.Edit(l.pull().Number, "ada", "another title", "nothing of Upkeep's")
 	l.push("main", map[string]string{"README.md": "A shop.\n"})
 	l.reach("it is brought to the new base, and its description back", func() bool {
 		b, _ := l.branch()
@@ -368,7 +368,7 @@ func (l *life) left(twice bool) {
 	l.push(b, map[string]string{"src.js": "// mended\n"})
 	if twice {
 		for range 2 {
-			l.repo.Comment(1, "bot-"+l.name, "Upkeep leaves this alone.\n\n<!-- upkeep:comment leave -->")
+			l.repo.Comment(l.pull().Number, "bot-"+l.name, "Upkeep leaves this alone.\n\n<!-- upkeep:comment leave -->")
 		}
 	}
 	l.reach("it is left alone, which is said once", func() bool {
@@ -382,7 +382,7 @@ func (l *life) closedByAPerson() {
 		return
 	}
 	l.closed = true
-	l.repo.ClosePull(1, "ada")
+	l.repo.ClosePull(l.pull().Number, "ada")
 	l.reach("the run ends", func() bool { return l.over() && len(l.repo.Refs("refs/upkeep/")) == 0 })
 }
 
