@@ -215,7 +215,7 @@ func (l *ladder) released(bad []trouble) bool {
 		for _, p := range f.Pods {
 			switch {
 			case !p.Newest:
-			case p.Made.Before(r.At), p.Reason == health.NodeLost, p.Reason == health.StuckEnding:
+			case p.Made.Before(r.At.Truncate(time.Second)), p.Reason == health.NodeLost, p.Reason == health.StuckEnding:
 				return true
 			default:
 				came++
@@ -445,7 +445,7 @@ func (l *ladder) rollback(bad []trouble) *Step {
 	if len(r.Back.Left) > 0 {
 		proof += fmt.Sprintf("; revision %d is later, and was rolled back from before", r.Back.Left[0])
 	}
-	if l.direct {
+	if l.direct && len(l.tried) == 0 {
 		proof += fmt.Sprintf("; no restart is tried first, since the pods that do not serve came with revision %d, %s ago, which was never seen healthy", r.Latest, r.Age.Round(time.Second))
 	}
 	step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("roll the release back from revision %d to %d, %s; data stays as it is", r.Latest, r.Back.Revision, proof)

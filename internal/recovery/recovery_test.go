@@ -118,6 +118,7 @@ func TestNext(t *testing.T) {
 		"paused in a rollout's middle":         {state: of(pausedOld), want: Recreate, pod: "s"},
 		"a quota":                              {state: of(quota), says: "exceeded quota"},
 		"a release that broke it":              {state: came(crashing, began), want: Rollback, says: "no restart is tried first"},
+		"in the second of its pods":            {state: came(crashing, began.Truncate(time.Second)), want: Rollback, says: "no restart is tried first"},
 		"a release whose pods only answer":     {state: came(wedged, began), want: Rollback, says: "came with revision 3, 1m0s ago"},
 		"that, proposed no further":            {state: came(crashing, began), upTo: Rollout, want: Restart},
 		"that, back past a migration":          {state: release(came(crashing, began), func(r *Release) { r.Back.Hooks = []string{"Job migrate"} }), want: Rollback, asks: true},
