@@ -15,7 +15,9 @@ import (
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
+	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 )
 
@@ -59,6 +61,9 @@ var help = map[string]string{
 	"branch":               "the branch of Upkeep's that is followed",
 	"last":                 "what an earlier part of the run knew; not for people",
 	"wait":                 "minutes that each step is given to show that it helped; 5 when left out",
+	"secret":               "one of the target's secrets in upkeep.yaml; the only one when left out. A key that is none of them, as Secret/key, is refused with the reason",
+	"RotateSecret.wait":    "minutes that the restarts, and then the old sessions, are each given; 5 when left out",
+	"endSessions":          "end sessions of the old role that stay for longer; a person is asked when it is left out",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 
@@ -74,7 +79,9 @@ func All() []Procedure {
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
 		describe(reviewaccess.WorkflowType, reviewaccess.Purpose, func() any { return new(reviewaccess.Input) }),
 		describe(rolloutrelease.WorkflowType, rolloutrelease.Purpose, func() any { return new(rolloutrelease.Input) }),
+		describe(rotatesecret.WorkflowType, rotatesecret.Purpose, func() any { return new(rotatesecret.Input) }),
 		describe(updatedependencies.WorkflowType, updatedependencies.Purpose, func() any { return new(updatedependencies.Input) }),
+		describe(validatenetwork.WorkflowType, validatenetwork.Purpose, func() any { return new(validatenetwork.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })

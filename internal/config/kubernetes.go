@@ -13,6 +13,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
@@ -32,6 +33,8 @@ type Kubernetes struct {
 	Clients []Client `json:"clients,omitempty"`
 	// Probes are requests that prove the target's service to work.
 	Probes []health.Probe `json:"probes,omitempty"`
+	// Network says what should come through, for ValidateNetwork.
+	Network netcheck.Network `json:"network,omitzero"`
 	// BaselineKeys are the public keys whose accepted reviews of access count, besides the worker's own.
 	BaselineKeys []string `json:"baselineKeys,omitempty"`
 }
@@ -107,6 +110,7 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 		"clients":        func(n *yaml.Node) { k.Clients = p.clients(n) },
 		"baselineKeys":   p.texts(&k.BaselineKeys, "kubernetes.baselineKeys", maxRecipients, checkPublicKey),
 		"probes":         func(n *yaml.Node) { k.Probes = p.probes(n) },
+		"network":        func(n *yaml.Node) { k.Network = p.network(n) },
 	}, "namespace")
 	return k
 }
@@ -151,6 +155,9 @@ func checkContext(v string) string {
 func (p *parser) inCluster(n *yaml.Node, t *Target) {
 	if t.Kubernetes.Namespace != "" || has(n, "kubernetes") {
 		return
+	}
+	if len(t.Secrets) > 0 {
+		p.fail(n, `a target with secrets lacks the key "kubernetes": what is rotated is in a Secret of its cluster`)
 	}
 	d := t.Database
 	if d.In != (kube.Endpoint{}) || d.Scratch.Runner == RunnerPod || d.Password.Secret != (SecretKey{}) || d.Scratch.Password.Secret != (SecretKey{}) {
