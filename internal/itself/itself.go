@@ -159,10 +159,7 @@ func (s Self) checkEndpoints(ctx context.Context, c *kube.Cluster, doing string,
 		return kube.Classify(err, "list the Services of namespace "+c.Namespace)
 	}
 	for what, endpoint := range s.Endpoints {
-		host := endpoint
-		if h, _, err := net.SplitHostPort(endpoint); err == nil {
-			host = h
-		}
+		host := host(endpoint)
 		addresses := resolve(ctx, host)
 		for _, w := range workloads {
 			name := w.Kind + " " + w.Object.GetName()

@@ -1,0 +1,335 @@
+package quarantine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
+	heldfield "github.com/upkeep-run/upkeep/internal/held"
+	"github.com/upkeep-run/upkeep/internal/kube"
+)
+
+const (
+	// manager is how Upkeep's changes are known in an object's managedFields.
+	manager = "upkeep"
+	// atOnce is how many requests are in flight.
+	atOnce = 64
+	// tries is how often an object is looked at again that somebody else changes at once.
+	tries = 10
+)
+
+var (
+	denyBefore = fault.NewPoint("quarantine/deny/before")
+	denyAfter  = fault.NewPoint("quarantine/deny/after")
+	podBefore  = fault.NewPoint("quarantine/pod/before")
+	podAfter   = fault.NewPoint("quarantine/pod/after")
+)
+
+// Image is a pod as it was right before it was cut off.
+type Image struct {
+	Ref
+	UID    types.UID         `json:"uid"`
+	Labels map[string]string `json:"labels"` // that were taken away
+}
+
+// Contained is what came of a containment.
+type Contained struct {
+	Pods    []Image  `json:"pods"`
+	Gone    []Ref    `json:"gone,omitempty"`    // before it
+	Remarks []string `json:"remarks,omitempty"` // what stays undone, and what somebody has changed
+	Undone  bool     `json:"undone,omitempty"`  // something of the plan is not done
+}
+
+// gather collects what many workers find.
+type gather struct {
+	lock sync.Mutex
+	out  Contained
+	errs []error
+}
+
+func (g *gather) with(f func(*Contained)) {
+	g.lock.Lock()
+	defer g.lock.Unlock()
+	f(&g.out)
+}
+
+func (g *gather) fail(err error) {
+	g.lock.Lock()
+	defer g.lock.Unlock()
+	g.errs = append(g.errs, err)
+}
+
+// Contain does what the plan says: the policies first, then the labels, then the node. Done twice, it finds it
+// done. It goes on after what fails, and what of it a right is missing for it leaves undone, and says so.
+func Contain(ctx context.Context, c *kube.Cluster, plan Plan, o Order) (Contained, error) {
+	g := &gather{out: Contained{Pods: []Image{}}}
+	each(plan.Deny, func(namespace string) {
+		pods := 0
+		for _, p := range plan.Pods {
+			if p.Namespace == namespace {
+				pods++
+			}
+		}
+		if err := deny(ctx, c, namespace, o, pods); err != nil {
+			g.fail(err)
+		}
+	})
+	each(plan.Narrow, func(n Narrowed) {
+		if err := narrow(ctx, c, n, o); err != nil {
+			g.undone(err, fmt.Sprintf("NetworkPolicy %s still lets pods in quarantine through", n.Ref))
+		}
+	})
+	each(plan.Pods, func(p Pod) { g.cutOff(ctx, c, p, o) })
+	for _, n := range plan.Cordon {
+		if err := cordon(ctx, c, n, o); err != nil {
+			g.undone(err, "node "+n.Name+" is not cordoned: kubectl cordon "+n.Name)
+		}
+	}
+	slices.SortFunc(g.out.Pods, func(a, b Image) int { return compare(a.Ref, b.Ref) })
+	slices.SortFunc(g.out.Gone, compare)
+	slices.Sort(g.out.Remarks)
+	return g.out, errors.Join(g.errs...)
+}
+
+func compare(a, b Ref) int { return bytes.Compare([]byte(a.String()), []byte(b.String())) }
+
+// undone notes what stays undone for want of a right, or because the object is gone; anything else is an error.
+func (g *gather) undone(err error, remark string) {
+	switch {
+	case failure.Is(err, failure.MissingObject):
+	case failure.Is(err, failure.ClusterForbids):
+		g.with(func(c *Contained) { c.Remarks, c.Undone = append(c.Remarks, remark), true })
+	default:
+		g.fail(err)
+	}
+}
+
+// each does something for each of many, some at once.
+func each[T any](all []T, do func(T)) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for _, one := range all {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			do(one)
+		})
+	}
+	wg.Wait()
+}
+
+// deny makes the case's policy of a namespace, or makes it again what it must be. The patch is the whole of it,
+// so nothing is read before.
+func deny(ctx context.Context, c *kube.Cluster, namespace string, o Order, pods int) error {
+	data, err := json.Marshal(map[string]any{
+		"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+		"metadata": map[string]any{
+			"name": DenyName(o.Case), "namespace": namespace, "labels": map[string]string{"app.kubernetes.io/managed-by": "upkeep"},
+			"annotations": map[string]string{countNote: strconv.Itoa(pods)},
+		},
+		"spec": map[string]any{"podSelector": map[string]any{"matchLabels": map[string]string{Label: o.Case}}, "policyTypes": []string{"Ingress", "Egress"}},
+	})
+	if err != nil {
+		return fmt.Errorf("encode a policy: %w", err)
+	}
+	denyBefore.Hit()
+	force := true
+	_, err = c.Client.NetworkingV1().NetworkPolicies(namespace).Patch(ctx, DenyName(o.Case), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: manager, Force: &force})
+	denyAfter.Hit()
+	return kube.Classify(err, "make NetworkPolicy "+DenyName(o.Case)+" in namespace "+namespace)
+}
+
+// narrow excepts pods in quarantine from a policy. What it was stands on it, by case.
+func narrow(ctx context.Context, c *kube.Cluster, n Narrowed, o Order) error {
+	return again(func() error {
+		policy, err := c.Client.NetworkingV1().NetworkPolicies(n.Namespace).Get(ctx, n.Name, metav1.GetOptions{})
+		if err != nil {
+			return kube.Classify(err, "read NetworkPolicy "+n.String())
+		}
+		note := readException(policy.Annotations)
+		selector := policy.Spec.PodSelector
+		if h, ok := note.of(o.Case); ok && (h.At.After(o.At) || h.Over && !h.At.Before(o.At) || !h.Over && excepted(selector)) {
+			return nil // done, or a later run's
+		}
+		if !note.needed() {
+			if note.Before, err = json.Marshal(selector); err != nil {
+				return fmt.Errorf("encode a selector: %w", err)
+			}
+		}
+		if !excepted(selector) {
+			selector.MatchExpressions = append(slices.Clone(selector.MatchExpressions), except)
+		}
+		return reselect(ctx, c, policy, selector.MatchExpressions, note.with(o, false))
+	})
+}
+
+// reselect gives a policy's selector other expressions, and the policy a note; it holds only for the policy as it
+// was read.
+func reselect(ctx context.Context, c *kube.Cluster, policy *networkingv1.NetworkPolicy, expressions []metav1.LabelSelectorRequirement, note exception) error {
+	text, err := json.Marshal(note)
+	if err != nil {
+		return fmt.Errorf("encode a note: %w", err)
+	}
+	return patch(ctx, func(data []byte) error {
+		_, err := c.Client.NetworkingV1().NetworkPolicies(policy.Namespace).Patch(ctx, policy.Name, types.MergePatchType, data, metav1.PatchOptions{FieldManager: manager})
+		return kube.Classify(err, "change NetworkPolicy "+policy.Namespace+"/"+policy.Name)
+	}, policy, map[string]any{"annotations": map[string]string{Note: string(text)}}, map[string]any{"podSelector": map[string]any{"matchExpressions": expressions}})
+}
+
+// patch sends a merge patch that holds only for the object as it was read.
+func patch(_ context.Context, send func([]byte) error, object metav1.Object, metadata, spec map[string]any) error {
+	metadata["resourceVersion"], metadata["uid"] = object.GetResourceVersion(), string(object.GetUID())
+	whole := map[string]any{"metadata": metadata}
+	if spec != nil {
+		whole["spec"] = spec
+	}
+	data, err := json.Marshal(whole)
+	if err != nil {
+		return fmt.Errorf("encode a patch: %w", err)
+	}
+	podBefore.Hit()
+	err = send(data)
+	podAfter.Hit()
+	return err
+}
+
+// again does something once more as long as somebody else changes the same object.
+func again(do func() error) (err error) {
+	for range tries {
+		if err = do(); !failure.Is(err, failure.ObjectConflict) {
+			return err
+		}
+	}
+	return err
+}
+
+// cutOff takes a pod's labels away, and puts it into quarantine.
+func (g *gather) cutOff(ctx context.Context, c *kube.Cluster, p Pod, o Order) {
+	seen := p.seen() // it is read only if it has changed since it was planned
+	err := again(func() error {
+		pod, err := seen, error(nil)
+		if seen = nil; pod == nil {
+			pod, err = c.Client.CoreV1().Pods(p.Namespace).Get(ctx, p.Name, metav1.GetOptions{})
+		}
+		if apierrors.IsNotFound(err) || err == nil && pod.UID != p.UID {
+			g.with(func(out *Contained) { out.Gone = append(out.Gone, p.Ref) })
+			return nil
+		}
+		if err != nil {
+			return kube.Classify(err, "read pod "+p.String())
+		}
+		taken, note, remark, done := take(pod, p, o)
+		if !done {
+			switch err := mark(ctx, c, pod, taken, note); {
+			case failure.Is(err, failure.MissingObject):
+				g.with(func(out *Contained) { out.Gone = append(out.Gone, p.Ref) })
+				return nil
+			case err != nil:
+				return err
+			}
+		}
+		g.with(func(out *Contained) {
+			if remark != "" {
+				out.Remarks = append(out.Remarks, remark)
+			}
+			out.Pods = append(out.Pods, Image{p.Ref, p.UID, note.Labels})
+		})
+		return nil
+	})
+	if err != nil {
+		g.fail(err)
+	}
+}
+
+// seen is the pod as it was planned; nil: it is to be read.
+func (p Pod) seen() *corev1.Pod {
+	if p.Already || p.Version == "" {
+		return nil
+	}
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.Version, Labels: p.Labels}}
+}
+
+// take decides what is taken from a pod: labels by their keys, with nil for those that go; or that all is done.
+func take(pod *corev1.Pod, p Pod, o Order) (change map[string]any, n note, remark string, done bool) {
+	was, noted := readNote(pod.Annotations)
+	ours := noted && was.Case == o.Case
+	n = note{Order: o, Labels: make(map[string]string)}
+	for _, s := range p.Strip {
+		if p.Already { // what an earlier run took
+			n.Labels[s.Key] = s.Value
+		}
+	}
+	switch {
+	case ours && was.At.After(o.At), ours && was.Over && !was.At.Before(o.At):
+		return nil, was, p.String() + " was changed by a later run of the case, and stays as it is", true
+	case ours && !was.Over:
+		maps.Copy(n.Labels, was.Labels)
+	}
+	change = map[string]any{Label: o.Case}
+	back := false
+	for _, s := range p.Strip {
+		value, has := pod.Labels[s.Key]
+		if !has {
+			continue
+		}
+		change[s.Key] = nil
+		if _, known := n.Labels[s.Key]; known && ours && !was.Over {
+			back = true
+			continue // what it was first is what it gets back
+		}
+		n.Labels[s.Key] = value
+	}
+	if ours && !was.Over && was.At.Equal(o.At) && len(change) == 1 && pod.Labels[Label] == o.Case {
+		return nil, was, "", true
+	}
+	if back || ours && !was.Over && was.At.Equal(o.At) {
+		remark = "somebody gave " + p.String() + " labels back, and they were taken away again"
+	}
+	return change, n, remark, false
+}
+
+// mark changes a pod's labels and its note in one patch.
+func mark(ctx context.Context, c *kube.Cluster, pod *corev1.Pod, change map[string]any, n note) error {
+	text, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("encode a note: %w", err)
+	}
+	return patch(ctx, func(data []byte) error {
+		_, err := c.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, data, metav1.PatchOptions{FieldManager: manager})
+		return kube.Classify(err, "change the labels of pod "+pod.Namespace+"/"+pod.Name)
+	}, pod, map[string]any{"labels": change, "annotations": map[string]string{Note: string(text)}}, nil)
+}
+
+var nodes = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
+
+func (n Cordoned) field() heldfield.Field {
+	return heldfield.Field{Resource: nodes, Name: n.Name, Path: []string{"spec", "unschedulable"}, Value: true}
+}
+
+func (o Order) held() heldfield.Order {
+	return heldfield.Order{Key: o.Case, Target: o.Target, At: o.At}
+}
+
+func cordon(ctx context.Context, c *kube.Cluster, n Cordoned, o Order) error {
+	client, err := dynamic.NewForConfig(c.Config)
+	if err != nil {
+		return kube.Classify(err, "make a client")
+	}
+	return n.field().Take(ctx, client, o.held(), heldfield.Facts{UID: n.UID, Before: json.RawMessage(n.Before)}, heldfield.Between(podBefore, podAfter))
+}
