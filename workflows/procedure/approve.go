@@ -77,6 +77,9 @@ func (r *Run) Approved() bool {
 	return a != nil && a.Decision == run.Approved && r.Now().Before(a.ExpiresAt)
 }
 
+// Decision is the newest plan that was asked for, and what was decided on it.
+func (r *Run) Decision() run.Approval { return *r.doc.Approval }
+
 // onPlan registers an update that decides on a plan.
 func (r *Run) onPlan(name, decision string) error {
 	return workflow.SetUpdateHandlerWithOptions(r.ctx, name,
