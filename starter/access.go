@@ -60,7 +60,7 @@ func (c *cli) onReviews(ctx context.Context, target string, keys []string, work 
 }
 
 // of reads the newest review that a run has written.
-func (r reviews) of(ctx context.Context, runID string) (*access.Review, error) {
+func (r reviews) of(ctx context.Context, runID string) (*access.Review, string, error) {
 	var newest objstore.Info
 	prefix := strings.TrimSuffix(format.RunKey(runID, format.ReviewFile("")), ".json")
 	if err := r.store.List(ctx, prefix, func(i objstore.Info) error {
@@ -69,20 +69,21 @@ func (r reviews) of(ctx context.Context, runID string) (*access.Review, error) {
 		}
 		return nil
 	}); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if newest.Key == "" {
-		return nil, failure.New(failure.UnknownRun, "no run %.200q has left a review of access", runID).Do("see upkeep runs --procedure ReviewAccess")
+		return nil, "", failure.New(failure.UnknownRun, "no run %.200q has left a review of access", runID).Do("see upkeep runs --procedure ReviewAccess")
 	}
 	data, err := r.store.Read(ctx, newest.Key, access.MaxReview)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	review, err := access.Decode(data, strings.TrimSuffix(strings.TrimPrefix(path.Base(newest.Key), "access-"), ".json"))
+	hash := strings.TrimSuffix(strings.TrimPrefix(path.Base(newest.Key), "access-"), ".json")
+	review, err := access.Decode(data, hash)
 	if err != nil {
-		return nil, failure.New(failure.BadBaseline, "the review %s: %v", newest.Key, err).Do("see who has changed the store; start a new run of ReviewAccess")
+		return nil, "", failure.New(failure.BadBaseline, "the review %s: %v", newest.Key, err).Do("see who has changed the store; start a new run of ReviewAccess")
 	}
-	return review, nil
+	return review, hash, nil
 }
 
 // baseline is the newest, whoever has signed it when no key is trusted here.
@@ -112,10 +113,14 @@ func (c *cli) showAccess(target *string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, given []string) error {
 			return c.onReviews(cmd.Context(), *target, nil, func(ctx context.Context, r reviews) (err error) {
 				var review *access.Review
+				var hash string
 				if len(given) == 1 {
-					review, err = r.of(ctx, given[0])
+					review, hash, err = r.of(ctx, given[0])
 				} else {
-					_, review, err = r.baseline(ctx)
+					var b *access.Baseline
+					if b, review, err = r.baseline(ctx); err == nil {
+						hash = b.Review
+					}
 				}
 				if err != nil {
 					return err
@@ -125,11 +130,12 @@ func (c *cli) showAccess(target *string) *cobra.Command {
 					return nil
 				}
 				review.Write(c.out, all)
+				fmt.Fprintf(c.out, "\nThe review's SHA-256, which the plan of its run names: %s\n", hash)
 				return nil
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "show the parts of the control plane too, which come with Kubernetes")
+	cmd.Flags().BoolVar(&all, "all", false, "show what comes with Kubernetes too, the grants of its own controllers")
 	return cmd
 }
 
@@ -146,7 +152,7 @@ Exit codes: 0 nobody may do more, 1 somebody may do more, or the baseline cannot
 				if err != nil {
 					return err
 				}
-				now, err := r.of(ctx, given[0])
+				now, _, err := r.of(ctx, given[0])
 				if err != nil {
 					return err
 				}

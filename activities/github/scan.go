@@ -76,7 +76,7 @@ func (a *Activities) Scan(ctx context.Context, in ScanRequest) (Scanned, error) 
 	progress.Report(ctx, progress.Progress{Phase: "look up", Note: fmt.Sprintf("%d dependencies", len(found))})
 	asking := a.Registries.Client(httpcache.Options{Store: httpcache.Objects{Store: store, Prefix: answers}})
 	report := scan.Scan(ctx, found, problems, scan.Options{
-		Sources: a.Registries.Sources(asking), Advisories: advisories(in.Repository, asking), Policy: policy(in.Repository),
+		Sources: a.Registries.Sources(asking), Advisories: advisories(in.Repository, asking, c), Policy: policy(in.Repository),
 	})
 	if err := ctx.Err(); err != nil {
 		return Scanned{}, err
@@ -145,9 +145,10 @@ func policy(r config.Repository) choose.Policy {
 	}}
 }
 
-func advisories(r config.Repository, client *httpcache.Client) advisory.Source {
+// advisories are those of OSV and of the repository's GitHub, or those of a folder alone.
+func advisories(r config.Repository, client *httpcache.Client, c *github.Client) advisory.Source {
 	if r.Advisories == "" {
-		return advisory.API{Client: client}
+		return advisory.Both{First: advisory.API{Client: client}, Second: advisory.GitHub{List: c.Advisories}}
 	}
 	return advisory.Directory{FS: os.DirFS(r.Advisories), Name: r.Advisories}
 }

@@ -71,14 +71,6 @@ func (s Subject) String() string {
 	return "user " + Show(s.Name)
 }
 
-// system says that it is a part of the control plane: what it may do comes with Kubernetes.
-func (s Subject) system() bool {
-	if s.Kind == KindAccount {
-		return s.Namespace == "kube-system"
-	}
-	return strings.HasPrefix(s.Name, "system:") && !s.crowd()
-}
-
 // crowd says that it stands for many who have little in common.
 func (s Subject) crowd() bool {
 	return s == Subject{Kind: KindUser, Name: anonymous} || s.Kind == KindGroup &&

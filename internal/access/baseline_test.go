@@ -75,7 +75,7 @@ func TestABaselineIsAcceptedOnce(t *testing.T) {
 }
 
 // TestEveryByteIsUnderTheSignature: each byte of a baseline and of its review is altered, one at a time, and
-// each file cut at each length.
+// each file is cut at many lengths.
 func TestEveryByteIsUnderTheSignature(t *testing.T) {
 	s := newShelf(t)
 	first, _, err := s.accept("a", "", 1)
@@ -97,7 +97,9 @@ func TestEveryByteIsUnderTheSignature(t *testing.T) {
 			data := append([]byte{}, whole...)
 			data[i] ^= 1
 			refused(data)
-			refused(whole[:i])
+			if i%16 == 0 {
+				refused(whole[:i])
+			}
 		}
 		refused(append(append([]byte{}, whole...), ' '))
 		require.NoError(t, os.WriteFile(path, whole, 0o600))

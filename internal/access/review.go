@@ -60,7 +60,7 @@ type Risk struct {
 	Severity string   `json:"severity"`
 	Kind     string   `json:"kind"`
 	Subject  Subject  `json:"subject"`
-	System   bool     `json:"system,omitempty"` // it is a part of the control plane
+	System   bool     `json:"system,omitempty"` // it comes with Kubernetes
 	Scope    string   `json:"scope,omitempty"`
 	Names    []string `json:"names,omitempty"` // of the only objects that it is about
 	Grant    Grant    `json:"grant"`
@@ -358,9 +358,35 @@ func (r *Review) fill(k *known) {
 	r.remark(k)
 }
 
-// path notes a way, unless it is no news: that of a part of the control plane, or of one who may do everything.
+// controllers are the users that the control plane's programs are.
+var controllers = []string{"system:kube-controller-manager", "system:kube-scheduler", "system:kube-proxy"}
+
+// bootstrap says that a grant is one of those that the API server makes by itself, for itself. By its names
+// and its subject: a label anybody can write.
+func bootstrap(s Subject, g Grant) bool {
+	name := g.Binding.Name
+	switch {
+	case name != g.Role.Name:
+		return false
+	case s.Kind == KindAccount:
+		return s.Namespace == "kube-system" && (name == "system:controller:"+s.Name || name == "system:kube-dns" && s.Name == "kube-dns")
+	case s.Kind == KindGroup:
+		return s.Name == masters && name == "cluster-admin"
+	}
+	return slices.Contains(controllers, s.Name) && strings.HasPrefix(name, "system:")
+}
+
+// system says that a subject has no other grants than those.
+func (h Holder) system() bool {
+	return len(h.Grants) > 0 && !slices.ContainsFunc(h.Grants, func(g Grant) bool { return !bootstrap(h.Subject, g) })
+}
+
+// path notes a way, unless it is no news: by what comes with Kubernetes, or of one who may do everything.
 func (r *Review) path(s Subject, to string, steps []Step) {
-	if len(steps) == 0 || s.system() || strings.HasPrefix(steps[0].Words, inGroup) { // that is the group's
+	if len(steps) == 0 || strings.HasPrefix(steps[0].Words, inGroup) || (s == Subject{Kind: KindGroup, Name: masters}) { // that is the group's
+		return
+	}
+	if by := steps[0].By; len(by) > 0 && !slices.ContainsFunc(by, func(g Grant) bool { return !bootstrap(s, g) }) {
 		return
 	}
 	if len(steps) == 1 && (steps[0].Words == clusterWays[0].words || steps[0].Words == fmt.Sprintf(namespaceWays[0].words, "namespace "+Show(to))) {
@@ -376,7 +402,7 @@ var harmless = []string{"system:basic-user", "system:discovery", "system:public-
 func (r *Review) risks(s Subject, g granted) {
 	add := func(f found) {
 		if severity := f.severity(g.Scope); severity != "" {
-			r.Risks = append(r.Risks, Risk{severity, f.id, s, s.system(), g.Scope, f.names, g.Grant, f.why, f.source})
+			r.Risks = append(r.Risks, Risk{severity, f.id, s, bootstrap(s, g.Grant), g.Scope, f.names, g.Grant, f.why, f.source})
 		}
 	}
 	for _, f := range g.rights.risks {

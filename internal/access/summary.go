@@ -23,7 +23,7 @@ type Summary struct {
 	High     int      `json:"high"`
 	Lower    int      `json:"lower"`
 	Paths    int      `json:"paths"`
-	System   int      `json:"system"` // risks of the control plane, which are not counted above
+	System   int      `json:"system"` // risks that come with Kubernetes, which are not counted above
 	Unread   []string `json:"unread,omitempty"`
 	Command  string   `json:"command,omitempty"` // that grants what is missing
 	Lines    []Line   `json:"lines"`

@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// Write writes the review for a terminal; all: with the parts of the control plane.
+// Write writes the review for a terminal; all: with what comes with Kubernetes.
 func (r *Review) Write(out io.Writer, all bool) {
 	head := func(text string, n int) { fmt.Fprintf(out, "\n%s: %d\n", text, n) }
 	rules := index(r.Roles, func(g Granted) Ref { return g.Ref })
@@ -33,7 +33,7 @@ func (r *Review) Write(out io.Writer, all bool) {
 		fmt.Fprintf(out, "  %-8s  %s\n            %s\n", x.Severity, x, x.Source)
 	}
 	if system > 0 {
-		fmt.Fprintf(out, "  besides %d of the control plane, which come with Kubernetes: --all\n", system)
+		fmt.Fprintf(out, "  besides %d that come with Kubernetes: --all\n", system)
 	}
 	head("Ways to more", len(r.Paths))
 	for _, p := range r.Paths {

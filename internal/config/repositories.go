@@ -32,10 +32,10 @@ type Repository struct {
 	Groups           []pullrequest.Group `json:"groups,omitempty"`
 	Ignore           []string            `json:"ignore,omitempty"` // patterns of packages that are left alone
 	Labels           []string            `json:"labels,omitempty"`
-	Reviewers        []string            `json:"reviewers,omitempty"` // logins
+	Reviewers        []string            `json:"reviewers,omitempty"` // logins, and teams of the owner's as team:slug
 	// Rollout says what follows a merged update, where the target has a release.
 	Rollout string `json:"rollout"`
-	// Advisories is a folder of OSV files on the worker; api.osv.dev is asked when empty.
+	// Advisories is a folder of OSV files on the worker; api.osv.dev and GitHub are asked when empty.
 	Advisories string `json:"advisories,omitempty"`
 }
 
@@ -140,6 +140,14 @@ func (p *parser) repository(n *yaml.Node) Repository {
 		"advisories": p.text(&r.Advisories, what+"'s advisories", checkAbsolute),
 	}, "github")
 	r.RebaseOnConflict = rebase == "conflict"
+	for i, name := range r.Reviewers { // a team is written as people mention it, too
+		organisation, team, ok := strings.Cut(strings.TrimPrefix(name, "@"), "/")
+		if owner, _, _ := strings.Cut(r.GitHub, "/"); ok && !strings.EqualFold(organisation, owner) {
+			p.fail(n, "%s's reviewers has %q, a team that is not of %s: GitHub asks only those", what, name, owner)
+		} else if ok {
+			r.Reviewers[i] = github.TeamPrefix + team
+		}
+	}
 	if n.Kind == yaml.MappingNode && (r.Token == (Secret{})) == (r.App == nil) {
 		p.fail(n, "%s must have one of the keys tokenFrom and app", what)
 	}
@@ -168,6 +176,7 @@ func (p *parser) days(into *time.Duration, what string) func(*yaml.Node) {
 
 var (
 	login   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]{0,38}$`)
+	team    = regexp.MustCompile(`^(team:|@[A-Za-z0-9][A-Za-z0-9-]{0,38}/)[a-z0-9][a-z0-9_-]{0,99}$`)
 	oneLine = regexp.MustCompile(`^[\pL\pN\pP\pS ]{1,50}$`)
 )
 
@@ -198,8 +207,8 @@ func checkLine(v string) string {
 }
 
 func checkReviewer(v string) string {
-	if !login.MatchString(v) {
-		return "must be a login"
+	if !login.MatchString(v) && !team.MatchString(v) {
+		return "must be a login, or a team as team:slug or @owner/slug"
 	}
 	return ""
 }

@@ -31,12 +31,13 @@ func TestRepositories(t *testing.T) {
 	require.Equal(t, []string{"daily-security-updates", "weekly-patches", "monthly-minor-updates", "quarterly-major-updates"}, names, "there is no database to back up")
 	c, err = Parse("upkeep.yaml", []byte(repositoryTarget+`{github: shop/web, apiURL: "https://github.example/api/v3", app: {id: 1, keyFrom: {file: /key.pem}}, base: main,
         merge: [patch, security], method: rebase, rebase: conflict, limits: {open: 3}, age: {major: 30}, groups: [{name: kubernetes, packages: ["k8s.io/*"]}],
-        ignore: ["example.com/**"], labels: [dependencies], reviewers: [ada], rollout: never, advisories: /var/lib/osv}`))
+        ignore: ["example.com/**"], labels: [dependencies], reviewers: [ada, "team:core", "@Shop/ops_2"], rollout: never, advisories: /var/lib/osv}`))
 	require.NoError(t, err)
 	r := c.Targets[0].Repositories[0]
 	require.Equal(t, &GitHubApp{ID: 1, Key: Secret{File: "/key.pem"}}, r.App)
 	require.Equal(t, pullrequest.Limits{Open: 3, PerHour: 2}, r.Limits)
 	require.Equal(t, 30*24*time.Hour, r.Age.Major)
+	require.Equal(t, []string{"ada", "team:core", "team:ops_2"}, r.Reviewers)
 	require.Equal(t, pullrequest.Policy{Base: "main", Merge: []string{"patch", "security"}, Method: "rebase", RebaseOnConflict: true}, r.Policy("main"))
 }
 
@@ -65,6 +66,8 @@ func TestMistakesOfARepository(t *testing.T) {
 		`{github: shop/web, groups: [{name: a, packages: ["["]}]` + token + `}`:                                "a package's name",
 		`{github: shop/web, ignore: ["\u001b"]` + token + `}`:                                                  "a package's name",
 		`{github: shop/web, labels: ["a\nb"]` + token + `}`:                                                    "one line",
+		`{github: shop/web, reviewers: ["@other/core"]` + token + `}`:                                          "a team that is not of shop",
+		`{github: shop/web, reviewers: ["team:Core Team"]` + token + `}`:                                       "team:slug",
 		`{github: shop/web, reviewers: ["shop/team"]` + token + `}`:                                            "a login",
 		`{github: shop/web, advisories: osv` + token + `}`:                                                     "absolute",
 		`{github: shop/web` + token + "}\n      - {github: Shop/Web" + token + "}":                             "twice",

@@ -63,7 +63,7 @@ func (b *bench) life(ctx context.Context, c *github.Client) error {
 	if err := c.EnsureLabels(ctx, p.Number, []string{"dependencies", "go"}); err != nil {
 		return err
 	}
-	if err := c.EnsureReviewers(ctx, p.Number, []string{"ann"}); err != nil {
+	if err := c.EnsureReviewers(ctx, p.Number, []string{"ann", "team:core"}); err != nil {
 		return err
 	}
 	if _, err := c.EnsureText(ctx, p.Number, "newer", "v2", equal); err != nil {
@@ -94,6 +94,7 @@ func (b *bench) once(t *testing.T) {
 	require.Equal(t, "v2", p.Body)
 	require.Equal(t, []string{"dependencies", "go"}, p.Labels)
 	require.Equal(t, []string{"ann"}, p.Reviewers)
+	require.Equal(t, []string{"core"}, p.Teams)
 	require.Len(t, p.Comments, 2)
 	require.True(t, p.Merged)
 	require.Len(t, b.repo.Issues(), 1)
@@ -103,6 +104,7 @@ func (b *bench) once(t *testing.T) {
 func TestALifeTwiceIsALifeOnce(t *testing.T) {
 	b := set(t)
 	b.repo.Member("ann")
+	b.repo.Team("core")
 	require.NoError(t, b.life(t.Context(), b.client))
 	writes := b.Writes()
 	require.NoError(t, b.life(t.Context(), b.open(t)))
@@ -116,6 +118,7 @@ func TestALifeTwiceIsALifeOnce(t *testing.T) {
 func TestEveryCallMayFail(t *testing.T) {
 	b := set(t)
 	b.repo.Member("ann")
+	b.repo.Team("core")
 	require.NoError(t, b.life(t.Context(), b.client))
 	require.NoError(t, b.merge(t.Context(), b.client))
 	faults := map[string]githubtest.Fault{
@@ -137,6 +140,7 @@ func TestEveryCallMayFail(t *testing.T) {
 				t.Run(fmt.Sprintf("%s %d %s", operation, n, name), func(t *testing.T) {
 					b := set(t)
 					b.repo.Member("ann")
+					b.repo.Team("core")
 					fault.Operation, fault.At = operation, n
 					b.Fail(fault)
 					insist := func(act func(context.Context, *github.Client) error) {
@@ -170,6 +174,7 @@ func TestEveryCallMayFail(t *testing.T) {
 func TestTwinsOpenOnePullRequestAndSayEachThingOnce(t *testing.T) {
 	b := set(t)
 	b.repo.Member("ann")
+	b.repo.Team("core")
 	var wait sync.WaitGroup
 	errs := make([]error, 6)
 	for n := range errs {
@@ -391,6 +396,7 @@ func TestAnApp(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, err)
 	b.repo.Member("ann")
+	b.repo.Team("core")
 	require.NoError(t, b.life(t.Context(), c))
 	require.Equal(t, 1, b.Calls("apps/create-installation-access-token"), "one token serves for its hour")
 	login, err := c.Login(t.Context())

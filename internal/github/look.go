@@ -22,7 +22,7 @@ type Pull struct {
 	Head       string    `json:"head"` // the branch's commit
 	Base       string    `json:"base"` // the branch that it goes to
 	Labels     []string  `json:"labels,omitempty"`
-	Reviewers  []string  `json:"reviewers,omitempty"` // that were asked and have not answered
+	Reviewers  []string  `json:"reviewers,omitempty"` // that were asked and have not answered; teams with TeamPrefix
 	MergeSHA   string    `json:"mergeSHA,omitempty"`
 	State      string    `json:"state,omitempty"` // GitHub's word for whether it can be merged: clean, dirty, blocked, behind, unstable, unknown
 	Opened     time.Time `json:"opened"`
@@ -48,6 +48,9 @@ func (c *Client) pull(p *github.PullRequest) Pull {
 	}
 	for _, u := range p.RequestedReviewers {
 		v.Reviewers = append(v.Reviewers, u.GetLogin())
+	}
+	for _, t := range p.RequestedTeams {
+		v.Reviewers = append(v.Reviewers, TeamPrefix+t.GetSlug())
 	}
 	return v
 }

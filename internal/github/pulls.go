@@ -155,21 +155,32 @@ func (c *Client) addLabels(ctx context.Context, number int, labels []string) err
 	return err
 }
 
-// EnsureReviewers asks for reviews. GitHub forgets who was asked when he has answered, so it is for a pull
-// request that was just opened: whoever has answered would be asked again.
-func (c *Client) EnsureReviewers(ctx context.Context, number int, logins []string) error {
+// TeamPrefix begins the name of a reviewer that is a team, of the organisation that owns the repository.
+const TeamPrefix = "team:"
+
+// EnsureReviewers asks people and teams for reviews. GitHub forgets who was asked when he has answered, so it is
+// for a pull request that was just opened: whoever has answered would be asked again.
+func (c *Client) EnsureReviewers(ctx context.Context, number int, names []string) error {
 	p, err := c.Pull(ctx, number)
 	if err != nil {
 		return err
 	}
-	missing := slices.DeleteFunc(slices.Clone(logins), func(l string) bool {
-		return strings.EqualFold(l, p.Author) || slices.ContainsFunc(p.Reviewers, func(o string) bool { return strings.EqualFold(l, o) })
-	})
-	if len(missing) == 0 || !p.Open {
+	var ask github.ReviewersRequest
+	for _, name := range names {
+		if strings.EqualFold(name, p.Author) || slices.ContainsFunc(p.Reviewers, func(o string) bool { return strings.EqualFold(name, o) }) {
+			continue
+		}
+		if team, ok := strings.CutPrefix(name, TeamPrefix); ok {
+			ask.TeamReviewers = append(ask.TeamReviewers, team)
+		} else {
+			ask.Reviewers = append(ask.Reviewers, name)
+		}
+	}
+	if len(ask.Reviewers)+len(ask.TeamReviewers) == 0 || !p.Open {
 		return nil
 	}
 	pointReview.before.Hit()
-	_, _, err = c.api.PullRequests.RequestReviewers(ctx, c.owner, c.name, number, github.ReviewersRequest{Reviewers: missing})
+	_, _, err = c.api.PullRequests.RequestReviewers(ctx, c.owner, c.name, number, ask)
 	pointReview.after.Hit()
 	if err != nil {
 		return classify(err, "reviews of "+c.number(number))

@@ -282,9 +282,13 @@ func (n need) rotate() {
 	n.itself()
 	n.find(n.Database)
 	n.in("", "secrets", "get", n.Rotated...)
+	if n.Release != "" || n.Namespace == Anywhere { // it is seen that it is there
+		n.observe()
+	}
 	for _, resource := range []string{"deployments", "statefulsets", "daemonsets"} {
 		n.in(apps, resource, "list")
 	}
+	n.in("", "pods", "list")
 	n.releaseOwners()
 	if n.dry {
 		return

@@ -169,11 +169,12 @@ type ladder struct {
 // trouble is a workload that does not do what it should.
 type trouble struct {
 	health.Workload
-	bad     []health.Pod // its pods that do not serve
-	serving int          // its pods that do
-	newest  int          // of those that serve, those of the newest revision
-	older   bool         // an older revision serves, and of the newest no pod does
-	probe   string       // the probe that fails although all its pods are ready
+	bad      []health.Pod // its pods that do not serve
+	serving  int          // its pods that do
+	newest   int          // of those that serve, those of the newest revision
+	older    bool         // an older revision serves, and of the newest no pod does
+	hopeless *health.Pod  // one of the newest revision, of which none serves, that new pods would not do better than
+	probe    string       // the probe that fails although all its pods are ready
 }
 
 // young reports whether it is to be waited for: nothing is wrong yet with the pods that do not serve, or they
@@ -241,6 +242,9 @@ func (l *ladder) bad() (all []trouble) {
 			}
 		}
 		f.older = f.serving > 0 && f.newest == 0 && slices.ContainsFunc(f.bad, func(p health.Pod) bool { return p.Newest })
+		if at := slices.IndexFunc(f.bad, func(p health.Pod) bool { return p.Newest && slices.Contains(unmended, p.Reason) }); at >= 0 && f.newest == 0 {
+			f.hopeless = &f.bad[at]
+		}
 		for _, a := range l.state.Answers {
 			if a.Verdict == run.Fail && len(f.bad) == 0 && slices.Contains(a.Workloads, w.String()) {
 				f.probe = a.Probe
@@ -259,6 +263,9 @@ func (l *ladder) skip(format string, args ...any) {
 
 // Only these are mended by a new pod of the same revision.
 var restartable = []health.Reason{health.CrashLoop, health.NotReady}
+
+// These no new pod of the same revision mends.
+var unmended = []health.Reason{health.ImagePull, health.BadReference, health.Unschedulable, health.VolumePending}
 
 // mend chooses a step of a rung that works on one workload; nil when that cannot help.
 func (l *ladder) mend(rung Rung, f trouble) *Step {
@@ -292,6 +299,10 @@ func (l *ladder) mend(rung Rung, f trouble) *Step {
 	}
 	if f.older {
 		l.skip("%s of %s: its newest revision fails and the one before serves", rung, f)
+		return nil
+	}
+	if f.hopeless != nil {
+		l.skip("%s of %s: pod %s %s, which a new pod does not mend", rung, f, f.hopeless.Name, f.hopeless.Reason)
 		return nil
 	}
 	some := pods(restartable...)
@@ -364,7 +375,7 @@ func says(p health.Pod) string {
 func (l *ladder) recreate(f trouble, step *Step, pods func(...health.Reason) []health.Pod, refer func([]health.Pod)) *Step {
 	lost := pods(health.NodeLost)
 	some := append(pods(health.StuckEnding), lost...)
-	if !f.older {
+	if !f.older && f.hopeless == nil {
 		some = append(some, pods(restartable...)...)
 	}
 	if len(some) == 0 {
@@ -444,17 +455,20 @@ func (l *ladder) rollback(bad []trouble) *Step {
 	return step
 }
 
-// finish brings a rollback to its end that was cut off and has helped all the same: what it was to leave is
-// still the deployed revision to Helm, and the next upgrade would stand on that.
+// finish brings a rollback to its end that was cut off, and whose lock this run has taken away: what it was to
+// leave is still the deployed revision to Helm, and the next upgrade would stand on that. How much of it
+// was applied nobody knows, so a person decides.
 func (l *ladder) finish() *Step {
 	r := l.state.Release
+	cleared := slices.ContainsFunc(l.tried, func(s Step) bool { return s.Rung == Clear && s.Revision == r.Latest })
 	done := slices.ContainsFunc(l.tried, func(s Step) bool { return s.Rung == Rollback })
-	if r.CutOff == 0 || done || l.policy.UpTo != Rollback {
+	if r.CutOff == 0 || !cleared || done || l.policy.UpTo != Rollback {
 		return nil
 	}
 	step := l.back(r.CutOff)
 	if step != nil {
-		step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("bring the rollback to revision %d to its end, in which revision %d was cut off; all is healthy by it, and Helm does not know", r.CutOff, r.Latest)
+		step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("bring the rollback to revision %d to its end, in which revision %d was cut off; data stays as it is", r.CutOff, r.Latest)
+		step.Asks = "all is healthy, and Helm takes the revision that was to be left for the deployed one; if it is that one that has become healthy, reject this"
 	}
 	return step
 }

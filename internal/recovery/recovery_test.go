@@ -87,58 +87,59 @@ func TestNext(t *testing.T) {
 		asks  bool
 		pod   string
 	}{
-		"a pod crashes":                     {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), want: Restart, pod: "b"},
-		"one of two crashes":                {state: of(web(health.Deployment, 2, good, bad(health.CrashLoop))), want: Restart, pod: "b"},
-		"both crash":                        {state: of(web(health.Deployment, 2, also, bad(health.CrashLoop))), want: Rollout, says: "not one pod"},
-		"it is wedged":                      {state: wedged, want: Restart, pod: "g", says: "probe front"},
-		"wedged after a restart":            {state: wedged, tried: []Step{{Rung: Restart, UID: "u"}}, want: Rollout},
-		"still crashes after a restart":     {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}}, want: Rollout, says: "did not help"},
-		"still, after a rollout":            {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Rollout, UID: "u"}}, want: Recreate},
-		"still, after all":                  {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Rollout, UID: "u"}, {Rung: Recreate, UID: "u"}}, want: Rollback, says: "NOT_PROVEN"},
-		"nothing is left":                   {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Rollout, UID: "u"}, {Rung: Recreate, UID: "u"}, {Rung: Rollback}}, says: "read its log"},
-		"a wrong image":                     {state: broken, want: Rollback, says: "does not mend"},
-		"a wrong image beside the old":      {state: of(web(health.Deployment, 1, old, bad(health.ImagePull))), want: Rollback},
-		"a crash beside the old":            {state: of(web(health.Deployment, 2, old, bad(health.CrashLoop))), want: Rollback, says: "the one before serves"},
-		"no further than a rollout":         {state: broken, upTo: Rollout, says: "upTo is rollout"},
-		"it was healthy before":             {state: release(broken, func(r *Release) { r.Proven = true }), says: "was healthy before"},
-		"back to a proven one":              {state: release(broken, func(r *Release) { r.Back.Proven = true }), want: Rollback, says: "proven healthy"},
-		"back past a migration":             {state: release(broken, func(r *Release) { r.Back.Hooks = []string{"Job migrate"} }), want: Rollback, asks: true},
-		"nowhere to go back to":             {state: release(broken, func(r *Release) { r.Back = Back{} }), says: "correct the image"},
-		"an old lock":                       {state: locked(time.Hour, false), want: Clear},
-		"a young lock":                      {state: locked(time.Minute, false), want: Clear, asks: true},
-		"our lock":                          {state: locked(time.Hour, true), want: Clear, asks: true},
-		"a lock that was not to be cleared": {state: locked(time.Hour, false), upTo: Recreate, says: "upTo is recreate"},
-		"a lost node":                       {state: of(web(health.Deployment, 1, bad(health.NodeLost))), want: Recreate, asks: true, pod: "b"},
-		"a pod that does not end":           {state: of(web(health.Deployment, 1, bad(health.StuckEnding))), want: Recreate, pod: "b"},
-		"one of a StatefulSet":              {state: of(web(health.StatefulSet, 1, bad(health.StuckEnding))), want: Recreate, asks: true, pod: "b"},
-		"young":                             {state: of(web(health.Deployment, 1, bad(health.Starting))), want: Wait},
-		"paused":                            {state: of(paused), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Recreate, UID: "u"}}, says: "rollout resume"},
-		"paused, and young":                 {state: of(pausedYoung), want: Wait},
-		"paused in a rollout's middle":      {state: of(pausedOld), want: Recreate, pod: "s"},
-		"a quota":                           {state: of(quota), says: "exceeded quota"},
-		"a release that broke it":           {state: came(crashing, began), want: Rollback, says: "no restart is tried first"},
-		"a release whose pods only answer":  {state: came(wedged, began), want: Rollback, says: "came with revision 3, 1m0s ago"},
-		"that, proposed no further":         {state: came(crashing, began), upTo: Rollout, want: Restart},
-		"that, back past a migration":       {state: release(came(crashing, began), func(r *Release) { r.Back.Hooks = []string{"Job migrate"} }), want: Rollback, asks: true},
-		"that, and it did not help":         {state: came(crashing, began), tried: []Step{{Rung: Rollback}}, want: Restart, says: "did not help"},
-		"pods older than the release":       {state: came(crashing, began.Add(-time.Hour)), want: Restart},
-		"another of its pods serves":        {state: came(of(web(health.Deployment, 2, good, bad(health.CrashLoop))), began), want: Restart, pod: "b"},
-		"a release of yesterday":            {state: release(came(crashing, began), func(r *Release) { r.Age = 24 * time.Hour }), want: Restart},
-		"nobody saw the one before healthy": {state: release(came(crashing, began), func(r *Release) { r.Back.Proven = false }), want: Restart},
-		"a release that was healthy":        {state: release(came(crashing, began), func(r *Release) { r.Proven = true }), want: Restart},
-		"a lost node after a release":       {state: came(of(web(health.Deployment, 1, bad(health.NodeLost))), began), want: Recreate, asks: true},
-		"a locked release":                  {state: release(came(crashing, began), func(r *Release) { r.Locked = true }), want: Restart},
-		"back past one that was left":       {state: release(broken, func(r *Release) { r.Back = Back{Revision: 1, Left: []int{2}} }), want: Rollback, says: "revision 2 is later, and was rolled back from before"},
-		"young after a release":             {state: came(of(web(health.Deployment, 1, bad(health.Starting))), began), want: Wait},
-		"a rollout that nobody saw yet":     {state: unseen, want: Wait},
-		"a rollout without a new pod yet":   {state: rolling(health.Deployment, 0, stale, stale), want: Wait},
-		"a rollout in its middle":           {state: rolling(health.Deployment, 1, stale, starting), want: Wait},
-		"a rollout near its end":            {state: rolling(health.Deployment, 1, stale, good), want: Wait},
-		"a StatefulSet's, in its middle":    {state: rolling(health.StatefulSet, 1, stale, starting), want: Wait},
-		"a StatefulSet's that stands":       {state: rolling(health.StatefulSet, 1, stale, good), want: Restart, pod: "s"},
-		"a rollout that was waited for":     {state: rolling(health.Deployment, 0, stale, stale), tried: []Step{{Rung: Wait, UID: "u"}}, want: Rollout},
-		"a rollout whose new pod crashes":   {state: rolling(health.Deployment, 1, old, also), want: Rollback},
-		"all scaled to 0":                   {state: of(web(health.Deployment, 0)), says: "scaled to 0"},
+		"a pod crashes":                        {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), want: Restart, pod: "b"},
+		"one of two crashes":                   {state: of(web(health.Deployment, 2, good, bad(health.CrashLoop))), want: Restart, pod: "b"},
+		"both crash":                           {state: of(web(health.Deployment, 2, also, bad(health.CrashLoop))), want: Rollout, says: "not one pod"},
+		"it is wedged":                         {state: wedged, want: Restart, pod: "g", says: "probe front"},
+		"wedged after a restart":               {state: wedged, tried: []Step{{Rung: Restart, UID: "u"}}, want: Rollout},
+		"still crashes after a restart":        {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}}, want: Rollout, says: "did not help"},
+		"still, after a rollout":               {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Rollout, UID: "u"}}, want: Recreate},
+		"still, after all":                     {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Rollout, UID: "u"}, {Rung: Recreate, UID: "u"}}, want: Rollback, says: "NOT_PROVEN"},
+		"nothing is left":                      {state: of(web(health.Deployment, 1, bad(health.CrashLoop))), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Rollout, UID: "u"}, {Rung: Recreate, UID: "u"}, {Rung: Rollback}}, says: "read its log"},
+		"a wrong image":                        {state: broken, want: Rollback, says: "does not mend"},
+		"a wrong image beside the old":         {state: of(web(health.Deployment, 1, old, bad(health.ImagePull))), want: Rollback},
+		"a wrong image, and the old not ready": {state: of(web(health.Deployment, 1, stale, bad(health.ImagePull))), want: Rollback, says: "pod bad ImagePull, which a new pod does not mend"},
+		"a crash beside the old":               {state: of(web(health.Deployment, 2, old, bad(health.CrashLoop))), want: Rollback, says: "the one before serves"},
+		"no further than a rollout":            {state: broken, upTo: Rollout, says: "upTo is rollout"},
+		"it was healthy before":                {state: release(broken, func(r *Release) { r.Proven = true }), says: "was healthy before"},
+		"back to a proven one":                 {state: release(broken, func(r *Release) { r.Back.Proven = true }), want: Rollback, says: "proven healthy"},
+		"back past a migration":                {state: release(broken, func(r *Release) { r.Back.Hooks = []string{"Job migrate"} }), want: Rollback, asks: true},
+		"nowhere to go back to":                {state: release(broken, func(r *Release) { r.Back = Back{} }), says: "correct the image"},
+		"an old lock":                          {state: locked(time.Hour, false), want: Clear},
+		"a young lock":                         {state: locked(time.Minute, false), want: Clear, asks: true},
+		"our lock":                             {state: locked(time.Hour, true), want: Clear, asks: true},
+		"a lock that was not to be cleared":    {state: locked(time.Hour, false), upTo: Recreate, says: "upTo is recreate"},
+		"a lost node":                          {state: of(web(health.Deployment, 1, bad(health.NodeLost))), want: Recreate, asks: true, pod: "b"},
+		"a pod that does not end":              {state: of(web(health.Deployment, 1, bad(health.StuckEnding))), want: Recreate, pod: "b"},
+		"one of a StatefulSet":                 {state: of(web(health.StatefulSet, 1, bad(health.StuckEnding))), want: Recreate, asks: true, pod: "b"},
+		"young":                                {state: of(web(health.Deployment, 1, bad(health.Starting))), want: Wait},
+		"paused":                               {state: of(paused), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Recreate, UID: "u"}}, says: "rollout resume"},
+		"paused, and young":                    {state: of(pausedYoung), want: Wait},
+		"paused in a rollout's middle":         {state: of(pausedOld), want: Recreate, pod: "s"},
+		"a quota":                              {state: of(quota), says: "exceeded quota"},
+		"a release that broke it":              {state: came(crashing, began), want: Rollback, says: "no restart is tried first"},
+		"a release whose pods only answer":     {state: came(wedged, began), want: Rollback, says: "came with revision 3, 1m0s ago"},
+		"that, proposed no further":            {state: came(crashing, began), upTo: Rollout, want: Restart},
+		"that, back past a migration":          {state: release(came(crashing, began), func(r *Release) { r.Back.Hooks = []string{"Job migrate"} }), want: Rollback, asks: true},
+		"that, and it did not help":            {state: came(crashing, began), tried: []Step{{Rung: Rollback}}, want: Restart, says: "did not help"},
+		"pods older than the release":          {state: came(crashing, began.Add(-time.Hour)), want: Restart},
+		"another of its pods serves":           {state: came(of(web(health.Deployment, 2, good, bad(health.CrashLoop))), began), want: Restart, pod: "b"},
+		"a release of yesterday":               {state: release(came(crashing, began), func(r *Release) { r.Age = 24 * time.Hour }), want: Restart},
+		"nobody saw the one before healthy":    {state: release(came(crashing, began), func(r *Release) { r.Back.Proven = false }), want: Restart},
+		"a release that was healthy":           {state: release(came(crashing, began), func(r *Release) { r.Proven = true }), want: Restart},
+		"a lost node after a release":          {state: came(of(web(health.Deployment, 1, bad(health.NodeLost))), began), want: Recreate, asks: true},
+		"a locked release":                     {state: release(came(crashing, began), func(r *Release) { r.Locked = true }), want: Restart},
+		"back past one that was left":          {state: release(broken, func(r *Release) { r.Back = Back{Revision: 1, Left: []int{2}} }), want: Rollback, says: "revision 2 is later, and was rolled back from before"},
+		"young after a release":                {state: came(of(web(health.Deployment, 1, bad(health.Starting))), began), want: Wait},
+		"a rollout that nobody saw yet":        {state: unseen, want: Wait},
+		"a rollout without a new pod yet":      {state: rolling(health.Deployment, 0, stale, stale), want: Wait},
+		"a rollout in its middle":              {state: rolling(health.Deployment, 1, stale, starting), want: Wait},
+		"a rollout near its end":               {state: rolling(health.Deployment, 1, stale, good), want: Wait},
+		"a StatefulSet's, in its middle":       {state: rolling(health.StatefulSet, 1, stale, starting), want: Wait},
+		"a StatefulSet's that stands":          {state: rolling(health.StatefulSet, 1, stale, good), want: Restart, pod: "s"},
+		"a rollout that was waited for":        {state: rolling(health.Deployment, 0, stale, stale), tried: []Step{{Rung: Wait, UID: "u"}}, want: Rollout},
+		"a rollout whose new pod crashes":      {state: rolling(health.Deployment, 1, old, also), want: Rollback},
+		"all scaled to 0":                      {state: of(web(health.Deployment, 0)), says: "scaled to 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			upTo := c.upTo
@@ -165,12 +166,15 @@ func TestNext(t *testing.T) {
 	healthy := of(web(health.Deployment, 1, good))
 	require.True(t, Next(healthy, nil, Policy{UpTo: Rollback}).Done)
 	cut := release(healthy, func(r *Release) { r.Status, r.CutOff = "failed", 1 })
-	got := Next(cut, []Step{{Rung: Clear}}, Policy{UpTo: Rollback})
+	cleared := Step{Rung: Clear, Revision: 3}
+	got := Next(cut, []Step{cleared}, Policy{UpTo: Rollback})
 	require.False(t, got.Done)
 	require.Equal(t, 1, got.Step.Revision)
 	require.Contains(t, got.Step.Words, "bring the rollback to revision 1 to its end, in which revision 3 was cut off")
-	require.True(t, Next(cut, []Step{{Rung: Clear}, {Rung: Rollback}}, Policy{UpTo: Rollback}).Done)
-	require.True(t, Next(cut, nil, Policy{UpTo: Rollout}).Done)
+	require.Contains(t, got.Step.Asks, "all is healthy")
+	require.True(t, Next(cut, []Step{cleared, {Rung: Rollback}}, Policy{UpTo: Rollback}).Done)
+	require.True(t, Next(cut, nil, Policy{UpTo: Rollback}).Done, "another run took the lock away")
+	require.True(t, Next(cut, []Step{cleared}, Policy{UpTo: Rollout}).Done)
 }
 
 // TestWhatOthersOwn: by policy, a step that its object's owner would take back is left out, proposed, or taken

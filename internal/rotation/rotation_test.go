@@ -133,6 +133,29 @@ func TestReads(t *testing.T) {
 	}
 }
 
+func TestAPendingSecretThatIsOfNoUse(t *testing.T) {
+	left := &pending{object: &corev1.Secret{ObjectMeta: metav1.ObjectMeta{UID: "p1"}}, before: bytesOf(map[string]string{"user": "shop", "password": "old"})}
+	programs := func(password string) *corev1.Secret {
+		return &corev1.Secret{Data: bytesOf(map[string]string{"user": "shop", "password": password, "SALT": "x"})}
+	}
+	for name, c := range map[string]struct {
+		n        *note
+		password string
+		stale    bool
+	}{
+		"nothing was written yet":                   {nil, "old", false},
+		"nothing was written since the last time":   {&note{State: Done, Pending: "p0"}, "old", false},
+		"somebody changed what it was to replace":   {nil, "other", true},
+		"it is in use":                              {&note{State: Switched, Pending: "p1"}, "new", false},
+		"the old one is being withdrawn":            {&note{State: Withdrawing, Pending: "p1"}, "new", false},
+		"its rotation is over":                      {&note{State: Done, Pending: "p1"}, "new", true},
+		"its rotation was undone":                   {&note{State: Undone, Pending: "p1"}, "old", true},
+		"in use, and somebody changed it meanwhile": {&note{State: Switched, Pending: "p1"}, "other", false},
+	} {
+		require.Equal(t, c.stale, left.stale(programs(c.password), c.n, inTurn), name)
+	}
+}
+
 func TestWhoElseWritesASecret(t *testing.T) {
 	made, yes := time.Now().Add(-time.Hour), true
 	field := func(manager, fields string) metav1.ManagedFieldsEntry {

@@ -62,8 +62,6 @@ func steps(r api.Result) (all []string) {
 }
 
 func TestTheLeastStepThatWorks(t *testing.T) {
-	cutOff := state(health.Pod{Name: "good", UID: "g", Newest: true, Ready: true})
-	cutOff.Release.CutOff = 1
 	for name, c := range map[string]struct {
 		seen    []recovery.State // at each look; healthy from then on
 		waits   []run.Verdict
@@ -79,9 +77,8 @@ func TestTheLeastStepThatWorks(t *testing.T) {
 		"back when it was waited for": {[]recovery.State{
 			released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.Starting}), released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.CrashLoop}),
 		}, []run.Verdict{run.Fail}, []string{"wait", "rollback"}, run.Succeeded},
-		"a rollback is finished": {[]recovery.State{cutOff}, nil, []string{"rollback"}, run.Succeeded},
-		"nothing helps":          {[]recovery.State{noImage, noImage}, []run.Verdict{run.Fail}, []string{"rollback"}, run.Failed},
-		"it does not stay so":    {nil, []run.Verdict{run.Fail, run.Fail}, nil, run.Failed},
+		"nothing helps":       {[]recovery.State{noImage, noImage}, []run.Verdict{run.Fail}, []string{"rollback"}, run.Failed},
+		"it does not stay so": {nil, []run.Verdict{run.Fail, run.Fail}, nil, run.Failed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			doc, r := do(t, &proceduretest.World{Services: c.seen, Waits: c.waits}, `{}`)
@@ -89,6 +86,32 @@ func TestTheLeastStepThatWorks(t *testing.T) {
 			require.Equal(t, c.steps, steps(r))
 		})
 	}
+}
+
+// TestARollbackThatWasCutOffIsFinished by the run that has taken its lock away, each after an approval.
+func TestARollbackThatWasCutOffIsFinished(t *testing.T) {
+	locked := state(health.Pod{Name: "good", UID: "g", Newest: true, Ready: true})
+	locked.Release.Locked, locked.Release.Ours, locked.Release.Latest = true, true, 3
+	cut := locked
+	cut.Release.Locked, cut.Release.CutOff = false, 1
+	w := &proceduretest.World{Cluster: inShop, Services: []recovery.State{locked, cut}}
+	r := proceduretest.New(t, w)
+	approve := func(doc run.Document) {
+		r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "so"})
+	}
+	r.WhenWaiting(func(doc run.Document) {
+		require.Contains(t, doc.WaitingFor, "take away the release's lock")
+		approve(doc)
+		r.WhenWaiting(func(doc run.Document) {
+			require.Contains(t, doc.WaitingFor, "bring the rollback to revision 1 to its end")
+			approve(doc)
+		})
+	})
+	doc := r.Do(api.WorkflowType, `{}`)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	var got api.Result
+	require.NoError(t, json.Unmarshal(doc.Result, &got))
+	require.Equal(t, []string{"clear", "rollback"}, steps(got))
 }
 
 func TestADryRunOnlyLooks(t *testing.T) {

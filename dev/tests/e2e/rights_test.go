@@ -274,7 +274,10 @@ func TestRolloutUnderItsOwnRights(t *testing.T) {
 		_, err := helm("uninstall", name, "--wait")
 		require.NoError(t, err)
 	})
-	manyRevisions(t, name, chart, "note")
+	for i := range 9 { // as many as are kept, so that the next one removes the oldest
+		_, err := helm("upgrade", name, chart, "--no-hooks", "--set", fmt.Sprintf("note=n%d", i))
+		require.NoError(t, err)
+	}
 	s := harness.New(t, fmt.Sprintf(`  - name: shop
     kubernetes: {namespace: %s, release: %s, probes: [{name: front, service: %[2]s-web, port: 80, path: /index.html}]}
     database: {url: "postgres://nobody@127.0.0.1:1/none"}
@@ -303,13 +306,4 @@ func TestRolloutUnderItsOwnRights(t *testing.T) {
 	require.Equal(t, run.Failed, doc.Outcome, doc.Summary)
 	require.Contains(t, doc.Summary, "said by the hook")
 	doer.audited(t)
-}
-
-// manyRevisions gives a release as many as are kept, so that the next one removes the oldest.
-func manyRevisions(t *testing.T, name, chart, value string) {
-	t.Helper()
-	for i := range 9 {
-		_, err := helm("upgrade", name, chart, "--no-hooks", "--set", fmt.Sprintf("%s=n%d", value, i))
-		require.NoError(t, err)
-	}
 }

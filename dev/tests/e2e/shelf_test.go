@@ -66,7 +66,6 @@ spec:
 
 const stallValues = `image: upkeep.test/busybox:dev
 replicas: 1
-round: first
 hooks: false
 migration: "true"
 again: 0
@@ -168,7 +167,7 @@ func (x stall) wedge(t *testing.T) {
 // missesImage waits until a pod is seen to miss its image.
 func (x stall) missesImage(t *testing.T) {
 	t.Helper()
-	require.NoError(t, until(time.Minute, func() error {
+	require.NoError(t, until(harness.Patience, func() error {
 		reasons, err := kubectl("get", "pods", "-l", "app="+x.name+"-web", "-o", "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}")
 		if err == nil && !strings.Contains(reasons, "ErrImageNeverPull") {
 			err = fmt.Errorf("the image is not missed yet: %s", reasons)

@@ -78,7 +78,11 @@ func Scan(ctx context.Context, found []dependency.Dependency, problems []depende
 	_ = group.Wait() // no part of it fails
 	<-s.ready
 	if s.trouble != nil {
-		report.Problems = append(report.Problems, dependency.Problem{File: ".", What: "security updates are not known: " + s.trouble.Error()})
+		what := "security updates are not known: "
+		if s.advisories != nil {
+			what = "not all security updates are known: "
+		}
+		report.Problems = append(report.Problems, dependency.Problem{File: ".", What: what + s.trouble.Error()})
 	}
 	for _, e := range report.Entries {
 		if e.Skipped == "" {

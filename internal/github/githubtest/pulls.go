@@ -18,6 +18,7 @@ type pull struct {
 	mergedAt   time.Time
 	mergeSHA   string
 	reviewers  []string
+	teams      []string // that were asked, by their slugs
 }
 
 var pullHandlers = []handler{
@@ -49,7 +50,7 @@ func (r *Repo) pullJSON(i *issue, whole bool) map[string]any {
 	m := map[string]any{
 		"id": i.id, "number": i.number, "title": i.title, "body": i.body, "state": i.state, "user": i.user.json(), "labels": r.labelsJSON(i.labels),
 		"created_at": stamp(i.created), "updated_at": stamp(i.updated), "closed_at": stamp(i.closed), "merged_at": stamp(p.mergedAt), "locked": false, "draft": false,
-		"head": end(p.head, p.sha), "base": end(p.base, cmpOr(r.branch(p.base), p.baseSHA)), "requested_reviewers": reviewers, "requested_teams": []any{},
+		"head": end(p.head, p.sha), "base": end(p.base, cmpOr(r.branch(p.base), p.baseSHA)), "requested_reviewers": reviewers, "requested_teams": teamsJSON(p.teams),
 		"url": r.pullURL(i), "html_url": r.s.URL + "/" + r.full() + "/pull/" + itoa(i.number), "merge_commit_sha": nil, "author_association": "MEMBER",
 	}
 	if p.mergeSHA != "" {
@@ -255,7 +256,7 @@ func (s *Server) listReviewers(c *call) reply {
 	for _, login := range i.pull.reviewers {
 		users = append(users, s.user(login).json())
 	}
-	return reply{status: http.StatusOK, body: map[string]any{"users": users, "teams": []any{}}}
+	return reply{status: http.StatusOK, body: map[string]any{"users": users, "teams": teamsJSON(i.pull.teams)}}
 }
 
 func (s *Server) requestReviewers(c *call) reply {
@@ -263,7 +264,12 @@ func (s *Server) requestReviewers(c *call) reply {
 	if i == nil {
 		return notFound()
 	}
-	logins := list(c.fields()["reviewers"])
+	logins, teams := list(c.fields()["reviewers"]), list(c.fields()["team_reviewers"])
+	for _, team := range teams {
+		if !c.repo.teams[team] {
+			return invalid("PullRequest", "", "Could not resolve to a node with the global id of '"+team+"'.")
+		}
+	}
 	for _, login := range logins {
 		if !c.repo.members[login] {
 			return invalid("PullRequest", "", "Reviews may only be requested from collaborators. One or more of the users or teams you specified is not a collaborator of the "+c.repo.full()+" repository.")
@@ -277,6 +283,11 @@ func (s *Server) requestReviewers(c *call) reply {
 			i.pull.reviewers = append(i.pull.reviewers, login)
 		}
 	}
+	for _, team := range teams {
+		if !slices.Contains(i.pull.teams, team) {
+			i.pull.teams = append(i.pull.teams, team)
+		}
+	}
 	return reply{status: http.StatusCreated, body: c.repo.pullJSON(i, false)}
 }
 
@@ -287,6 +298,21 @@ func (r *Repo) Member(login string) {
 	r.members[login] = true
 }
 
+// Team makes a team of the owner's one that may be asked for a review.
+func (r *Repo) Team(slug string) {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	r.teams[slug] = true
+}
+
+func teamsJSON(slugs []string) []any {
+	all := []any{}
+	for i, slug := range slugs {
+		all = append(all, map[string]any{"id": 1000 + i, "name": slug, "slug": slug, "permission": "push"})
+	}
+	return all
+}
+
 // Pull is a pull request as a person sees it.
 type Pull struct {
 	Number                          int
@@ -294,6 +320,7 @@ type Pull struct {
 	SHA, MergeSHA, Author, ClosedBy string
 	Merged                          bool
 	Labels, Reviewers, Comments     []string
+	Teams                           []string
 }
 
 // Pulls are all pull requests, also closed ones, in the order of their numbers.
@@ -303,7 +330,7 @@ func (r *Repo) Pulls() []Pull {
 	var out []Pull
 	for _, i := range r.sorted() {
 		if p := i.pull; p != nil {
-			v := Pull{Number: i.number, Title: i.title, Body: i.body, State: i.state, Head: p.head, Base: p.base, SHA: p.sha, MergeSHA: p.mergeSHA, Author: i.user.Login, Merged: p.merged, Labels: slices.Clone(i.labels), Reviewers: slices.Clone(p.reviewers), Comments: i.texts()}
+			v := Pull{Number: i.number, Title: i.title, Body: i.body, State: i.state, Head: p.head, Base: p.base, SHA: p.sha, MergeSHA: p.mergeSHA, Author: i.user.Login, Merged: p.merged, Labels: slices.Clone(i.labels), Reviewers: slices.Clone(p.reviewers), Teams: slices.Clone(p.teams), Comments: i.texts()}
 			if i.closer != nil {
 				v.ClosedBy = i.closer.Login
 			}

@@ -25,6 +25,7 @@ type Repo struct {
 	labels   map[string]string // with their colours
 	members  map[string]bool
 	readers  map[string]bool   // who may not push
+	teams    map[string]bool   // that may be asked for reviews
 	heads    map[string]string // branches as they were seen last
 	checks   map[string][]*check
 	statuses map[string]map[string]string

@@ -55,6 +55,7 @@ type Server struct {
 	users      map[string]*User
 	tokens     map[string]*token
 	apps       map[int64]*App
+	advisories []Advisory
 	faults     []*Fault
 	calls      map[string]int
 	writes     int
@@ -124,7 +125,7 @@ type handler struct {
 }
 
 func handlers() []handler {
-	return slices.Concat(repositoryHandlers, pullHandlers, issueHandlers, appHandlers)
+	return slices.Concat(repositoryHandlers, pullHandlers, issueHandlers, appHandlers, advisoryHandlers)
 }
 
 // description is what is used of GitHub's, loaded once.
@@ -551,7 +552,7 @@ func (s *Server) Repository(fullName string, files map[string]string) *Repo {
 	defer s.mu.Unlock()
 	r := &Repo{
 		s: s, Owner: owner, Name: name, Default: "main", id: s.next(), dir: filepath.Join(s.dir, owner, name+".git"),
-		issues: make(map[int]*issue), labels: make(map[string]string), members: make(map[string]bool), readers: make(map[string]bool), heads: make(map[string]string),
+		issues: make(map[int]*issue), labels: make(map[string]string), members: make(map[string]bool), readers: make(map[string]bool), teams: make(map[string]bool), heads: make(map[string]string),
 		checks: make(map[string][]*check), statuses: make(map[string]map[string]string),
 	}
 	s.user(owner)
