@@ -123,6 +123,13 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.TakeStep:       k.TakeStep,
 		kubernetes.AwaitHealthy:   k.AwaitHealthy,
 		kubernetes.NoteRecovered:  k.NoteRecovered,
+
+		kubernetes.PlanContainment:   k.PlanContainment,
+		kubernetes.Contain:           k.Contain,
+		kubernetes.CheckContained:    k.CheckContained,
+		kubernetes.CollectEvidence:   k.CollectEvidence,
+		kubernetes.PlanQuarantineEnd: k.PlanQuarantineEnd,
+		kubernetes.EndQuarantine:     k.EndQuarantine,
 	})
 }
 

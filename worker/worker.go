@@ -27,6 +27,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/containincident"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/followpullrequest"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
@@ -46,6 +47,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/version"
 	"github.com/upkeep-run/upkeep/worker/zaplog"
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
+	containworkflow "github.com/upkeep-run/upkeep/workflows/containincident"
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
 	followworkflow "github.com/upkeep-run/upkeep/workflows/followpullrequest"
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
@@ -192,6 +194,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		if w.store.AuditKey, err = audit.LoadKey(o.DataDir); err != nil {
 			return nil, err
 		}
+		w.kubernetes.Key = w.store.AuditKey
 		w.store.Ended = m.ended
 		registered, why := registerAttributes(ctx, c, namespace)
 		if !registered {
@@ -252,7 +255,8 @@ func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
 		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
 		updatedependencies.WorkflowType: updateworkflow.Workflow, followpullrequest.WorkflowType: followworkflow.Workflow,
-		recoverdata.WorkflowType: recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
+		containincident.WorkflowType: containworkflow.Workflow,
+		recoverdata.WorkflowType:     recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}

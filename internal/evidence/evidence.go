@@ -208,31 +208,43 @@ func seal(data []byte, to []age.Recipient) ([]byte, error) {
 }
 
 // KeepAll keeps a stream in parts, at most so many bytes of it; what is longer is a gap that says so. It returns
-// the error of reading, of which nothing is in the log.
-func (k *Keeper) KeepAll(ctx context.Context, name string, from io.Reader, most int64) (err error) {
-	buffer := make([]byte, k.part)
-	var total int64
-	for part := 1; ; part++ {
-		n, failed := io.ReadFull(io.LimitReader(from, most-total), buffer)
-		total += int64(n)
-		if n > 0 || part == 1 && failed == io.EOF {
-			if err := k.Keep(ctx, fmt.Sprintf("%s.%04d", name, part), buffer[:n]); err != nil {
+// the error of reading, of which nothing is in the log. Parts that are there stay what they are.
+func (k *Keeper) KeepAll(ctx context.Context, name string, from io.Reader, most int64) error {
+	for total, part := int64(0), 1; ; part++ {
+		limit := min(int64(k.part), most-total)
+		data, failed := io.ReadAll(io.LimitReader(from, limit))
+		total += int64(len(data))
+		more := failed == nil && int64(len(data)) == limit
+		if more && total >= most {
+			n, _ := io.ReadFull(from, make([]byte, 1)) // it either goes on or does not
+			more = n > 0
+		}
+		if failed == nil && !more {
+			return k.Keep(ctx, name+last, data)
+		}
+		if len(data) > 0 {
+			if err := k.Keep(ctx, fmt.Sprintf("%s.%04d", name, part), data); err != nil {
 				return err
 			}
 		}
-		switch {
-		case total >= most:
-			if _, more := io.ReadFull(from, buffer[:1]); more == nil {
-				return k.Gap(ctx, name+" (the rest)", fmt.Sprintf("it has more than the %d bytes that are kept", most))
-			}
-			return nil
-		case errors.Is(failed, io.EOF), errors.Is(failed, io.ErrUnexpectedEOF):
-			return nil
-		case failed != nil:
+		if failed != nil {
 			return failed
+		}
+		if total >= most {
+			return k.Gap(ctx, name+rest, fmt.Sprintf("it has more than the %d bytes that are kept", most))
 		}
 	}
 }
+
+const (
+	// last ends the name of a stream's last part, by which it is known to be whole, and rest that of a gap
+	// where there was more than is kept.
+	last = ".last"
+	rest = " (the rest)"
+)
+
+// HasAll reports whether a stream of that name is in the log to its end, or to where it is a gap.
+func (k *Keeper) HasAll(name string) bool { return k.Has(name) || k.Has(name+last) || k.Has(name+rest) }
 
 // Gap notes what could not be kept. Why must hold no secret.
 func (k *Keeper) Gap(ctx context.Context, name, why string) error {

@@ -212,9 +212,13 @@ func TestStreamsAreBounded(t *testing.T) {
 	require.NoError(t, k.KeepAll(t.Context(), "long", strings.NewReader("123456"), 5))
 	require.Equal(t, 1, k.Head().Gaps)
 	require.NoError(t, k.KeepAll(t.Context(), "empty", strings.NewReader(""), 5))
-	require.True(t, k.Has("empty.0001"), "that there was nothing is evidence too")
+	require.True(t, k.Has("empty.last"), "that there was nothing is evidence too")
+	require.True(t, k.HasAll("exact") && k.HasAll("long") && !k.HasAll("other"))
 	broken := io.MultiReader(strings.NewReader("12"), failing{})
 	require.ErrorContains(t, k.KeepAll(t.Context(), "broken", broken, 50), "cut off")
+	require.False(t, k.HasAll("broken"))
+	require.NoError(t, k.KeepAll(t.Context(), "broken", strings.NewReader("12345"), 50))
+	require.True(t, k.HasAll("broken"), "read again, it is whole")
 }
 
 type failing struct{}

@@ -109,11 +109,12 @@ func Contain(ctx context.Context, c *kube.Cluster, plan Plan, o Order) (Containe
 
 func compare(a, b Ref) int { return bytes.Compare([]byte(a.String()), []byte(b.String())) }
 
-// undone notes what stays undone for want of a right, or because the object is gone; anything else is an error.
+// undone notes what stays undone for want of a right, or because somebody was faster; an object that is gone needs
+// nothing, and anything else is an error.
 func (g *gather) undone(err error, remark string) {
 	switch {
 	case failure.Is(err, failure.MissingObject):
-	case failure.Is(err, failure.ClusterForbids):
+	case failure.Is(err, failure.ClusterForbids), failure.Is(err, failure.PlanVoid):
 		g.with(func(c *Contained) { c.Remarks, c.Undone = append(c.Remarks, remark), true })
 	default:
 		g.fail(err)

@@ -373,3 +373,18 @@ func same(a, b metav1.LabelSelector) bool {
 	right, _ := json.Marshal(b)
 	return string(left) == string(right)
 }
+
+// Open says what of a case's pods is not cut off by what is seen, in words: as somebody may have changed it since.
+func Open(w World, plan Plan, done Contained) (open []string) {
+	for _, image := range done.Pods {
+		pod := find(w.Pods, image.Ref)
+		switch {
+		case pod == nil || pod.UID != image.UID:
+		case pod.Labels[Label] != plan.Case:
+			open = append(open, "somebody has taken the quarantine's label from pod "+image.String())
+		case !w.cutOff(pod, plan.Case):
+			open = append(open, "a NetworkPolicy lets pod "+image.String()+" through, or the one that denies it is not what it was")
+		}
+	}
+	return open
+}

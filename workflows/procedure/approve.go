@@ -77,6 +77,14 @@ func (r *Run) Approved() bool {
 	return a != nil && a.Decision == run.Approved && r.Now().Before(a.ExpiresAt)
 }
 
+// Approval is the newest plan that was to be approved, and what was decided on it; nil: there was none.
+func (r *Run) Approval() *run.Approval { return r.doc.Approval }
+
+// Rejected reports whether a person has rejected the newest plan, rather than that nobody has decided on it.
+func (r *Run) Rejected() bool {
+	return r.doc.Approval != nil && r.doc.Approval.Decision == run.Rejected
+}
+
 // onPlan registers an update that decides on a plan.
 func (r *Run) onPlan(name, decision string) error {
 	return workflow.SetUpdateHandlerWithOptions(r.ctx, name,

@@ -19,6 +19,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/containincident"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/followpullrequest"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
@@ -37,6 +38,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/lease"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
+	"github.com/upkeep-run/upkeep/internal/quarantine"
 	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/worker"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
@@ -96,6 +98,10 @@ var scenarios = []scenario{
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: recoverservice.WorkflowType, name: "healthy", input: `{}`, world: inCluster},
 	{procedure: recoverservice.WorkflowType, name: "restarted", input: `{}`, world: crashes},
+	{procedure: containincident.WorkflowType, name: "deleted", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: containincident.WorkflowType, name: "given-up", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decide(run.AbandonUpdate),
+		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
+	{procedure: containincident.WorkflowType, name: "dry-run", input: `{"dryRun":true,"reason":"it talks to the database","pods":"web-1"}`, world: suspects},
 	{procedure: updatedependencies.WorkflowType, name: "whole", input: `{}`, world: hasRepository},
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
@@ -106,6 +112,12 @@ var scenarios = []scenario{
 // inCluster puts the world's target into a cluster.
 func inCluster(w *proceduretest.World) {
 	w.Cluster = &config.Kubernetes{Namespace: "shop", Release: "shop"}
+}
+
+// suspects puts the world's target into a cluster, where one of its pods is suspected.
+func suspects(w *proceduretest.World) {
+	inCluster(w)
+	w.Quarantine = quarantine.Plan{Pods: []quarantine.Pod{{Ref: quarantine.Ref{Namespace: "shop", Name: "web-1"}, UID: "u"}}, Deny: []string{"shop"}}
 }
 
 // hasRepository gives the world's target a repository.
