@@ -79,9 +79,9 @@ func Parse(namespace, pods, workload, node, account, image string) (s Suspects, 
 			return wrong("workload", workload, problem)
 		}
 	}
-	for field, name := range map[string]string{"node": node, "serviceAccount": account} {
-		if problem := kube.NameProblem(name); name != "" && problem != "" {
-			return wrong(field, name, problem)
+	for _, f := range []struct{ field, name string }{{"node", node}, {"serviceAccount", account}} {
+		if problem := kube.NameProblem(f.name); f.name != "" && problem != "" {
+			return wrong(f.field, f.name, problem)
 		}
 	}
 	if len(image) > maxImage || strings.ContainsFunc(image, func(r rune) bool { return r <= ' ' || r > '~' }) {
