@@ -31,10 +31,11 @@ programs:
 build: programs ## build bin/upkeep, bin/upkeep-worker and bin/upkeep-dev
 	cd dev && go build -ldflags '$(LDFLAGS)' -o ../bin/ ./cmd/upkeep-dev
 
+VARIANT = $(if $(SERVER),-server)$(if $(CODE),-code)
 .PHONY: image
-image: prerequisites-image programs ## make a container image of this machine's files, bin/upkeep-image.tar (SERVER=1: with PostgreSQL's server programs)
-	@cd dev/kit && go run ./cmd/upkeep-image --programs ../../bin --version '$(VERSION)' $(if $(SERVER),--with-postgres-server) --to ../../bin/upkeep-image$(if $(SERVER),-server).tar
-	@sha256sum bin/upkeep-image$(if $(SERVER),-server).tar
+image: prerequisites-image programs ## make a container image of this machine's files, bin/upkeep-image.tar (SERVER=1: with PostgreSQL's server programs; CODE=1: with Go, Node and npm, for lock files)
+	@cd dev/kit && go run ./cmd/upkeep-image --programs ../../bin --version '$(VERSION)' $(if $(SERVER),--with-postgres-server) $(if $(CODE),--with-lock-tools) --to ../../bin/upkeep-image$(VARIANT).tar
+	@sha256sum bin/upkeep-image$(VARIANT).tar
 
 .PHONY: test
 test: prerequisites ## run unit, workflow, replay and integration tests
@@ -53,7 +54,7 @@ cluster-down: ## remove that cluster, after a crash too
 	@cd dev/cluster && go run ./cmd/cluster down
 
 .PHONY: e2e
-e2e: prerequisites-cluster ## run the end-to-end tests on a cluster: KUBECONFIG's, or this machine's for as long as they run (KEEP=1: it stays)
+e2e: prerequisites-cluster ## run the end-to-end tests on a cluster: KUBECONFIG's, or this machine's for as long as they run (KEEP=1: it stays; WORKERS=pods: all workers are pods)
 	@dev/e2e.sh
 
 .PHONY: compose-test
@@ -102,7 +103,7 @@ prerequisites-run:
 
 .PHONY: prerequisites-image
 prerequisites-image:
-	@dev/prerequisites.sh image
+	@dev/prerequisites.sh image $(if $(CODE),npm)
 
 .PHONY: prerequisites-compose
 prerequisites-compose:

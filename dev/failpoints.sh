@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every case of the failpoint tests, in shares side by side (SHARES=4): most of a case is waiting.
+# Runs every case of the failpoint tests, in shares side by side (SHARES=4): most of a case is waiting. Then the
+# lives of pull requests, which wait side by side by themselves.
 set -euo pipefail
 cd "$(dirname "$0")/tests/failpoints"
 shares=${SHARES:-4}
@@ -20,4 +21,6 @@ for share in $(seq "$shares"); do
 		cat "$work/$share.log"
 	fi
 done
+cd ../updates
+FAILPOINTS=all go test -vet=off -count=1 -v -timeout 180m -run 'TestTheWholeLife|TestACrowd' . | grep -E '^ *--- |^FAIL|^ok|crowd_test' || failed=1
 exit "$failed"

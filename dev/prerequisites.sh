@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks that this machine has what the demonstration needs ("run"), the tests too ("test"), a cluster
-# ("cluster"), an image of Upkeep ("image") or the run of docker-compose.yml ("compose"). What is missing is
+# ("cluster"), an image of Upkeep ("image", or "image npm" if that has it) or the run of docker-compose.yml ("compose"). What is missing is
 # installed as root or with YES=1; otherwise the one command to run is printed.
 set -euo pipefail
 
@@ -19,6 +19,7 @@ need postgresql-client has_client
 need postgresql-contrib has_amcheck
 need gcc command -v gcc # for zstd's own library, and the race detector; Go does without where it is missing
 need libc6-dev test -e /usr/include/stdlib.h
+if [ "${2:-}" = npm ]; then need npm command -v npm; fi
 if [ "${1:-run}" = test ]; then
 	need zstd command -v zstd # bringing a backup back without Upkeep
 	need age command -v age   # the same with an encrypted one

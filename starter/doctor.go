@@ -35,7 +35,7 @@ func (c *cli) doctor() *cobra.Command {
 		Use: "doctor", Short: "Look at everything that the configuration names, and say what is missing and how to get it",
 		Long: `Looks at every reference, connection, permission, version and free space that the configuration
 names, at Temporal and its workers, and at what Upkeep itself runs on. It changes nothing but one
-small object in the store, which it removes again.
+small object in the store, which it removes again. Of repositories on GitHub it only reads.
 
 It sees what this machine and this OS user see: run it where the worker runs, with its environment.
 

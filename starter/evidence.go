@@ -29,16 +29,16 @@ func (c *cli) verifyEvidence() *cobra.Command {
 	var head string
 	cmd := &cobra.Command{
 		Use: "verify FOLDER", Short: "Check that nothing of an incident's evidence was altered, removed, reordered or cut off",
-		Long: `Checks a folder of evidence as a run of ContainIncident has left it in the store, or a copy of it: every
-entry of the log of custody and its signature, the file of every item, and the signed statement at the end.
+		Long: `Checks a folder of evidence, or a copy of it: every entry of the log of custody and its signature, the file
+of every item, and the signed statement at the end.
 It needs neither Temporal, nor the store, nor a configuration.
 
 Who has a key of his own can write all of it anew. So say which key is trusted: the worker's public key, which
-upkeep audit verify prints, or the head of the log (evidence.hash), which the run's document shows.
+upkeep audit verify prints, or the head of the log.
 
 Exit codes: 0 all is as it was written, 1 something is not, 2 bad usage, 3 nothing is wrong, and for
 something there was nothing to hold it against.`,
-		Example: "  upkeep evidence verify /mnt/copy/runs/<run>/evidence --key 3b6a27bc...",
+		Example: "  upkeep evidence verify /mnt/copy/evidence --key 3b6a27bc...",
 		Args:    args(1, "the folder of the evidence"),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			trusted, err := readKeys(keys)
@@ -46,7 +46,7 @@ something there was nothing to hold it against.`,
 				return err
 			}
 			if head != "" && !hex64.MatchString(head) {
-				return usage{fmt.Errorf("--head is no hash of 64 hex digits, as the run's document shows it")}
+				return usage{fmt.Errorf("--head is no hash of 64 hex digits")}
 			}
 			root, err := os.OpenRoot(given[0])
 			if err != nil {
@@ -70,7 +70,7 @@ something there was nothing to hold it against.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "a public key that is trusted; may be given again")
-	cmd.Flags().StringVar(&head, "head", "", "the hash of the newest entry, as the run's document shows it")
+	cmd.Flags().StringVar(&head, "head", "", "the hash of the newest entry, ")
 	return cmd
 }
 

@@ -95,6 +95,14 @@ func (w *Worker) registerDatabase(r sdkworker.Registry) {
 		postgres.LookSessions:     p.LookSessions,
 		postgres.DrainSessions:    p.DrainSessions,
 		postgres.CheckForeignKeys: p.CheckForeignKeys,
+		postgres.LookAtRoles:      p.LookAtRoles,
+		postgres.PrepareRole:      p.PrepareRole,
+		postgres.ProveLogin:       p.ProveLogin,
+		postgres.AwaitSessions:    p.AwaitSessions,
+		postgres.WithdrawRole:     p.WithdrawRole,
+		postgres.IsWithdrawn:      p.IsWithdrawn,
+		postgres.ProveWithdrawn:   p.ProveWithdrawn,
+		postgres.RetireRole:       p.RetireRole,
 	})
 }
 
@@ -112,7 +120,11 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 	})
 	k := w.kubernetes
 	register(r, map[string]any{
+		kubernetes.FindService:    k.FindService,
 		kubernetes.PlanStop:       k.PlanStop,
+		kubernetes.PlanNetwork:    k.PlanNetwork,
+		kubernetes.ProbeNetwork:   k.ProbeNetwork,
+		kubernetes.RemoveProbes:   k.RemoveProbes,
 		kubernetes.SuspendOwners:  k.SuspendOwners,
 		kubernetes.StopClients:    k.StopClients,
 		kubernetes.StartClients:   k.StartClients,
@@ -130,6 +142,19 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.CollectEvidence:   k.CollectEvidence,
 		kubernetes.PlanQuarantineEnd: k.PlanQuarantineEnd,
 		kubernetes.EndQuarantine:     k.EndQuarantine,
+		kubernetes.ReviewAccess:      k.ReviewAccess,
+		store.CompareAccess:          w.store.CompareAccess,
+		store.AcceptAccess:           w.store.AcceptAccess,
+
+		kubernetes.LookAtSecret:     k.LookAtSecret,
+		kubernetes.MakePending:      k.MakePending,
+		kubernetes.SwitchSecret:     k.SwitchSecret,
+		kubernetes.RestartConsumer:  k.RestartConsumer,
+		kubernetes.SealRotation:     k.SealRotation,
+		kubernetes.FinishRotation:   k.FinishRotation,
+		kubernetes.RestoreSecret:    k.RestoreSecret,
+		kubernetes.RestoreConsumers: k.RestoreConsumers,
+		kubernetes.RemovePending:    k.RemovePending,
 	})
 }
 

@@ -34,10 +34,13 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
+	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/config"
@@ -54,9 +57,12 @@ import (
 	recoverdataworkflow "github.com/upkeep-run/upkeep/workflows/recoverdata"
 	recoverserviceworkflow "github.com/upkeep-run/upkeep/workflows/recoverservice"
 	restoreworkflow "github.com/upkeep-run/upkeep/workflows/restoredatabase"
+	reviewaccessworkflow "github.com/upkeep-run/upkeep/workflows/reviewaccess"
 	rolloutworkflow "github.com/upkeep-run/upkeep/workflows/rolloutrelease"
+	rotateworkflow "github.com/upkeep-run/upkeep/workflows/rotatesecret"
 	targetworkflow "github.com/upkeep-run/upkeep/workflows/target"
 	updateworkflow "github.com/upkeep-run/upkeep/workflows/updatedependencies"
+	networkworkflow "github.com/upkeep-run/upkeep/workflows/validatenetwork"
 	verifyworkflow "github.com/upkeep-run/upkeep/workflows/verifybackup"
 )
 
@@ -71,6 +77,10 @@ const (
 	takeOverWithin = 30 * time.Minute
 	// heavyAtOnce is how many database activities run at once on one worker.
 	heavyAtOnce = 4
+	// followedAtOnce is how many activities of the code capability run at once on one worker. Most of them wait
+	// for news, one for each pull request that is open, as long as it is: if these could take all places, none
+	// would be left for what is to be done. What is heavy among the others bounds itself.
+	followedAtOnce = 2000
 )
 
 // Attributes are the search attributes that runs carry where the server knows them.
@@ -205,6 +215,9 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 	for _, part := range serves {
 		for _, queue := range part.queues(w) {
 			served := w.options(fatal)
+			if part.name == Code {
+				served.MaxConcurrentActivityExecutionSize = followedAtOnce
+			}
 			served.LocalActivityWorkerOnly = part.name == Workflows
 			served.DisableWorkflowWorker = !served.LocalActivityWorkerOnly
 			s := sdkworker.New(c, queue, served)
@@ -251,12 +264,21 @@ func (w *Worker) options(fatal chan<- error) sdkworker.Options {
 // RegisterWorkflows registers every procedure, and the workflow of targets, under their names.
 func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
-		backupdatabase.WorkflowType: backupworkflow.Workflow, verifybackup.WorkflowType: verifyworkflow.Workflow,
-		restoredatabase.WorkflowType: restoreworkflow.Workflow, drillrecovery.WorkflowType: drillworkflow.Workflow,
-		prunebackups.WorkflowType: pruneworkflow.Workflow, rolloutrelease.WorkflowType: rolloutworkflow.Workflow,
-		updatedependencies.WorkflowType: updateworkflow.Workflow, followpullrequest.WorkflowType: followworkflow.Workflow,
-		containincident.WorkflowType: containworkflow.Workflow,
-		recoverdata.WorkflowType:     recoverdataworkflow.Workflow, recoverservice.WorkflowType: recoverserviceworkflow.Workflow, target.WorkflowType: targetworkflow.Workflow,
+		backupdatabase.WorkflowType:     backupworkflow.Workflow,
+		containincident.WorkflowType:    containworkflow.Workflow,
+		drillrecovery.WorkflowType:      drillworkflow.Workflow,
+		followpullrequest.WorkflowType:  followworkflow.Workflow,
+		prunebackups.WorkflowType:       pruneworkflow.Workflow,
+		recoverdata.WorkflowType:        recoverdataworkflow.Workflow,
+		recoverservice.WorkflowType:     recoverserviceworkflow.Workflow,
+		restoredatabase.WorkflowType:    restoreworkflow.Workflow,
+		reviewaccess.WorkflowType:       reviewaccessworkflow.Workflow,
+		rolloutrelease.WorkflowType:     rolloutworkflow.Workflow,
+		rotatesecret.WorkflowType:       rotateworkflow.Workflow,
+		target.WorkflowType:             targetworkflow.Workflow,
+		updatedependencies.WorkflowType: updateworkflow.Workflow,
+		validatenetwork.WorkflowType:    networkworkflow.Workflow,
+		verifybackup.WorkflowType:       verifyworkflow.Workflow,
 	} {
 		s.RegisterWorkflowWithOptions(fn, workflow.RegisterOptions{Name: name})
 	}

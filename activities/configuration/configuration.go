@@ -9,6 +9,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/retention"
+	"github.com/upkeep-run/upkeep/internal/rotation"
 )
 
 // ResolveTarget is the activity type.
@@ -27,6 +28,7 @@ type Resolved struct {
 	Rollout   *config.Rollout   `json:"rollout,omitempty"`  // how its release is upgraded; nil: it is not
 
 	Repositories []config.Repository `json:"repositories,omitempty"` // whose dependencies are kept up to date
+	Secrets      []rotation.Entry    `json:"secrets,omitempty"`      // the passwords that can be rotated, none of their values
 }
 
 // Activities resolve targets.
@@ -47,7 +49,7 @@ func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, err
 	if err != nil {
 		return Resolved{}, err
 	}
-	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Rollout: t.Rollout, Repositories: t.Repositories, Target: postgres.Target{
+	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Rollout: t.Rollout, Repositories: t.Repositories, Secrets: t.Secrets, Target: postgres.Target{
 		Name: t.Name, DatabaseURL: t.Database.URL, Password: t.Database.Password,
 		DatabaseIn: t.Database.In, ScratchURL: t.Database.Scratch.URL, ScratchPass: t.Database.Scratch.Password,
 		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,

@@ -24,6 +24,9 @@ const (
 	// lookEvery is how often a pull request is looked at whose checks run or may begin to; an answer that
 	// has not changed costs nothing of GitHub's limits.
 	lookEvery = 20 * time.Second
+	// lookSoon is how often one is looked at that is merged as soon as its checks pass, though none runs: it is
+	// to be merged within a minute of that, also where no webhook comes.
+	lookSoon = 40 * time.Second
 	// lookSeldom is how often one is looked at that waits for a person.
 	lookSeldom = 2 * time.Minute
 	// checksBegin is how long after a push checks may still begin, though none is there yet.
@@ -40,18 +43,34 @@ type Activities struct {
 	mu     sync.Mutex
 	limits map[string]*github.Limits // by who asks: GitHub counts by that
 	cache  github.Cache
+	heavy  chan struct{}
+}
+
+// heavyAtOnce is how many repositories are cloned, looked at and committed to at once.
+const heavyAtOnce = 4
+
+// turn waits until there is room for one more that is heavy; done gives the room back.
+func (a *Activities) turn(ctx context.Context) (done func(), err error) {
+	a.mu.Lock()
+	if a.heavy == nil {
+		a.heavy = make(chan struct{}, heavyAtOnce)
+	}
+	heavy := a.heavy
+	a.mu.Unlock()
+	select {
+	case heavy <- struct{}{}:
+		return func() { <-heavy }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // client is a client of a repository. All of the same token share their limits.
 func (a *Activities) client(r config.Repository) (*github.Client, error) {
-	o := github.Options{Repository: r.GitHub, APIURL: r.API}
-	who := r.API + "\x00"
+	o := r.Options()
+	who := r.API + "\x00" + r.Token.Env + "\x00" + r.Token.File
 	if r.App != nil {
-		o.App = &github.App{ID: int64(r.App.ID), Key: r.App.Key.Resolver()}
-		who += fmt.Sprintf("app %d", r.App.ID)
-	} else {
-		o.Token = r.Token.Resolver()
-		who += r.Token.Env + "\x00" + r.Token.File
+		who = r.API + "\x00" + fmt.Sprintf("app %d", r.App.ID)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -227,14 +246,10 @@ func (a *Activities) AwaitNews(ctx context.Context, in NewsRequest) error {
 	}
 	began := time.Now()
 	for {
-		every := lookSeldom
-		if in.Known.Checks == pullrequest.Pending || in.Known.Checks == pullrequest.NoChecks && time.Since(began) < checksBegin {
-			every = lookEvery
-		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(every):
+		case <-time.After(pace(in, time.Since(began))):
 		}
 		seen := in.Known
 		if in.Known.Number != 0 {
@@ -249,6 +264,17 @@ func (a *Activities) AwaitNews(ctx context.Context, in NewsRequest) error {
 		}
 		progress.Report(ctx, progress.Progress{Phase: "wait for news", Note: "as it was"})
 	}
+}
+
+// pace is how long it is until a pull request is looked at again, which has been waited for so long.
+func pace(in NewsRequest, waited time.Duration) time.Duration {
+	switch {
+	case in.Known.Checks == pullrequest.Pending, in.Known.Checks == pullrequest.NoChecks && waited < checksBegin:
+		return lookEvery
+	case in.Merges && in.Known.Open:
+		return lookSoon
+	}
+	return lookSeldom
 }
 
 // ownLabel is on each of Upkeep's pull requests. It is set after the reviewers are asked: as long as it is not

@@ -90,6 +90,8 @@ type NewsRequest struct {
 	BranchRequest
 	Base  string           `json:"base"` // the branch that it goes to
 	Known pullrequest.Seen `json:"known"`
+	// Merges says that nobody but its checks is waited for.
+	Merges bool `json:"merges,omitempty"`
 }
 
 // DashboardRequest is the dashboard as it should be.

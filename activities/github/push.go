@@ -27,6 +27,11 @@ func (a *Activities) Push(ctx context.Context, in Order) (Pushed, error) {
 	if err != nil {
 		return Pushed{}, err
 	}
+	over, err := a.turn(ctx)
+	if err != nil {
+		return Pushed{}, err
+	}
+	defer over()
 	p := in.Follower.Proposal
 	progress.Report(ctx, progress.Progress{Phase: "fetch " + in.Repository.GitHub})
 	tree, done, err := clone(ctx, c, in.Base)

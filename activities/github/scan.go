@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/upkeep-run/upkeep/internal/checkout"
@@ -42,6 +45,11 @@ func (a *Activities) Scan(ctx context.Context, in ScanRequest) (Scanned, error) 
 	if err != nil {
 		return Scanned{}, err
 	}
+	over, err := a.turn(ctx)
+	if err != nil {
+		return Scanned{}, err
+	}
+	defer over()
 	out := Scanned{Base: in.Repository.Base, Standing: []pullrequest.Standing{}}
 	if out.Base == "" {
 		if out.Base, err = c.DefaultBranch(ctx); err != nil {
@@ -171,7 +179,7 @@ func changes(report scan.Report, out *Scanned) (all []pullrequest.Change) {
 	return all
 }
 
-// standing are Upkeep's pull requests that are open.
+// standing are Upkeep's pull requests that are open, and branches that lack one.
 func standing(ctx context.Context, c *github.Client) ([]pullrequest.Standing, error) {
 	open, err := c.Open(ctx)
 	if err != nil {
@@ -185,6 +193,27 @@ func standing(ctx context.Context, c *github.Client) ([]pullrequest.Standing, er
 		s := pullrequest.Standing{Branch: p.Branch, Number: p.Number, Title: p.Title, Opened: p.Opened}
 		s.Mark, _ = pullrequest.ReadMark(p.Body)
 		all = append(all, s)
+	}
+	return leftOver(ctx, c, all)
+}
+
+// leftOver adds branches that Upkeep has pushed and that have no open pull request: what a worker left that was
+// frozen before its push, and woke when the pull request was over.
+func leftOver(ctx context.Context, c *github.Client, all []pullrequest.Standing) ([]pullrequest.Standing, error) {
+	dir, done, err := folder()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	pushed, err := remote(c).Under(ctx, dir, github.PushedRef(""))
+	if err != nil {
+		return nil, err
+	}
+	for _, ref := range slices.Sorted(maps.Keys(pushed)) {
+		branch := strings.TrimPrefix(ref, github.PushedRef(""))
+		if pullrequest.Ours(branch) && !slices.ContainsFunc(all, func(s pullrequest.Standing) bool { return s.Branch == branch }) {
+			all = append(all, pullrequest.Standing{Branch: branch, Title: branch})
+		}
 	}
 	return all, nil
 }

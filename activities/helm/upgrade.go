@@ -56,8 +56,8 @@ func (p Place) open(ctx context.Context) (*kube.Cluster, *helmrelease.Release, e
 	return c, r, err
 }
 
-// request reads what the release is to become.
-func (c Change) request() (helmrelease.UpgradeRequest, error) {
+// Request reads what the release is to become.
+func (c Change) Request() (helmrelease.UpgradeRequest, error) {
 	request := helmrelease.UpgradeRequest{
 		Chart:  helmrelease.Chart{Path: c.Chart.Path, OCI: c.Chart.OCI, Repository: c.Chart.Repository, Name: c.Chart.Name, Version: c.Version},
 		Values: make(map[string]any),
@@ -151,7 +151,7 @@ func (a *Activities) PlanUpgrade(ctx context.Context, in Change) (Planned, error
 	if newest := history[0]; newest.Pending() && newest.Operation != "" {
 		return Planned{Stands: Locked, Lock: Lock{Revision: newest.Number, Status: newest.Status, Record: newest.Record}, Owners: owners}, nil
 	}
-	request, err := in.request()
+	request, err := in.Request()
 	if err != nil {
 		return Planned{}, err
 	}
@@ -230,7 +230,7 @@ func (a *Activities) Upgrade(ctx context.Context, in UpgradeOrder) (helmrelease.
 	if err != nil {
 		return helmrelease.Applied{}, err
 	}
-	request, err := in.request()
+	request, err := in.Request()
 	if err != nil {
 		return helmrelease.Applied{}, err
 	}

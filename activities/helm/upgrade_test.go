@@ -23,7 +23,7 @@ func TestValuesAreMergedInOrder(t *testing.T) {
 		Values: []string{write("a.yaml", "image: {tag: a, pull: Never}\nlist: [1, 2]\n"), write("b.yaml", "image: {tag: b}\nlist: [3]\n")},
 		Set:    map[string]any{"image.tag": "c", "new.deep.value": true},
 	}
-	got, err := c.request()
+	got, err := c.Request()
 	require.NoError(t, err)
 	require.Equal(t, map[string]any{
 		"image": map[string]any{"tag": "c", "pull": "Never"}, "list": []any{float64(3)}, "new": map[string]any{"deep": map[string]any{"value": true}},
@@ -35,7 +35,7 @@ func TestValuesAreMergedInOrder(t *testing.T) {
 		"too large": {Values: []string{write("large", "a: "+strings.Repeat("x", maxValues))}},
 		"no map":    {Set: map[string]any{"a": 1, "a.b": 2}},
 	} {
-		_, err := c.request()
+		_, err := c.Request()
 		f, ok := failure.As(err)
 		require.True(t, ok, name)
 		require.Contains(t, []failure.Class{failure.InvalidInput}, f.Class(), name)

@@ -25,6 +25,7 @@ import (
 
 // The activity types by which the clients of a database are stopped and started.
 const (
+	FindService    = "FindService"
 	PlanStop       = "PlanStop"
 	StopClients    = "StopClients"
 	StartClients   = "StartClients"
@@ -37,6 +38,12 @@ const (
 	// settleEvery is the most that passes between looks at them.
 	settleEvery = time.Second
 )
+
+// FindRequest says what must be in a target's namespace.
+type FindRequest struct {
+	Kubernetes *config.Kubernetes `json:"kubernetes"`
+	Database   kube.Endpoint      `json:"database"` // zero: it is in no pod
+}
 
 // StopRequest asks how the clients of a database would be stopped.
 type StopRequest struct {
@@ -62,6 +69,19 @@ type StopOrder struct {
 	Order      held.Order         `json:"order"`
 	// Await waits, after a start, until each is ready before the next is started.
 	Await bool `json:"await,omitempty"`
+}
+
+// FindService refuses a namespace in which the target's release is not, or the Service of its database: the
+// target names another's. It is asked first, since a Secret that is missing there would be waited for.
+func (a *Activities) FindService(ctx context.Context, in FindRequest) error {
+	c, err := in.Kubernetes.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := there(ctx, c, in.Kubernetes.Release); err != nil || in.Database.Service == "" {
+		return err
+	}
+	return c.FindService(ctx, in.Database.Service)
 }
 
 // PlanStop says which workloads use the database and how they are. It changes nothing, and refuses what

@@ -52,6 +52,8 @@ type AwaitRequest struct {
 	Until time.Time `json:"until"`
 	// Stayed says that it was seen to stay healthy a moment ago: now one look is enough.
 	Stayed bool `json:"stayed,omitempty"`
+	// Young waits only for what may pass by itself.
+	Young bool `json:"young,omitempty"`
 }
 
 // NoteRequest says by which run a release was seen healthy.
@@ -110,7 +112,7 @@ func (a *Activities) AwaitHealthy(ctx context.Context, in AwaitRequest) (run.Ver
 	if err != nil {
 		return run.NotProven, err
 	}
-	return recovery.Await(ctx, c, scope, in.Until, in.Stayed, func(note string) {
+	return recovery.Await(ctx, c, scope, recovery.For{Until: in.Until, Stayed: in.Stayed, Young: in.Young}, func(note string) {
 		progress.Report(ctx, progress.Progress{Phase: healthyByNotes, Note: note})
 	})
 }

@@ -14,8 +14,11 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
+	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 )
 
@@ -52,6 +55,7 @@ var help = map[string]string{
 	"RecoverData.backup":   "a backup's id, latest, or proven (the default): the newest whose comparison was PASS",
 	"RecoverData.confirm":  "the name of the live database that is replaced, written out",
 	"clients":              "the workloads that use the database, in the order in which they start, as Kind/name (Deployment, StatefulSet, ReplicaSet, DaemonSet, CronJob, Job), with commas between; those of the configuration, or found by their sessions, when left out",
+	"baseline":             "compare, or propose: ask a person to accept the present state as the new one; when left out, propose where there is none yet",
 	"upTo":                 "the last step that may be taken: restart, rollout, recreate, clear or rollback (the default)",
 	"repository":           "one of the target's repositories, as owner/name; UpdateDependencies takes all of them when it is left out",
 	"type":                 "security, patch, minor, major or digest; all of them when left out",
@@ -66,6 +70,9 @@ var help = map[string]string{
 	"node":                 "a suspect node: its pods in the target's namespaces, and nothing new is placed on it",
 	"serviceAccount":       "a suspect service account, with all pods that use it",
 	"image":                "a suspect image, by its name or digest, with all pods that run it",
+	"secret":               "one of the target's secrets in upkeep.yaml; the only one when left out. A key that is none of them, as Secret/key, is refused with the reason",
+	"RotateSecret.wait":    "minutes that the restarts, and then the old sessions, are each given; 5 when left out",
+	"endSessions":          "end sessions of the old role that stay for longer; a person is asked when it is left out",
 	"database":             "the name of the new database, which must not exist; generated when left out",
 }
 
@@ -80,8 +87,11 @@ func All() []Procedure {
 		describe(recoverdata.WorkflowType, recoverdata.Purpose, func() any { return new(recoverdata.Input) }),
 		describe(recoverservice.WorkflowType, recoverservice.Purpose, func() any { return new(recoverservice.Input) }),
 		describe(restoredatabase.WorkflowType, restoredatabase.Purpose, func() any { return new(restoredatabase.Input) }),
+		describe(reviewaccess.WorkflowType, reviewaccess.Purpose, func() any { return new(reviewaccess.Input) }),
 		describe(rolloutrelease.WorkflowType, rolloutrelease.Purpose, func() any { return new(rolloutrelease.Input) }),
+		describe(rotatesecret.WorkflowType, rotatesecret.Purpose, func() any { return new(rotatesecret.Input) }),
 		describe(updatedependencies.WorkflowType, updatedependencies.Purpose, func() any { return new(updatedependencies.Input) }),
+		describe(validatenetwork.WorkflowType, validatenetwork.Purpose, func() any { return new(validatenetwork.Input) }),
 		describe(verifybackup.WorkflowType, verifybackup.Purpose, func() any { return new(verifybackup.Input) }),
 	}
 	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })

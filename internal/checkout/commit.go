@@ -10,12 +10,6 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
-	"github.com/upkeep-run/upkeep/internal/fault"
-)
-
-var (
-	pushBefore = fault.NewPoint("checkout/push/before")
-	pushAfter  = fault.NewPoint("checkout/push/after")
 )
 
 // Change is a commit to be made on top of the one that was brought. All that a commit's name depends on is in it,
@@ -152,9 +146,7 @@ func (g git) push(ctx context.Context, moves []Move) error {
 		args = append(args, "--force-with-lease="+m.Ref+":"+m.Old)
 		specs = append(specs, m.New+":"+m.Ref)
 	}
-	pushBefore.Hit()
 	_, err = g.run(ctx, call{network: true, args: append(append(args, "--", g.remote.URL), specs...)})
-	pushAfter.Hit()
 	if err == nil || !failure.Is(err, failure.BranchMoved) {
 		return err
 	}
@@ -187,6 +179,25 @@ func (r Remote) Refs(ctx context.Context, dir string, names ...string) (map[stri
 		}
 	}
 	return git{dir: dir, remote: r}.refs(ctx, names)
+}
+
+// Under says what refs are on the server below a name that ends in a slash.
+func (r Remote) Under(ctx context.Context, dir, name string) (map[string]string, error) {
+	if err := checkRef(name + "x"); err != nil {
+		return nil, err
+	}
+	out, err := git{dir: dir, remote: r}.run(ctx, call{network: true, args: []string{"ls-remote", "--quiet", "--refs", "--", r.URL, name + "*"}})
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]string)
+	for line := range strings.Lines(out) {
+		sha, ref, ok := strings.Cut(strings.TrimSpace(line), "\t")
+		if ok && object.MatchString(sha) && strings.HasPrefix(ref, name) && RefProblem(ref) == "" {
+			found[ref] = sha
+		}
+	}
+	return found, nil
 }
 
 func (g git) refs(ctx context.Context, names []string) (map[string]string, error) {

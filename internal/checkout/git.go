@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/fault"
 )
 
 const (
@@ -133,8 +134,30 @@ type call struct {
 	most    int64 // bytes that git's folder may grow to; 0: not watched
 }
 
+// effect is the two sides of a call.
+type effect struct{ before, after fault.Point }
+
+// calls are all the calls of git that there are, each with a point before and after. No other is made.
+var calls = points(
+	"init", "config", "fetch", "rev-parse", "ls-tree", "rev-list", "cat-file", // bring files
+	"read-tree", "hash-object", "update-index", "write-tree", "commit-tree", // make a commit
+	"ls-remote", "push",
+)
+
+func points(commands ...string) map[string]effect {
+	all := make(map[string]effect, len(commands))
+	for _, c := range commands {
+		all[c] = effect{fault.NewPoint("git/" + c + "/before"), fault.NewPoint("git/" + c + "/after")}
+	}
+	return all
+}
+
 // run calls git. Errors hold what git said, without the token.
 func (g git) run(ctx context.Context, c call) (string, error) {
+	effect, known := calls[c.args[0]]
+	if !known {
+		return "", fmt.Errorf("git %s is none of the calls that have points", c.args[0])
+	}
 	u, err := g.remote.check()
 	if err != nil {
 		return "", err
@@ -166,7 +189,9 @@ func (g git) run(ctx context.Context, c call) (string, error) {
 	if c.most > 0 {
 		defer g.watch(ctx, c.most, stop)()
 	}
+	effect.before.Hit()
 	err = cmd.Run()
+	effect.after.Hit()
 	if cause := context.Cause(ctx); cause != nil && ctx.Err() != nil {
 		return "", cause
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/retention"
+	"github.com/upkeep-run/upkeep/internal/rotation"
 	"github.com/upkeep-run/upkeep/internal/schedule"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
 )
@@ -42,8 +43,10 @@ const (
 type Config struct {
 	Store   string
 	Targets []Target
-	SHA256  string // of the file
-	Path    string
+	// Webhooks say how GitHub's are taken; nil: they are not.
+	Webhooks *Webhooks
+	SHA256   string // of the file
+	Path     string
 }
 
 // Target is a stack to maintain.
@@ -63,6 +66,8 @@ type Target struct {
 	Rollout *Rollout
 	// Repositories are those whose dependencies are kept up to date.
 	Repositories []Repository
+	// Secrets are the passwords that RotateSecret rotates.
+	Secrets []rotation.Entry
 }
 
 // HasDatabase says whether there is a database to look after: a target may have repositories alone.
@@ -226,8 +231,9 @@ func (p *parser) version(n *yaml.Node) {
 func (p *parser) config(n *yaml.Node) *Config {
 	c := &Config{}
 	p.fields(n, "the configuration", map[string]func(*yaml.Node){
-		"version": p.version,
-		"store":   p.text(&c.Store, "store", checkStore),
+		"version":  p.version,
+		"store":    p.text(&c.Store, "store", checkStore),
+		"webhooks": func(n *yaml.Node) { c.Webhooks = p.webhooks(n) },
 		"targets": func(n *yaml.Node) {
 			if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
 				p.fail(n, "targets must be a list with at least one target")
@@ -262,11 +268,16 @@ func (p *parser) target(n *yaml.Node) Target {
 		"rollout":    func(n *yaml.Node) { t.Rollout = p.rollout(n) },
 
 		"repositories": func(n *yaml.Node) { t.Repositories = p.repositories(n) },
+
+		"secrets": func(n *yaml.Node) { t.Secrets = p.secrets(n) },
 	}, "name")
 	if n.Kind == yaml.MappingNode && !has(n, "database") && !has(n, "repositories") {
 		p.fail(n, "a target lacks the key %q (or %q, if it has none to look after)", "database", "repositories")
 	}
 	p.inCluster(n, &t)
+	if len(t.Secrets) > 0 && !has(n, "database") {
+		p.fail(n, `a target with secrets lacks the key "database": their roles are there`)
+	}
 	if t.Retention.Set() {
 		t.Retention.Zone = t.Calendar.Zone
 	}

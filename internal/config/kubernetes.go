@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/postgres"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
@@ -34,6 +36,10 @@ type Kubernetes struct {
 	Incidents *quarantine.Policy `json:"incidents,omitempty"`
 	// Probes are requests that prove the target's service to work.
 	Probes []health.Probe `json:"probes,omitempty"`
+	// Network says what should come through, for ValidateNetwork.
+	Network netcheck.Network `json:"network,omitzero"`
+	// BaselineKeys are the public keys whose accepted reviews of access count, besides the worker's own.
+	BaselineKeys []string `json:"baselineKeys,omitempty"`
 }
 
 // Client is a workload that uses the database.
@@ -105,8 +111,10 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 		"release":        p.text(&k.Release, "kubernetes.release", kube.ReleaseProblem),
 		"owners":         p.text(&k.Owners, "kubernetes.owners", ownership.PolicyProblem),
 		"clients":        func(n *yaml.Node) { k.Clients = p.clients(n) },
+		"baselineKeys":   p.texts(&k.BaselineKeys, "kubernetes.baselineKeys", maxRecipients, checkPublicKey),
 		"probes":         func(n *yaml.Node) { k.Probes = p.probes(n) },
 		"incidents":      func(n *yaml.Node) { k.Incidents = p.incidents(n) },
+		"network":        func(n *yaml.Node) { k.Network = p.network(n) },
 	}, "namespace")
 	return k
 }
@@ -154,6 +162,15 @@ func (p *parser) clients(n *yaml.Node) (clients []Client) {
 	return clients
 }
 
+var publicKey = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func checkPublicKey(v string) string {
+	if !publicKey.MatchString(v) {
+		return "must be public keys of 64 hex digits: see upkeep access verify"
+	}
+	return ""
+}
+
 func checkContext(v string) string {
 	if v == "" || len(v) > 253 {
 		return "must be the name of a context in the kubeconfig"
@@ -165,6 +182,9 @@ func checkContext(v string) string {
 func (p *parser) inCluster(n *yaml.Node, t *Target) {
 	if t.Kubernetes.Namespace != "" || has(n, "kubernetes") {
 		return
+	}
+	if len(t.Secrets) > 0 {
+		p.fail(n, `a target with secrets lacks the key "kubernetes": what is rotated is in a Secret of its cluster`)
 	}
 	d := t.Database
 	if d.In != (kube.Endpoint{}) || d.Scratch.Runner == RunnerPod || d.Password.Secret != (SecretKey{}) || d.Scratch.Password.Secret != (SecretKey{}) {

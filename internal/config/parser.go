@@ -103,6 +103,14 @@ func (p *parser) number(into *int, what string, low, high int) func(*yaml.Node) 
 	}
 }
 
+func (p *parser) flag(into *bool, what string) func(*yaml.Node) {
+	return func(n *yaml.Node) {
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(into) != nil {
+			p.fail(n, "%s must be true or false", what)
+		}
+	}
+}
+
 // has reports whether a mapping has a key.
 func has(n *yaml.Node, key string) bool {
 	for i := 0; i+1 < len(n.Content); i += 2 {

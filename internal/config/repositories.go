@@ -78,6 +78,15 @@ func (r Repository) Policy(base string) pullrequest.Policy {
 	return pullrequest.Policy{Base: base, Merge: r.Merge, Method: r.Method, RebaseOnConflict: r.RebaseOnConflict}
 }
 
+// Options are how the repository is reached; the secret is read when it is needed.
+func (r Repository) Options() github.Options {
+	o := github.Options{Repository: r.GitHub, APIURL: r.API, Token: r.Token.Resolver()}
+	if r.App != nil {
+		o.App = &github.App{ID: int64(r.App.ID), Key: r.App.Key.Resolver()}
+	}
+	return o
+}
+
 func (p *parser) repositories(n *yaml.Node) (all []Repository) {
 	for _, item := range p.list(n, "repositories", maxRepositories) {
 		r := p.repository(item)

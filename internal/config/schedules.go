@@ -13,6 +13,8 @@ import (
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/procedures"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/schedule"
@@ -31,7 +33,8 @@ const (
 )
 
 // usual are the schedules of a target that says nothing of them: a nightly backup and a weekly drill of its
-// database, and the updates of its repositories, the graver the oftener. All begin at hours apart.
+// database, a review of the access to its namespace each month, the updates of its repositories, the graver
+// the oftener, and the rotation of its secrets. All begin at hours apart.
 func usual(t Target) (all []schedule.Schedule) {
 	add := func(name, procedure, input string, cron schedule.Cron) {
 		s := blank(t)
@@ -42,11 +45,17 @@ func usual(t Target) (all []schedule.Schedule) {
 		add("nightly-backup", backupdatabase.WorkflowType, "{}", schedule.At(2))
 		add("weekly-drill", drillrecovery.WorkflowType, "{}", schedule.At(4, time.Sunday))
 	}
+	if t.Kubernetes.Namespace != "" {
+		add("monthly-access-review", reviewaccess.WorkflowType, `{"baseline":"compare"}`, must("0 9 1 * *"))
+	}
 	if len(t.Repositories) > 0 {
 		add("daily-security-updates", updatedependencies.WorkflowType, `{"type":"security"}`, schedule.At(5))
 		add("weekly-patches", updatedependencies.WorkflowType, `{"type":"patch"}`, schedule.At(6, time.Monday))
 		add("monthly-minor-updates", updatedependencies.WorkflowType, `{"type":"minor"}`, must("0 7 1 * *"))
 		add("quarterly-major-updates", updatedependencies.WorkflowType, `{"type":"major","dryRun":true}`, must("0 8 1 */3 *"))
+	}
+	for _, e := range t.Secrets { // each asks before it changes anything
+		add("quarterly-rotation-"+e.Name, rotatesecret.WorkflowType, `{"secret":"`+e.Name+`"}`, must("0 9 1 */3 *"))
 	}
 	return all
 }
@@ -112,11 +121,7 @@ func (p *parser) schedule(n *yaml.Node, t Target) schedule.Schedule {
 		"overlap": p.text(&overlap, "a schedule's overlap", oneOf(schedule.Overlaps)),
 		"catchUp": p.duration(&s.CatchUp, "a schedule's catchUp", minCatchUp, maxCatchUp),
 		"jitter":  p.duration(&s.Jitter, "a schedule's jitter", 0, maxJitter),
-		"paused": func(n *yaml.Node) {
-			if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&s.Paused) != nil {
-				p.fail(n, "a schedule's paused must be true or false")
-			}
-		},
+		"paused":  p.flag(&s.Paused, "a schedule's paused"),
 	}, "name", "procedure", "cron")
 	if zone != "" {
 		s.Zone = zone

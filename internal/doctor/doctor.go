@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -185,6 +187,7 @@ type Options struct {
 func Examine(ctx context.Context, o Options) []Finding {
 	var patients []*patient
 	var group errgroup.Group
+	var mu sync.Mutex
 	group.SetLimit(targetsAtOnce)
 	for _, t := range o.Targets {
 		if !t.HasDatabase() {
@@ -197,11 +200,32 @@ func Examine(ctx context.Context, o Options) []Finding {
 			return nil
 		})
 	}
+	var repositories [][]Finding
+	for _, t := range o.Targets {
+		for _, r := range t.Repositories {
+			i := len(repositories)
+			repositories = append(repositories, nil)
+			group.Go(func() error {
+				found := examineRepository(ctx, t.Name, r)
+				mu.Lock()
+				defer mu.Unlock()
+				repositories[i] = found
+				return nil
+			})
+		}
+	}
 	_ = group.Wait() // nothing in it returns an error
 	findings := examineStore(ctx, o, patients)
 	for _, p := range patients {
 		findings = append(findings, p.database.Findings...)
 		findings = append(findings, p.scratch.Findings...)
+	}
+	if len(repositories) > 0 {
+		findings = append(findings, examinePrograms(ctx)...)
+	}
+	findings = append(findings, slices.Concat(repositories...)...)
+	if o.Config.Webhooks != nil {
+		findings = append(findings, examineWebhooks(ctx, o.Config.Webhooks)...)
 	}
 	return findings
 }

@@ -10,14 +10,8 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/rbac"
 )
-
-// podRights are what a scratch server in a pod takes.
-var podRights = []authorizationv1.ResourceAttributes{
-	{Verb: "get", Resource: "pods"}, {Verb: "list", Resource: "pods"}, {Verb: "create", Resource: "pods"}, {Verb: "delete", Resource: "pods"},
-	{Verb: "create", Resource: "pods", Subresource: "portforward"},
-	{Verb: "create", Group: "networking.k8s.io", Resource: "networkpolicies"}, {Verb: "delete", Group: "networking.k8s.io", Resource: "networkpolicies"},
-}
 
 // podScratch looks at what a scratch server in a pod needs.
 func (p *patient) podScratch(ctx context.Context) {
@@ -39,7 +33,7 @@ func (p *patient) podScratch(ctx context.Context) {
 		l.Skip("there is no connection", checkRights, checkImage)
 		return
 	}
-	l.Look(ctx, checkRights, func(ctx context.Context) (string, error) { return allowed(ctx, cluster, podRights) })
+	l.Look(ctx, checkRights, func(ctx context.Context) (string, error) { return p.allowed(ctx, cluster) })
 	l.Look(ctx, checkImage, func(ctx context.Context) (string, error) {
 		if image := p.target.Database.Scratch.Image; image != "" {
 			return image + ", as upkeep.yaml says", nil
@@ -52,27 +46,31 @@ func (p *patient) podScratch(ctx context.Context) {
 	})
 }
 
-// allowed asks the API server whether the account may do all of it in the target's namespace.
-func allowed(ctx context.Context, c *kube.Cluster, rights []authorizationv1.ResourceAttributes) (string, error) {
+// allowed asks the API server whether the account may do all that procedures on the target's database take.
+func (p *patient) allowed(ctx context.Context, c *kube.Cluster) (string, error) {
+	target := rbac.Of(&p.target)
+	target.Outside = !c.Inside
+	needs, err := target.Needs(rbac.Procedures(), false)
+	if err != nil {
+		return "", err
+	}
 	var missing []string
-	for _, r := range rights {
-		r.Namespace = c.Namespace
+	for _, r := range needs[rbac.Database].Rights() {
+		resource, sub, _ := strings.Cut(r.Resource, "/")
 		review, err := c.Client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
-			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &r}}, metav1.CreateOptions{})
+			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
+				Namespace: r.Namespace, Group: r.Group, Resource: resource, Subresource: sub, Verb: r.Verb, Name: r.Name,
+			}}}, metav1.CreateOptions{})
 		if err != nil {
 			return "", kube.Classify(err, "ask the cluster what the account may do")
 		}
 		if !review.Status.Allowed {
-			what := r.Resource
-			if r.Subresource != "" {
-				what += "/" + r.Subresource
-			}
-			missing = append(missing, r.Verb+" "+what)
+			missing = append(missing, strings.TrimSpace(r.Verb+" "+r.Resource+" "+r.Name))
 		}
 	}
 	if len(missing) > 0 {
 		return "", failure.New(failure.ClusterForbids, "in namespace %s the account may not %s", c.Namespace, strings.Join(missing, ", ")).
-			Do("give it a Role with these verbs in that namespace")
+			Do("upkeep rbac --target %s --capability database prints the Role for it", p.target.Name)
 	}
-	return fmt.Sprintf("in namespace %s the account may do all that a scratch server in a pod takes", c.Namespace), nil
+	return fmt.Sprintf("in namespace %s the account may do all that procedures on the database take", c.Namespace), nil
 }

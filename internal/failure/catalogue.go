@@ -64,6 +64,8 @@ const (
 	ObjectConflict     Code = "ObjectConflict"     // somebody changes the same object of the cluster at once
 	ObjectRefused      Code = "ObjectRefused"      // the API server takes an object for wrong
 	OwnedByOther       Code = "OwnedByOther"       // somebody else's controller would take a change back
+	NotRotatable       Code = "NotRotatable"       // a secret that cannot be rotated safely
+	LoginNotProven     Code = "LoginNotProven"     // a database does not take, or refuse, a login as it must
 	NotStoppable       Code = "NotStoppable"       // something uses a database and cannot be stopped and started again
 	NotItself          Code = "NotItself"          // a plan would stop or replace what Upkeep itself runs on
 	MissingRelease     Code = "MissingRelease"     // the cluster has no such Helm release, or not that revision
@@ -73,6 +75,8 @@ const (
 	NotReady           Code = "NotReady"           // what was applied does not become ready in time
 	ApplyFailed        Code = "ApplyFailed"        // the cluster refused an object of a Helm release
 	NotRecovered       Code = "NotRecovered"       // no step that may be taken brings a service back
+	BadBaseline        Code = "BadBaseline"        // an accepted review of access is not as it was signed, or by a key that is not trusted
+	TooManyGrants      Code = "TooManyGrants"      // a cluster has more roles and bindings than are read
 	NotEditable        Code = "NotEditable"        // an update cannot be written to a file without changing more
 	LockFailed         Code = "LockFailed"         // a lock file cannot be made anew
 	UnknownPackage     Code = "UnknownPackage"     // no registry has a package of that name
@@ -102,15 +106,16 @@ var catalogue = map[Code]Class{
 	NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, FormatTooNew: Precondition, NoCluster: Precondition, MissingObject: Precondition,
 	ObjectRefused: Precondition, NotEditable: Precondition, LockFailed: Precondition, GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition,
-	NotMergeable: Precondition, RepositoryTooLarge: Precondition, NotStoppable: Precondition,
+	NotMergeable: Precondition, RepositoryTooLarge: Precondition, NotStoppable: Precondition, TooManyGrants: Precondition,
 	NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused, OwnedByOther: Refused, NoProof: Refused,
-	NotItself: Refused, HostRefused: Refused,
+	NotItself: Refused, HostRefused: Refused, NotRotatable: Refused,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, KeyUnusable: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson, MissingProgram: NeedsPerson,
 	MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson, StoreLocked: NeedsPerson, LockHeld: NeedsPerson, RestoreBusy: NeedsPerson,
 	SchemaKeepsMoving: NeedsPerson, StillFailing: NeedsPerson, ScratchUnavailable: NeedsPerson, NameTaken: NeedsPerson, ReleaseBusy: NeedsPerson, ClusterLogin: NeedsPerson,
 	ClusterForbids: NeedsPerson, RegistryRefuses: NeedsPerson, GitHubLogin: NeedsPerson, GitHubForbids: NeedsPerson, MissingRepository: NeedsPerson,
 	UnsafeArchive: Damaged, BackupDamaged: Damaged, KeyLost: Damaged, BackupIncomplete: Damaged, NotEqual: Damaged, HookFailed: Damaged,
-	NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged, BadAnswer: Damaged, UnsafeRepository: Damaged,
+	NotReady: Damaged, NotRecovered: Damaged, ApplyFailed: Damaged, BadAnswer: Damaged, UnsafeRepository: Damaged, BadBaseline: Damaged,
+	LoginNotProven:    Damaged,
 	ServerUnreachable: Transient, StoreUnreachable: Transient, Fenced: Transient, ConcurrentDDL: Transient, ClusterUnreachable: Transient, ObjectConflict: Transient,
 	RegistrySilent: Transient, GitHubUnreachable: Transient, GitHubLimited: Transient, NoLease: Transient, ChunkRemoved: Transient, WorkerStopped: Transient,
 	Internal: Transient, NoAnswer: Transient,

@@ -193,3 +193,22 @@ var validID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
 
 // ValidID reports whether the id of a backup or the name of a target can be part of a key.
 func ValidID(id string) bool { return validID.MatchString(id) }
+
+// BaselinesPrefix is the prefix of the reviews of access that were accepted for a target.
+func BaselinesPrefix(target string) string { return target + "/access/baselines/" }
+
+// BaselineKey is the key of an accepted review by its number. Keys are in the order of numbers.
+func BaselineKey(target string, seq int64) string {
+	return fmt.Sprintf("%s%012d.json", BaselinesPrefix(target), seq)
+}
+
+// BaselineHint is the key of how many there are.
+func BaselineHint(target string) string { return target + "/access/newest" }
+
+// ReviewKey is the key of what was accepted, by the SHA-256 of its file.
+func ReviewKey(target, hash string) string {
+	return fmt.Sprintf("%s/access/reviews/%s.json", target, hash)
+}
+
+// ReviewFile is the name of a review of access among what a run leaves, by the SHA-256 of its content.
+func ReviewFile(hash string) string { return "access-" + hash + ".json" }

@@ -95,7 +95,7 @@ func Open(o Options) (*Client, error) {
 		return nil, failure.New(failure.BadConfig, "the repository %s needs a token or an app, and not both", o.Repository).Do("give it tokenFrom or app in upkeep.yaml")
 	}
 	if o.Clock == nil {
-		o.Clock = systemClock{}
+		o.Clock = Machine
 	}
 	if o.Limits == nil {
 		o.Limits = NewLimits(o.Clock)

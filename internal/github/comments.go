@@ -105,16 +105,19 @@ func (c *Client) EnsureIssue(ctx context.Context, title, body string, same func(
 			continue
 		}
 		closed := "closed"
-		if _, _, err := c.api.Issues.Edit(ctx, c.owner, c.name, double.GetNumber(), &github.IssueRequest{State: &closed}); err != nil {
+		pointSurplus.before.Hit()
+		_, _, err := c.api.Issues.Edit(ctx, c.owner, c.name, double.GetNumber(), &github.IssueRequest{State: &closed})
+		pointSurplus.after.Hit()
+		if err != nil {
 			return 0, false, classify(err, c.number(double.GetNumber()))
 		}
 	}
 	if first.GetState() != "open" || same(first.GetBody(), body) {
 		return first.GetNumber(), changed, nil
 	}
-	pointBody.before.Hit()
+	pointBoard.before.Hit()
 	_, _, err = c.api.Issues.Edit(ctx, c.owner, c.name, first.GetNumber(), &github.IssueRequest{Body: &body})
-	pointBody.after.Hit()
+	pointBoard.after.Hit()
 	if err != nil {
 		return 0, false, classify(err, c.number(first.GetNumber()))
 	}

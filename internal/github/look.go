@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/google/go-github/v60/github"
-
-	"github.com/upkeep-run/upkeep/internal/failure"
 )
 
 // Pull is a pull request as it stands.
@@ -61,7 +59,7 @@ func (c *Client) DefaultBranch(ctx context.Context) (string, error) {
 		return "", classify(err, "the repository "+c.full())
 	}
 	if r.GetArchived() {
-		return "", failure.New(failure.GitHubRefused, "the repository %s is archived", c.full()).Do("take it out of repositories in upkeep.yaml")
+		return "", archived(c.full())
 	}
 	return r.GetDefaultBranch(), nil
 }

@@ -22,6 +22,8 @@ var (
 	pointComment = around("comment/create")
 	pointDouble  = around("comment/double")
 	pointIssue   = around("issue/create")
+	pointBoard   = around("issue/body")
+	pointSurplus = around("issue/double")
 )
 
 // points are the two sides of an outside effect.
@@ -135,10 +137,7 @@ func (c *Client) EnsureLabels(ctx context.Context, number int, labels []string) 
 	if len(missing) == 0 || !p.Open {
 		return nil
 	}
-	pointLabel.before.Hit()
-	err = c.addLabels(ctx, number, missing)
-	pointLabel.after.Hit()
-	if err != nil {
+	if err = c.addLabels(ctx, number, missing); err != nil {
 		return classify(err, "labels of "+c.number(number))
 	}
 	return nil
@@ -150,7 +149,9 @@ func (c *Client) addLabels(ctx context.Context, number int, labels []string) err
 	if err != nil {
 		return err
 	}
+	pointLabel.before.Hit()
 	_, err = c.api.Do(ctx, r, nil)
+	pointLabel.after.Hit()
 	return err
 }
 

@@ -71,6 +71,7 @@ type Pod struct {
 	Restarts int32     `json:"restarts,omitempty"`
 	Node     string    `json:"node,omitempty"`
 	Since    time.Time `json:"since,omitzero"` // since when it is so
+	Made     time.Time `json:"made,omitzero"`
 }
 
 // Reason is why a pod does not serve.

@@ -100,6 +100,13 @@ func TestReasons(t *testing.T) {
 	is := func(kind corev1.PodConditionType, status corev1.ConditionStatus, message string) corev1.PodCondition {
 		return corev1.PodCondition{Type: kind, Status: status, Message: message}
 	}
+	runs := func(started, turned time.Duration, restarts int32) corev1.PodStatus { // both ago
+		ready := is(corev1.PodReady, corev1.ConditionFalse, "")
+		ready.LastTransitionTime = metav1.NewTime(now.Add(-turned))
+		yes := true
+		return corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{ready, is(corev1.ContainersReady, corev1.ConditionFalse, "")}, ContainerStatuses: []corev1.ContainerStatus{
+			{Name: "main", RestartCount: restarts, Started: &yes, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(now.Add(-started))}}}}}
+	}
 	for name, c := range map[string]struct {
 		status  corev1.PodStatus
 		deleted time.Duration // ago
@@ -117,6 +124,10 @@ func TestReasons(t *testing.T) {
 		"ends":       {waiting("ContainerCreating"), time.Second, Ending},
 		"cannot end": {waiting("ContainerCreating"), time.Hour, StuckEnding},
 		"evicted":    {corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted"}, 0, Ended},
+		"comes up":   {runs(10*time.Second, 11*time.Second, 0), 0, Starting},
+		"not coming": {runs(time.Minute, time.Minute, 0), 0, NotReady},
+		"was ready":  {runs(10*time.Second, 5*time.Second, 0), 0, NotReady},
+		"came again": {runs(10*time.Second, time.Minute, 3), 0, NotReady},
 		"not ready":  {corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{is(corev1.PodReady, corev1.ConditionFalse, ""), is(corev1.ContainersReady, corev1.ConditionFalse, "")}}, 0, NotReady},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -29,6 +29,9 @@ const (
 	maxText      = 300 // bytes of what the cluster says
 	// endGrace is how long after its grace a deleted pod may still be there.
 	endGrace = 30 * time.Second
+	// startGrace is how long a program that runs for the first time may take to become ready, unless a
+	// startup probe says more.
+	startGrace = 30 * time.Second
 )
 
 // How Helm, and those who follow its habits, mark what belongs to a release.
@@ -61,7 +64,7 @@ func Observe(ctx context.Context, c *kube.Cluster, scope Scope) (State, error) {
 	switch {
 	case len(o.state.Workloads) == 0:
 		return State{}, failure.New(failure.MissingRelease, "no Deployment, StatefulSet or DaemonSet in namespace %s is of release %s", c.Namespace, scope.Release).
-			Do("see helm list -n %s, correct kubernetes.release in upkeep.yaml, and start a new run", c.Namespace)
+			Do("see helm list -n %s, correct kubernetes.namespace or kubernetes.release in upkeep.yaml, and start a new run", c.Namespace)
 	case len(o.state.Workloads) > maxWorkloads:
 		return State{}, failure.New(failure.BadConfig, "release %s has %d workloads, more than %d", scope.Release, len(o.state.Workloads), maxWorkloads)
 	}
@@ -358,7 +361,7 @@ func (o *observer) jobs(ctx context.Context) error {
 
 // ofPod says how a pod is.
 func ofPod(p *corev1.Pod, w *Workload, now time.Time) Pod {
-	out := Pod{Name: p.Name, UID: string(p.UID), Node: p.Spec.NodeName, Since: p.CreationTimestamp.UTC()}
+	out := Pod{Name: p.Name, UID: string(p.UID), Node: p.Spec.NodeName, Since: p.CreationTimestamp.UTC(), Made: p.CreationTimestamp.UTC()}
 	switch w.Kind {
 	case Deployment:
 		out.Newest = w.Revision != "" && p.Labels[appsv1.DefaultDeploymentUniqueLabelKey] == w.Revision
@@ -416,7 +419,11 @@ func reason(p *corev1.Pod, ready, containers *corev1.PodCondition, now time.Time
 	}
 	found, detail := Reason(""), ""
 	for _, s := range append(slices.Clone(p.Status.InitContainerStatuses), p.Status.ContainerStatuses...) {
-		if r, d := ofContainer(s); severity[r] > severity[found] {
+		r, d := ofContainer(s)
+		if r == NotReady && comesUp(s, ready, now) {
+			r, d = Starting, ""
+		}
+		if severity[r] > severity[found] {
 			found, detail = r, d
 		}
 	}
@@ -424,6 +431,13 @@ func reason(p *corev1.Pod, ready, containers *corev1.PodCondition, now time.Time
 		return Starting, ""
 	}
 	return cmp.Or(found, NotReady), detail
+}
+
+// comesUp reports whether a program that runs for the first time may just need its time to become ready,
+// which it has not been yet.
+func comesUp(s corev1.ContainerStatus, ready *corev1.PodCondition, now time.Time) bool {
+	at := s.State.Running.StartedAt
+	return s.RestartCount == 0 && now.Sub(at.Time) < startGrace && ready != nil && !ready.LastTransitionTime.After(at.Time)
 }
 
 // severity orders what is found in containers: the worst is told.

@@ -55,9 +55,15 @@ func (o *operation) applyObjects(current *record, target helmkube.ResourceList) 
 	o.client.answers.reset()
 	o.apply.Store(true)
 	defer o.apply.Store(false)
-	_, err = o.client.kube.Update(from, target, false)
-	return o.applying(err, "apply the objects of the release")
+	const doing = "apply the objects of the release"
+	if _, err = o.client.kube.Update(from, target, false); err == nil {
+		// Helm goes on over an object that it could not delete, and leaves it.
+		return o.client.classify(errSomeRefused, doing)
+	}
+	return o.applying(err, doing)
 }
+
+var errSomeRefused = errors.New("some of the requests for it did not get through")
 
 func own(u *unstructured.Unstructured, name, namespace string) {
 	marks, notes := u.GetLabels(), u.GetAnnotations()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"helm.sh/helm/v3/pkg/release"
@@ -81,7 +82,7 @@ func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
 	info := rec.release.Info
 	was := info.Status
 	info.Status = release.StatusFailed
-	info.Description = fmt.Sprintf("Was %s and was cleared by %s: %s %s", was, clip(order.By, 200), clip(order.Why, 1000), mark)
+	info.Description = fmt.Sprintf(wasCleared+"%s: %s %s", was, clip(order.By, 200), clip(order.Why, 1000), mark)
 	effectClear.before.Hit()
 	if err := rec.write(held, c.set); err != nil {
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
@@ -91,6 +92,14 @@ func (r *Release) Clear(ctx context.Context, order ClearOrder) error {
 	}
 	effectClear.after.Hit()
 	return o.note(func(j *journal) { j.Done = true })
+}
+
+// wasCleared begins the description of a revision whose lock was taken away.
+const wasCleared = "Was %s and was cleared by "
+
+// CutOff reports whether the revision is a rollback whose lock was taken away before it came to its end.
+func (r Revision) CutOff() bool {
+	return r.Status == string(release.StatusFailed) && strings.HasPrefix(r.Description, fmt.Sprintf(wasCleared, release.StatusPendingRollback))
 }
 
 func hasMark(description, mark string) bool {

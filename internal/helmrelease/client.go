@@ -238,7 +238,7 @@ func (c *client) classify(err error, what string) error {
 	case c.answers.passing.Load():
 		return failure.New(failure.ClusterUnreachable, "could not %s", what).Because(err).Do("see whether the API server is up and can be reached from the worker")
 	case c.answers.denied.Load():
-		return failure.New(failure.ClusterForbids, "could not %s", what).Because(err).Do("grant the right to the worker's account (docs/kubernetes.md lists them), then resume the run")
+		return failure.New(failure.ClusterForbids, "could not %s", what).Because(err).Do("grant the right to the worker's account (upkeep rbac prints what it needs for the chart), then resume the run")
 	}
 	return nil
 }

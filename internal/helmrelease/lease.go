@@ -82,8 +82,10 @@ func readJournal(l *coordinationv1.Lease) (j journal) {
 	return j
 }
 
-// leaseName is the name of the Lease beside the release. A release's name has at most 53 bytes.
-func (r *Release) leaseName() string { return "upkeep-" + r.name }
+// LeaseName is the name of the Lease beside a release. A release's name has at most 53 bytes.
+func LeaseName(release string) string { return "upkeep-" + release }
+
+func (r *Release) leaseName() string { return LeaseName(r.name) }
 
 // fence is the lease of one attempt. Every request that changes something passes its gate, which lets
 // nothing through when the lease may be another's.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -129,32 +130,33 @@ func (s Self) Check(ctx context.Context, c *kube.Cluster, doing string, workload
 			return refuse(doing, w.Kind+" "+w.Object.GetName(), why)
 		}
 	}
-	if s.Pod != "" && s.Namespace == c.Namespace {
-		pod, err := c.Client.CoreV1().Pods(c.Namespace).Get(ctx, s.Pod, metav1.GetOptions{})
-		err = kube.Classify(err, "look for Upkeep's own pod "+s.Pod)
-		if err != nil && !failure.Is(err, failure.MissingObject) { // it is in another cluster
-			return err
+	if len(workloads) == 0 {
+		return nil
+	}
+	pods, err := c.Client.CoreV1().Pods(c.Namespace).List(ctx, metav1.ListOptions{Limit: 5000})
+	if err != nil {
+		return kube.Classify(err, "list the pods of namespace "+c.Namespace)
+	}
+	for _, pod := range pods.Items {
+		if pod.Name != s.Pod || s.Namespace != c.Namespace {
+			continue // in another cluster there is none of that name
 		}
 		for _, w := range workloads {
-			if err == nil && w.Selector.Matches(labels.Set(pod.Labels)) {
+			if w.Selector.Matches(labels.Set(pod.Labels)) {
 				return refuse(doing, w.Kind+" "+w.Object.GetName(), "this worker is its pod "+s.Pod)
 			}
 		}
 	}
-	return s.checkEndpoints(ctx, c, doing, workloads)
+	return s.checkEndpoints(ctx, c, doing, workloads, pods)
 }
 
-func (s Self) checkEndpoints(ctx context.Context, c *kube.Cluster, doing string, workloads []Workload) error {
-	if len(s.Endpoints) == 0 || len(workloads) == 0 {
+func (s Self) checkEndpoints(ctx context.Context, c *kube.Cluster, doing string, workloads []Workload, pods *corev1.PodList) error {
+	if len(s.Endpoints) == 0 {
 		return nil
 	}
 	services, err := c.Client.CoreV1().Services(c.Namespace).List(ctx, metav1.ListOptions{Limit: 500})
 	if err != nil {
 		return kube.Classify(err, "list the Services of namespace "+c.Namespace)
-	}
-	pods, err := c.Client.CoreV1().Pods(c.Namespace).List(ctx, metav1.ListOptions{Limit: 5000})
-	if err != nil {
-		return kube.Classify(err, "list the pods of namespace "+c.Namespace)
 	}
 	for what, endpoint := range s.Endpoints {
 		host := host(endpoint)

@@ -99,9 +99,9 @@ func (c *Cluster) backend(ctx context.Context, e Endpoint) (backend, error) {
 		}
 		return backend{pod: p.Name, address: p.Status.PodIP, port: e.Port}, nil
 	}
-	s, err := c.Client.CoreV1().Services(c.Namespace).Get(ctx, e.Service, metav1.GetOptions{})
+	s, err := c.service(ctx, e.Service)
 	if err != nil {
-		return backend{}, Classify(err, "find Service "+e.Service+" in namespace "+c.Namespace)
+		return backend{}, err
 	}
 	at := slices.IndexFunc(s.Spec.Ports, func(p corev1.ServicePort) bool { return int(p.Port) == e.Port })
 	if at < 0 {
@@ -130,6 +130,17 @@ func (c *Cluster) backend(ctx context.Context, e Endpoint) (backend, error) {
 		return backend{}, unanswered("no pod behind Service %s in namespace %s is ready", e.Service, c.Namespace)
 	}
 	return slices.MinFunc(ready, func(a, b backend) int { return cmp.Compare(a.pod, b.pod) }), nil
+}
+
+// FindService refuses a Service that is not there with a MissingObject. Whether a pod is behind it is not asked.
+func (c *Cluster) FindService(ctx context.Context, name string) error {
+	_, err := c.service(ctx, name)
+	return err
+}
+
+func (c *Cluster) service(ctx context.Context, name string) (*corev1.Service, error) {
+	s, err := c.Client.CoreV1().Services(c.Namespace).Get(ctx, name, metav1.GetOptions{})
+	return s, Classify(err, "find Service "+name+" in namespace "+c.Namespace)
 }
 
 func unanswered(format string, args ...any) error {

@@ -27,7 +27,7 @@ func Classify(err error, doing string) error {
 	case apierrors.IsUnauthorized(err):
 		return fail(failure.ClusterLogin).Do("give the worker a kubeconfig or a service account that the cluster accepts, then resume the run")
 	case apierrors.IsForbidden(err):
-		return fail(failure.ClusterForbids).Do("if a right is missing, grant it to the worker's account (docs/kubernetes.md lists them); if a quota or an admission policy says no, see to that; then resume the run")
+		return fail(failure.ClusterForbids).Do("if a right is missing, grant it to the worker's account (upkeep rbac prints what it needs on a target); if a quota or an admission policy says no, see to that; then resume the run")
 	case apierrors.IsNotFound(err), apierrors.IsGone(err):
 		return fail(failure.MissingObject).Do("see that it is there (kubectl get), and that upkeep.yaml names the right namespace and release")
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):

@@ -75,6 +75,22 @@ var kinds = map[schema.GroupKind]struct{ version, resource string }{
 	{Group: "keda.sh", Kind: "ScaledObject"}:                      {"v1alpha1", "scaledobjects"},
 }
 
+// Suspendable are the kinds of owners whose suspension is known.
+func Suspendable() []Ref {
+	var all []Ref
+	for k := range kinds {
+		all = append(all, Ref{Group: k.Group, Kind: k.Kind})
+	}
+	slices.SortFunc(all, func(a, b Ref) int { return strings.Compare(a.Group, b.Group) })
+	return all
+}
+
+// Resource is how the API server serves one of them.
+func Resource(group, kind string) (of, resource string, known bool) {
+	k, known := kinds[schema.GroupKind{Group: group, Kind: kind}]
+	return group, k.resource, known
+}
+
 // builtIn are the controllers of Kubernetes itself: what they make is changed by changing them.
 var builtIn = []schema.GroupKind{
 	{Group: "apps", Kind: "Deployment"}, {Group: "apps", Kind: "ReplicaSet"}, {Group: "apps", Kind: "StatefulSet"}, {Group: "apps", Kind: "DaemonSet"},
@@ -132,7 +148,7 @@ func Detect(o metav1.Object, now time.Time) []Owner {
 		add(Owner{By: "KEDA", Ref: Ref{Group: "keda.sh", Kind: "ScaledObject", Namespace: o.GetNamespace(), Name: name}, Why: "the label scaledobject.keda.sh/name", Suspendable: true})
 	}
 	for _, m := range o.GetManagedFields() {
-		if m.Subresource != "" || m.FieldsV1 == nil || !strings.Contains(string(m.FieldsV1.Raw), `"f:spec"`) || acts(m.Manager) {
+		if m.Subresource != "" || m.FieldsV1 == nil || !strings.Contains(string(m.FieldsV1.Raw), `"f:spec"`) || Hand(m.Manager) {
 			continue
 		}
 		switch {
@@ -151,7 +167,8 @@ func Detect(o metav1.Object, now time.Time) []Owner {
 	return owners
 }
 
-func acts(manager string) bool {
+// Hand reports whether a field manager acts only when a person, or Upkeep, tells it to.
+func Hand(manager string) bool {
 	return slices.Contains(hands, manager) || strings.HasPrefix(manager, "kubectl-") || strings.HasPrefix(manager, "upkeep")
 }
 

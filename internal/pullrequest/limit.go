@@ -18,10 +18,10 @@ type Limits struct {
 // DefaultLimits are those of the field.
 var DefaultLimits = Limits{Open: 10, PerHour: 2}
 
-// Standing is a pull request of Upkeep's that is open.
+// Standing is a pull request of Upkeep's that is open, or a branch of Upkeep's that has none.
 type Standing struct {
 	Branch string    `json:"branch"`
-	Number int       `json:"number"`
+	Number int       `json:"number"` // 0: it has none
 	Title  string    `json:"title"`
 	Opened time.Time `json:"opened"`
 	Mark   Mark      `json:"mark,omitzero"`
@@ -40,6 +40,9 @@ func Admit(all []Proposal, standing []Standing, l Limits, now time.Time) (admitt
 	open, lately := 0, 0
 	stands := make(map[string]bool)
 	for _, s := range standing {
+		if s.Number == 0 {
+			continue
+		}
 		stands[s.Branch] = true
 		if kind(s.Branch) == dependency.Security {
 			continue

@@ -29,8 +29,8 @@ func TestAdmit(t *testing.T) {
 	require.Contains(t, waiting[0].Why, "2 were opened within the hour")
 
 	var standing []pullrequest.Standing
-	for _, p := range all[:13] { // ten of them no security
-		standing = append(standing, pullrequest.Standing{Branch: p.Branch, Opened: now.Add(-2 * time.Hour)})
+	for n, p := range all[:13] { // ten of them no security
+		standing = append(standing, pullrequest.Standing{Branch: p.Branch, Number: n + 1, Opened: now.Add(-2 * time.Hour)})
 	}
 	admitted, waiting = pullrequest.Admit(all, standing, pullrequest.DefaultLimits, now)
 	require.Len(t, admitted, 13, "those that stand are kept up to date")
@@ -38,6 +38,10 @@ func TestAdmit(t *testing.T) {
 
 	admitted, _ = pullrequest.Admit(all, standing[:12], pullrequest.DefaultLimits, now)
 	require.Len(t, admitted, 13, "one has been closed, and another takes its place")
+
+	standing[12].Number = 0
+	admitted, _ = pullrequest.Admit(all, standing, pullrequest.DefaultLimits, now)
+	require.Len(t, admitted, 13, "a branch that was left over is no pull request, and counts for none")
 }
 
 func TestObsolete(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -68,15 +69,21 @@ var kinds = map[string]kind{
 
 const suspend = `kubectl patch %s %s -n %s -p '{"spec":{"suspend":true}}'`
 
-// Kinds are those of the workloads that can be stopped.
-func Kinds() []string { return slices.Sorted(maps.Keys(kinds)) }
-
 // KindProblem says what is wrong with the kind of a workload that is to be stopped, or "".
 func KindProblem(v string) string {
 	if _, ok := kinds[v]; ok {
 		return ""
 	}
 	return "must be one of " + strings.Join(Kinds(), ", ")
+}
+
+// Kinds are those of the workloads that can be stopped.
+func Kinds() []string { return slices.Sorted(maps.Keys(kinds)) }
+
+// Resource is how the API server serves one of them.
+func Resource(kind string) (group, resource string) {
+	r := kinds[kind].resource
+	return r.Group, r.Resource
 }
 
 // Ref names a workload in the target's namespace.
@@ -177,31 +184,74 @@ func (s *Stopper) Look(ctx context.Context, refs []Ref, self itself.Self, serves
 	if err := self.Check(ctx, s.Cluster, "stop the database's clients", workloads); err != nil {
 		return nil, none, err
 	}
-	scalers, err := s.Cluster.Client.AutoscalingV2().HorizontalPodAutoscalers(s.Cluster.Namespace).List(ctx, metav1.ListOptions{Limit: 500})
+	scalers, err := s.scalers(ctx)
 	if err != nil {
-		return nil, none, kube.Classify(err, "list the autoscalers of namespace "+s.Cluster.Namespace)
+		return nil, none, err
 	}
 	for i, ref := range refs {
 		c := Client{Ref: ref, UID: objects[i].GetUID()}
 		if c.Before, c.StoppedBy, err = ref.field(s.Cluster.Namespace).Before(objects[i]); err != nil {
 			return nil, none, err
 		}
-		owners := ownership.Detect(objects[i], now)
-		for _, scaler := range scalers.Items {
-			if to := scaler.Spec.ScaleTargetRef; to.Kind == ref.Kind && to.Name == ref.Name {
-				a := Autoscaler{Name: scaler.Name, Min: 1, Max: scaler.Spec.MaxReplicas}
-				if scaler.Spec.MinReplicas != nil {
-					a.Min = *scaler.Spec.MinReplicas
-				}
-				c.Autoscalers = append(c.Autoscalers, a)
-				owners = append(owners, keda(ownership.Detect(&scaler, now))...)
+		scale := ref.scaledBy(scalers)
+		for _, scaler := range scale {
+			a := Autoscaler{Name: scaler.Name, Min: 1, Max: scaler.Spec.MaxReplicas}
+			if scaler.Spec.MinReplicas != nil {
+				a.Min = *scaler.Spec.MinReplicas
 			}
+			c.Autoscalers = append(c.Autoscalers, a)
 		}
 		clients = append(clients, c)
-		changes = append(changes, ownership.Change{Words: "stop " + ref.String(), Command: ref.command(s.Cluster.Namespace), Owners: owners})
+		changes = append(changes, ownership.Change{Words: "stop " + ref.String(), Command: ref.command(s.Cluster.Namespace), Owners: owners(objects[i], scale, now)})
 	}
 	measures, err := ownership.Plan(ctx, s.dynamic, policy, changes)
 	return clients, measures, err
+}
+
+// Owners finds who would start the workloads again. It changes nothing; a workload that is not there has none.
+func (s *Stopper) Owners(ctx context.Context, refs []Ref, now time.Time) ([]ownership.Owner, error) {
+	scalers, err := s.scalers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := []ownership.Owner{}
+	for _, ref := range refs {
+		object, err := ref.field(s.Cluster.Namespace).Get(ctx, s.dynamic)
+		if failure.Is(err, failure.MissingObject) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, owners(object, ref.scaledBy(scalers), now)...)
+	}
+	return all, nil
+}
+
+func (s *Stopper) scalers(ctx context.Context) ([]autoscalingv2.HorizontalPodAutoscaler, error) {
+	list, err := s.Cluster.Client.AutoscalingV2().HorizontalPodAutoscalers(s.Cluster.Namespace).List(ctx, metav1.ListOptions{Limit: 500})
+	if err != nil {
+		return nil, kube.Classify(err, "list the autoscalers of namespace "+s.Cluster.Namespace)
+	}
+	return list.Items, nil
+}
+
+func (r Ref) scaledBy(scalers []autoscalingv2.HorizontalPodAutoscaler) (by []autoscalingv2.HorizontalPodAutoscaler) {
+	for _, s := range scalers {
+		if to := s.Spec.ScaleTargetRef; to.Kind == r.Kind && to.Name == r.Name {
+			by = append(by, s)
+		}
+	}
+	return by
+}
+
+// owners are who would start a workload again: its own, and KEDA where it makes one of its autoscalers.
+func owners(object metav1.Object, scalers []autoscalingv2.HorizontalPodAutoscaler, now time.Time) []ownership.Owner {
+	all := ownership.Detect(object, now)
+	for _, s := range scalers {
+		all = append(all, keda(ownership.Detect(&s, now))...)
+	}
+	return all
 }
 
 // keda is the owner of an autoscaler that scales its workload up again by itself.

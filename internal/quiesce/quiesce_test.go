@@ -5,10 +5,12 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/held"
 )
 
 func TestWhoIsStopped(t *testing.T) {
@@ -107,4 +109,20 @@ func TestUnready(t *testing.T) {
 	require.Empty(t, unready(web, object(`{"kind":"Deployment","metadata":{"generation":2},"spec":{"replicas":0},"status":{"observedGeneration":2}}`)))
 	require.Empty(t, unready(agent, object(`{"kind":"DaemonSet","metadata":{"generation":3},"status":{"desiredNumberScheduled":2,"numberReady":2,"observedGeneration":3}}`)))
 	require.Contains(t, unready(agent, object(`{"kind":"DaemonSet","metadata":{"generation":3},"status":{"desiredNumberScheduled":2,"observedGeneration":3}}`)), "0 of 2")
+}
+
+func TestWhatIsLeftStopped(t *testing.T) {
+	yes := true
+	of := func(controller string) *metav1.PartialObjectMetadata {
+		o := &metav1.PartialObjectMetadata{}
+		o.Annotations = map[string]string{held.Note: `{"key":"a","target":"shop","at":"2026-03-01T12:00:00Z","before":3}`}
+		if controller != "" {
+			o.OwnerReferences = []metav1.OwnerReference{{Kind: controller, Name: "web", Controller: &yes}}
+		}
+		return o
+	}
+	require.True(t, left(of(""), "shop"))
+	require.True(t, left(of("CronJob"), "shop"), "its Jobs are stopped by themselves")
+	require.False(t, left(of("Deployment"), "shop"), "the note is the Deployment's")
+	require.False(t, left(of(""), "books"))
 }

@@ -152,7 +152,7 @@ func (s *Stopper) Left(ctx context.Context, target string) ([]Ref, error) {
 	if err != nil {
 		return nil, kube.Classify(err, "make a client")
 	}
-	left := []Ref{}
+	found := []Ref{}
 	for _, name := range Kinds() {
 		seen := 0
 		for options := (metav1.ListOptions{Limit: page}); ; {
@@ -161,8 +161,8 @@ func (s *Stopper) Left(ctx context.Context, target string) ([]Ref, error) {
 				return nil, kube.Classify(err, fmt.Sprintf("list the %s of namespace %s", kinds[name].resource.Resource, s.Cluster.Namespace))
 			}
 			for _, o := range list.Items {
-				if held.Left(o.Annotations, target) {
-					left = append(left, Ref{name, o.Name})
+				if left(&o, target) {
+					found = append(found, Ref{name, o.Name})
 				}
 			}
 			if seen += len(list.Items); seen > maxObjects {
@@ -173,5 +173,12 @@ func (s *Stopper) Left(ctx context.Context, target string) ([]Ref, error) {
 			}
 		}
 	}
-	return left, nil
+	return found, nil
+}
+
+// left reports whether an object has a note of its own. A Deployment's is copied onto its ReplicaSets by its
+// controller, which would take back what is done to them.
+func left(o metav1.Object, target string) bool {
+	controller := metav1.GetControllerOf(o)
+	return held.Left(o.GetAnnotations(), target) && (controller == nil || controller.Kind != "Deployment")
 }

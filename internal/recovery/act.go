@@ -32,6 +32,9 @@ const (
 	lookEvery = time.Second
 	// stableFor is how long all must be healthy without a break: pods that flap are not.
 	stableFor = 8 * time.Second
+	// wrongFor is how long something must be wrong without a break before it is no longer waited for: what is
+	// listed of a change is not all of one moment.
+	wrongFor = 3 * time.Second
 	// lockPatience is how long an attempt, or a hook, that still works under a lock is waited for.
 	lockPatience = 30 * time.Second
 	// restartedBy is the annotation of a pod template that a rollout restart sets.
@@ -119,15 +122,19 @@ func (s *State) lookAtOwners(ctx context.Context, client dynamic.Interface) erro
 // is proven healthy, else the newest that was deployed.
 func ofHistory(history []helmrelease.Revision, proven Proven, now time.Time) (Release, error) {
 	latest := history[0]
-	r := Release{Latest: latest.Number, Status: latest.Status, Record: latest.Record, Locked: latest.Pending(), Ours: latest.Operation != "", Age: now.Sub(latest.At)}
+	r := Release{Latest: latest.Number, Status: latest.Status, Record: latest.Record, Locked: latest.Pending(), Ours: latest.Operation != "", At: latest.At, Age: now.Sub(latest.At)}
 	var err error
 	if r.Proven, err = proven(latest); err != nil {
 		return r, err
 	}
+	if is := same(history, 0); is > 0 && latest.CutOff() {
+		r.CutOff = history[is].Number
+	}
+	runs, left := running(history), left(history)
 	var hooks []string
 	at, hooksAt := -1, []string(nil)
 	for i, earlier := range history {
-		if i > 0 && (earlier.Status == "deployed" || earlier.Status == "superseded") && earlier.ManifestSHA256 != latest.ManifestSHA256 {
+		if i > 0 && effective(earlier) && earlier.ManifestSHA256 != runs && !slices.Contains(left, earlier.Number) {
 			is, err := proven(earlier)
 			if err != nil {
 				return r, err
@@ -147,15 +154,67 @@ func ofHistory(history []helmrelease.Revision, proven Proven, now time.Time) (Re
 	}
 	if at > 0 {
 		r.Back.Revision, r.Back.Hooks = history[at].Number, hooksAt[:min(len(hooksAt), 10)]
+		for _, n := range left {
+			if n > r.Back.Revision && n < r.Latest && effective(history[slices.IndexFunc(history, func(o helmrelease.Revision) bool { return o.Number == n })]) {
+				r.Back.Left = append(r.Back.Left, n)
+			}
+		}
 	}
 	return r, nil
 }
 
-// Await looks until all is healthy and stays so, or the time is over; of what is known to have stayed so, one
-// look is enough. Each look is told.
-func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.Time, stayed bool, tell func(string)) (run.Verdict, error) {
+// effective reports whether all of a revision was applied once.
+func effective(r helmrelease.Revision) bool {
+	return r.Status == "deployed" || r.Status == "superseded"
+}
+
+// running is the rendering that is in the cluster and does not work. Of an operation that did not come to
+// its end, nobody knows how much is there: what it was to replace may still be what runs, and what it
+// was to bring may be worth another try. So it is what it was to bring only if both are the same.
+func running(history []helmrelease.Revision) string {
+	is := slices.IndexFunc(history, func(r helmrelease.Revision) bool { return r.Status == "deployed" })
+	if effective(history[0]) || is > 0 && history[is].ManifestSHA256 == history[0].ManifestSHA256 {
+		return history[0].ManifestSHA256
+	}
+	return ""
+}
+
+// same is where the newest revision before one is that was deployed with the same rendering; if there is none,
+// where it is itself.
+func same(history []helmrelease.Revision, as int) int {
+	return 1 + as + slices.IndexFunc(history[as+1:], func(o helmrelease.Revision) bool {
+		return effective(o) && o.ManifestSHA256 == history[as].ManifestSHA256
+	})
+}
+
+// left are the revisions that somebody went back from: those between a revision and the newest before it that
+// was deployed with the same rendering. A rollback that did not come to its end counts too, or else
+// the next would go back to the very revision that it was to leave.
+func left(history []helmrelease.Revision) (all []int) {
+	for i, r := range history {
+		for _, between := range history[i+1 : max(same(history, i), i+1)] {
+			if between.ManifestSHA256 != r.ManifestSHA256 && !slices.Contains(all, between.Number) {
+				all = append(all, between.Number)
+			}
+		}
+	}
+	return all
+}
+
+// For is what a wait is for.
+type For struct {
+	// Until is when it ends.
+	Until time.Time
+	// Stayed says that all is known to have stayed healthy, so that one look is enough.
+	Stayed bool
+	// Young ends it also when something is wrong that will not pass by itself.
+	Young bool
+}
+
+// Await looks until all is healthy and stays so, or what it waits for is over. Each look is told.
+func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, wait For, tell func(string)) (run.Verdict, error) {
 	began := time.Now()
-	var since time.Time
+	var since, wrong time.Time
 	restarts := int32(-1)
 	for {
 		s, err := health.Observe(ctx, c, scope)
@@ -170,16 +229,23 @@ func Await(ctx context.Context, c *kube.Cluster, scope health.Scope, until time.
 			return run.NotProven, err
 		}
 		now, count := time.Now(), started(s)
-		if verdict == run.Pass && stayed {
+		if verdict == run.Pass && wait.Stayed {
 			return run.Pass, nil
 		}
-		stayed = false
+		wait.Stayed = false
+		if !wait.Young || err != nil || verdict != run.Fail || Young(State{State: s}) {
+			wrong = time.Time{}
+		} else if wrong.IsZero() {
+			wrong = time.Now()
+		} else if time.Since(wrong) >= wrongFor {
+			return verdict, nil
+		}
 		if verdict != run.Pass || count != restarts {
 			since, restarts = now, count
 		} else if now.Sub(since) >= stableFor {
 			return run.Pass, nil
 		}
-		if now.After(until) {
+		if now.After(wait.Until) {
 			return verdict, err
 		}
 		pause := pace.Next(began, lookEvery)

@@ -48,10 +48,13 @@ type Release struct {
 	// Locked says that an operation works on it, or was killed; Ours, that it is one of Upkeep's.
 	Locked bool          `json:"locked,omitempty"`
 	Ours   bool          `json:"ours,omitempty"`
-	Age    time.Duration `json:"age,omitempty"` // of the lock
+	Age    time.Duration `json:"age,omitempty"` // of the newest revision, which is that of the lock
+	At     time.Time     `json:"at,omitzero"`   // when it was made. Zero: of a run that was begun by an older version
 	// Proven says that the newest revision was seen healthy, with probes, by an earlier run.
 	Proven bool `json:"proven,omitempty"`
 	Back   Back `json:"back,omitzero"`
+	// CutOff is where a rollback went whose lock was taken away before it came to its end: the newest revision.
+	CutOff int `json:"cutOff,omitempty"`
 }
 
 // Back is where a rollback would go.
@@ -59,6 +62,7 @@ type Back struct {
 	Revision int      `json:"revision,omitempty"` // 0: there is no revision to go back to
 	Proven   bool     `json:"proven,omitempty"`   // it was seen healthy; else it is merely the last that was deployed
 	Hooks    []string `json:"hooks,omitempty"`    // Jobs of the revisions after it, which may have migrated data
+	Left     []int    `json:"left,omitempty"`     // later ones, which somebody has rolled back from before
 }
 
 // Policy bounds the ladder.
@@ -108,12 +112,18 @@ type Choice struct {
 // Next chooses the least step that can work and was not taken before.
 func Next(s State, tried []Step, p Policy) Choice {
 	verdict, _ := health.Judge(s.State)
-	if verdict == run.Pass && !s.Release.Locked {
-		return Choice{Done: true}
-	}
 	l := ladder{state: s, tried: tried, policy: p}
+	if verdict == run.Pass && !s.Release.Locked {
+		l.choice.Step = l.finish()
+		l.choice.Done = l.choice.Step == nil
+		return l.choice
+	}
 	bad := l.bad()
-	for _, rung := range []Rung{Wait, Restart, Rollout, Recreate, Clear, Rollback} {
+	rungs := []Rung{Wait, Restart, Rollout, Recreate, Clear, Rollback}
+	if p.UpTo == Rollback && l.released(bad) {
+		rungs = []Rung{Wait, Rollback, Restart, Rollout, Recreate}
+	}
+	for _, rung := range rungs {
 		if p.UpTo != "" && slices.Index(Rungs(), string(rung)) > slices.Index(Rungs(), string(p.UpTo)) {
 			l.skip("%s and what follows: upTo is %s", rung, p.UpTo)
 			break
@@ -140,11 +150,20 @@ func Next(s State, tried []Step, p Policy) Choice {
 	return l.choice
 }
 
+// Young reports whether all that is wrong may pass by itself: pods start or end, or a rollout replaces them.
+func Young(s State) bool {
+	l := ladder{state: s}
+	bad := l.bad()
+	return len(bad) > 0 && !slices.ContainsFunc(bad, func(f trouble) bool { return !f.young() })
+}
+
 type ladder struct {
 	state  State
 	tried  []Step
 	policy Policy
 	choice Choice
+	// direct says that the release is what broke the service, so that less than a rollback is not tried first.
+	direct bool
 }
 
 // trouble is a workload that does not do what it should.
@@ -152,29 +171,78 @@ type trouble struct {
 	health.Workload
 	bad     []health.Pod // its pods that do not serve
 	serving int          // its pods that do
+	newest  int          // of those that serve, those of the newest revision
 	older   bool         // an older revision serves, and of the newest no pod does
 	probe   string       // the probe that fails although all its pods are ready
+}
+
+// young reports whether it is to be waited for: nothing is wrong yet with the pods that do not serve, or they
+// are of an older revision, which a rollout replaces just now. To restart what is being replaced would
+// replace it twice.
+func (f trouble) young() bool {
+	if f.Refused != "" || f.probe != "" && f.Whole() || f.Paused && len(f.bad) == 0 {
+		return false
+	}
+	if f.Observed < f.Generation {
+		return true
+	}
+	comes := f.Kind == health.Deployment && (f.Updated < f.Desired || f.Total > f.Updated)
+	for _, p := range f.bad {
+		comes = comes || p.Newest && p.Reason == health.Starting || p.Reason == health.Ending
+	}
+	return !slices.ContainsFunc(f.bad, func(p health.Pod) bool {
+		switch p.Reason {
+		case health.Starting, health.Ending:
+			return false
+		case health.NodeLost, health.StuckEnding:
+			return true
+		}
+		return p.Newest || !comes || f.OnDelete || f.Paused
+	})
+}
+
+// fresh is how long ago the newest revision may have come that is held to have broken the service.
+const fresh = 30 * time.Minute
+
+// released reports whether it is the newest revision that broke the service: it came a short while ago and
+// nobody has seen it healthy, as the one before was; and in all that is in trouble, the pods have come with
+// it and none of them serves. Then new pods of the same would not serve either.
+func (l *ladder) released(bad []trouble) bool {
+	r := l.state.Release
+	l.direct = len(bad) > 0 && !r.Locked && !r.Proven && r.Back.Proven && !r.At.IsZero() && r.Age < fresh && !slices.ContainsFunc(bad, func(f trouble) bool {
+		came := 0
+		for _, p := range f.Pods {
+			switch {
+			case !p.Newest:
+			case p.Made.Before(r.At), p.Reason == health.NodeLost, p.Reason == health.StuckEnding:
+				return true
+			default:
+				came++
+			}
+		}
+		return came == 0 || f.newest > 0 && f.probe == ""
+	})
+	return l.direct
 }
 
 // bad lists what is in trouble.
 func (l *ladder) bad() (all []trouble) {
 	for _, w := range l.state.Workloads {
 		f := trouble{Workload: w}
-		newest := 0
 		for _, p := range w.Pods {
 			switch {
 			case p.Ready:
 				f.serving++
 				if p.Newest {
-					newest++
+					f.newest++
 				}
 			case p.Reason != health.Ended:
 				f.bad = append(f.bad, p)
 			}
 		}
-		f.older = f.serving > 0 && newest == 0 && slices.ContainsFunc(f.bad, func(p health.Pod) bool { return p.Newest })
+		f.older = f.serving > 0 && f.newest == 0 && slices.ContainsFunc(f.bad, func(p health.Pod) bool { return p.Newest })
 		for _, a := range l.state.Answers {
-			if a.Verdict == run.Fail && slices.Contains(a.Workloads, w.String()) {
+			if a.Verdict == run.Fail && len(f.bad) == 0 && slices.Contains(a.Workloads, w.String()) {
 				f.probe = a.Probe
 			}
 		}
@@ -213,8 +281,8 @@ func (l *ladder) mend(rung Rung, f trouble) *Step {
 		}
 	}
 	if rung == Wait {
-		if young := pods(health.Starting, health.Ending); len(young) == len(f.bad) && f.probe == "" && f.Refused == "" && !f.Paused {
-			step.Words = fmt.Sprintf("wait for %s: %d of %d pods are ready, and nothing is wrong with the others yet", f, f.Ready, f.Desired)
+		if f.young() {
+			step.Words = fmt.Sprintf("wait for %s: %d of %d pods are ready, and the others start, end or are replaced just now", f, f.Ready, f.Desired)
 			return step
 		}
 		return nil
@@ -355,8 +423,46 @@ func (l *ladder) rollback(bad []trouble) *Step {
 		l.skip("rollback: a rollout is paused, or the cluster takes no pods; a rollback would stop there too")
 		return nil
 	}
-	step := &Step{Rung: Rollback, Revision: r.Back.Revision}
-	change := ownership.Change{Words: fmt.Sprintf("rollback to revision %d", r.Back.Revision), Command: fmt.Sprintf("helm rollback %s %d -n %s", l.policy.Release, r.Back.Revision, l.policy.Namespace)}
+	step := l.back(r.Back.Revision)
+	if step == nil {
+		return nil
+	}
+	proof := "the last that was deployed; that it was healthy is NOT_PROVEN"
+	if r.Back.Proven {
+		proof = "the last that was proven healthy"
+	}
+	if len(r.Back.Left) > 0 {
+		proof += fmt.Sprintf("; revision %d is later, and was rolled back from before", r.Back.Left[0])
+	}
+	if l.direct {
+		proof += fmt.Sprintf("; no restart is tried first, since the pods that do not serve came with revision %d, %s ago, which was never seen healthy", r.Latest, r.Age.Round(time.Second))
+	}
+	step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("roll the release back from revision %d to %d, %s; data stays as it is", r.Latest, r.Back.Revision, proof)
+	if len(r.Back.Hooks) > 0 {
+		step.Asks = fmt.Sprintf("hooks after revision %d may have changed the database, which is not rolled back: %v", r.Back.Revision, r.Back.Hooks)
+	}
+	return step
+}
+
+// finish brings a rollback to its end that was cut off and has helped all the same: what it was to leave is
+// still the deployed revision to Helm, and the next upgrade would stand on that.
+func (l *ladder) finish() *Step {
+	r := l.state.Release
+	done := slices.ContainsFunc(l.tried, func(s Step) bool { return s.Rung == Rollback })
+	if r.CutOff == 0 || done || l.policy.UpTo != Rollback {
+		return nil
+	}
+	step := l.back(r.CutOff)
+	if step != nil {
+		step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("bring the rollback to revision %d to its end, in which revision %d was cut off; all is healthy by it, and Helm does not know", r.CutOff, r.Latest)
+	}
+	return step
+}
+
+// back is a rollback to a revision, if the owners of the workloads let it be.
+func (l *ladder) back(to int) *Step {
+	step := &Step{Rung: Rollback, Revision: to}
+	change := ownership.Change{Words: fmt.Sprintf("rollback to revision %d", to), Command: fmt.Sprintf("helm rollback %s %d -n %s", l.policy.Release, to, l.policy.Namespace)}
 	for _, w := range l.state.Workloads {
 		for _, o := range w.Owners {
 			if !slices.Contains(change.Owners, o) {
@@ -366,14 +472,6 @@ func (l *ladder) rollback(bad []trouble) *Step {
 	}
 	if !l.owned(step, change) {
 		return nil
-	}
-	proof := "the last that was deployed; that it was healthy is NOT_PROVEN"
-	if r.Back.Proven {
-		proof = "the last that was proven healthy"
-	}
-	step.Words = ownership.Measures{Suspend: step.Owners}.Words() + fmt.Sprintf("roll the release back from revision %d to %d, %s; data stays as it is", r.Latest, r.Back.Revision, proof)
-	if len(r.Back.Hooks) > 0 {
-		step.Asks = fmt.Sprintf("hooks after revision %d may have changed the database, which is not rolled back: %v", r.Back.Revision, r.Back.Hooks)
 	}
 	return step
 }

@@ -1,6 +1,8 @@
 package recovery
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +39,32 @@ func TestNext(t *testing.T) {
 	broken := of(web(health.Deployment, 1, bad(health.ImagePull)))
 	wedged := of(web(health.Deployment, 1, good))
 	wedged.Answers = []health.Answer{{Probe: "front", Verdict: run.Fail, Workloads: []string{"Deployment web"}}}
+	// A release that came with the pods, where the one before was proven healthy.
+	began := time.Now().Add(-time.Minute)
+	came := func(s State, since time.Time) State {
+		s = release(s, func(r *Release) { r.Back.Proven, r.At, r.Age = true, began, time.Minute })
+		s.Workloads = slices.Clone(s.Workloads)
+		for i := range s.Workloads {
+			s.Workloads[i].Pods = slices.Clone(s.Workloads[i].Pods)
+			for j := range s.Workloads[i].Pods {
+				if p := &s.Workloads[i].Pods[j]; p.Newest {
+					p.Made = since
+				}
+			}
+		}
+		return s
+	}
+	crashing := of(web(health.Deployment, 1, bad(health.CrashLoop)))
+	// A rollout that is at its work: the old pods are what is to be mended, and are replaced.
+	rolling := func(kind string, updated int32, pods ...health.Pod) State {
+		w := web(kind, 2, pods...)
+		w.Updated, w.Generation, w.Observed = updated, 2, 2
+		return of(w)
+	}
+	stale := health.Pod{Name: "stale", UID: "s", Reason: health.NotReady}
+	starting := health.Pod{Name: "new", UID: "n", Newest: true, Reason: health.Starting}
+	unseen := rolling(health.Deployment, 2, bad(health.NotReady))
+	unseen.Workloads[0].Observed = 1
 	locked := func(age time.Duration, ours bool) State {
 		return release(of(web(health.Deployment, 1, good)), func(r *Release) {
 			r.Locked, r.Status, r.Age, r.Ours, r.Record = true, "pending-upgrade", age, ours, helmrelease.Record{UID: "s", ResourceVersion: "7"}
@@ -44,6 +72,10 @@ func TestNext(t *testing.T) {
 	}
 	paused := web(health.Deployment, 1, bad(health.CrashLoop))
 	paused.Paused = true
+	pausedYoung := web(health.Deployment, 1, bad(health.Starting))
+	pausedYoung.Paused = true
+	pausedOld := web(health.Deployment, 2, stale, starting)
+	pausedOld.Paused, pausedOld.Updated = true, 1
 	quota := web(health.Deployment, 1)
 	quota.Refused = "exceeded quota"
 	for name, c := range map[string]struct {
@@ -81,7 +113,31 @@ func TestNext(t *testing.T) {
 		"one of a StatefulSet":              {state: of(web(health.StatefulSet, 1, bad(health.StuckEnding))), want: Recreate, asks: true, pod: "b"},
 		"young":                             {state: of(web(health.Deployment, 1, bad(health.Starting))), want: Wait},
 		"paused":                            {state: of(paused), tried: []Step{{Rung: Restart, UID: "u"}, {Rung: Recreate, UID: "u"}}, says: "rollout resume"},
+		"paused, and young":                 {state: of(pausedYoung), want: Wait},
+		"paused in a rollout's middle":      {state: of(pausedOld), want: Recreate, pod: "s"},
 		"a quota":                           {state: of(quota), says: "exceeded quota"},
+		"a release that broke it":           {state: came(crashing, began), want: Rollback, says: "no restart is tried first"},
+		"a release whose pods only answer":  {state: came(wedged, began), want: Rollback, says: "came with revision 3, 1m0s ago"},
+		"that, proposed no further":         {state: came(crashing, began), upTo: Rollout, want: Restart},
+		"that, back past a migration":       {state: release(came(crashing, began), func(r *Release) { r.Back.Hooks = []string{"Job migrate"} }), want: Rollback, asks: true},
+		"that, and it did not help":         {state: came(crashing, began), tried: []Step{{Rung: Rollback}}, want: Restart, says: "did not help"},
+		"pods older than the release":       {state: came(crashing, began.Add(-time.Hour)), want: Restart},
+		"another of its pods serves":        {state: came(of(web(health.Deployment, 2, good, bad(health.CrashLoop))), began), want: Restart, pod: "b"},
+		"a release of yesterday":            {state: release(came(crashing, began), func(r *Release) { r.Age = 24 * time.Hour }), want: Restart},
+		"nobody saw the one before healthy": {state: release(came(crashing, began), func(r *Release) { r.Back.Proven = false }), want: Restart},
+		"a release that was healthy":        {state: release(came(crashing, began), func(r *Release) { r.Proven = true }), want: Restart},
+		"a lost node after a release":       {state: came(of(web(health.Deployment, 1, bad(health.NodeLost))), began), want: Recreate, asks: true},
+		"a locked release":                  {state: release(came(crashing, began), func(r *Release) { r.Locked = true }), want: Restart},
+		"back past one that was left":       {state: release(broken, func(r *Release) { r.Back = Back{Revision: 1, Left: []int{2}} }), want: Rollback, says: "revision 2 is later, and was rolled back from before"},
+		"young after a release":             {state: came(of(web(health.Deployment, 1, bad(health.Starting))), began), want: Wait},
+		"a rollout that nobody saw yet":     {state: unseen, want: Wait},
+		"a rollout without a new pod yet":   {state: rolling(health.Deployment, 0, stale, stale), want: Wait},
+		"a rollout in its middle":           {state: rolling(health.Deployment, 1, stale, starting), want: Wait},
+		"a rollout near its end":            {state: rolling(health.Deployment, 1, stale, good), want: Wait},
+		"a StatefulSet's, in its middle":    {state: rolling(health.StatefulSet, 1, stale, starting), want: Wait},
+		"a StatefulSet's that stands":       {state: rolling(health.StatefulSet, 1, stale, good), want: Restart, pod: "s"},
+		"a rollout that was waited for":     {state: rolling(health.Deployment, 0, stale, stale), tried: []Step{{Rung: Wait, UID: "u"}}, want: Rollout},
+		"a rollout whose new pod crashes":   {state: rolling(health.Deployment, 1, old, also), want: Rollback},
 		"all scaled to 0":                   {state: of(web(health.Deployment, 0)), says: "scaled to 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -106,7 +162,15 @@ func TestNext(t *testing.T) {
 			}
 		})
 	}
-	require.True(t, Next(of(web(health.Deployment, 1, good)), nil, Policy{UpTo: Rollback}).Done)
+	healthy := of(web(health.Deployment, 1, good))
+	require.True(t, Next(healthy, nil, Policy{UpTo: Rollback}).Done)
+	cut := release(healthy, func(r *Release) { r.Status, r.CutOff = "failed", 1 })
+	got := Next(cut, []Step{{Rung: Clear}}, Policy{UpTo: Rollback})
+	require.False(t, got.Done)
+	require.Equal(t, 1, got.Step.Revision)
+	require.Contains(t, got.Step.Words, "bring the rollback to revision 1 to its end, in which revision 3 was cut off")
+	require.True(t, Next(cut, []Step{{Rung: Clear}, {Rung: Rollback}}, Policy{UpTo: Rollback}).Done)
+	require.True(t, Next(cut, nil, Policy{UpTo: Rollout}).Done)
 }
 
 // TestWhatOthersOwn: by policy, a step that its object's owner would take back is left out, proposed, or taken
@@ -158,5 +222,64 @@ func TestWhatOthersOwn(t *testing.T) {
 				require.Contains(t, got.Proposed[0].Commands, c.proposes)
 			}
 		})
+	}
+}
+
+// TestWhereItGoesBackTo: of each history, as "<number> <status> <rendering>", the newest first.
+func TestWhereItGoesBackTo(t *testing.T) {
+	for name, c := range map[string]struct {
+		history []string
+		proven  []int
+		want    int
+		left    []int
+	}{
+		"the one before":                           {[]string{"2 deployed B", "1 superseded A"}, nil, 1, nil},
+		"no other":                                 {[]string{"1 deployed A"}, nil, 0, nil},
+		"only the same":                            {[]string{"2 deployed A", "1 superseded A"}, nil, 0, nil},
+		"not one that failed":                      {[]string{"3 deployed C", "2 failed B", "1 superseded A"}, nil, 1, nil},
+		"an older one that is proven":              {[]string{"3 deployed C", "2 superseded B", "1 superseded A"}, []int{1}, 1, nil},
+		"an upgrade that failed":                   {[]string{"2 failed B", "1 deployed A"}, nil, 1, nil},
+		"an upgrade that is cut off":               {[]string{"2 pending-upgrade B", "1 deployed A"}, nil, 1, nil},
+		"an upgrade of hooks alone that failed":    {[]string{"3 failed B", "2 deployed B", "1 superseded A"}, nil, 1, nil},
+		"a rollback that is cut off":               {[]string{"3 pending-rollback A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
+		"a rollback that was cut off and cleared":  {[]string{"3 failed A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
+		"even if it was proven once":               {[]string{"3 failed A", "2 deployed B", "1 superseded A"}, []int{2}, 1, []int{2}},
+		"twice":                                    {[]string{"4 failed A", "3 failed A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
+		"and after it an upgrade that failed":      {[]string{"4 failed C", "3 failed A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
+		"a rollback that came to its end":          {[]string{"3 deployed A", "2 superseded B", "1 superseded A"}, nil, 0, nil},
+		"that, with one before":                    {[]string{"4 deployed A", "3 superseded B", "2 superseded A", "1 superseded Z"}, nil, 1, []int{3}},
+		"after one, a newer one":                   {[]string{"4 deployed C", "3 superseded A", "2 superseded B", "1 superseded A"}, nil, 3, nil},
+		"what was left once, and came again later": {[]string{"5 deployed C", "4 superseded B", "3 superseded A", "2 superseded B", "1 superseded A"}, nil, 4, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var history []helmrelease.Revision
+			for _, text := range c.history {
+				var r helmrelease.Revision
+				_, err := fmt.Sscan(text, &r.Number, &r.Status, &r.ManifestSHA256)
+				require.NoError(t, err)
+				history = append(history, r)
+			}
+			got, err := ofHistory(history, func(r helmrelease.Revision) (bool, error) { return slices.Contains(c.proven, r.Number), nil }, time.Now())
+			require.NoError(t, err)
+			require.Equal(t, c.want, got.Back.Revision)
+			require.Equal(t, c.left, got.Back.Left)
+		})
+	}
+}
+
+// TestARollbackThatWasCutOff is to be brought to its end only where somebody has taken its lock away.
+func TestARollbackThatWasCutOff(t *testing.T) {
+	never := func(helmrelease.Revision) (bool, error) { return false, nil }
+	for description, want := range map[string]int{"Was pending-rollback and was cleared by Upkeep: so": 1, "Was pending-upgrade and was cleared by Upkeep: so": 0, "Rollback failed": 0} {
+		history := []helmrelease.Revision{
+			{Number: 3, Status: "failed", ManifestSHA256: "A", Description: description}, {Number: 2, Status: "deployed", ManifestSHA256: "B"}, {Number: 1, Status: "superseded", ManifestSHA256: "A"},
+		}
+		got, err := ofHistory(history, never, time.Now())
+		require.NoError(t, err)
+		require.Equal(t, want, got.CutOff, description)
+		history[0].ManifestSHA256 = "C" // what it went back to is no more
+		got, err = ofHistory(history, never, time.Now())
+		require.NoError(t, err)
+		require.Zero(t, got.CutOff)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ const (
 	maxHeader = 16 << 10
 	atOnce    = 8     // bodies in memory
 	remember  = 20000 // names of deliveries
+
+	maxBranches = 20 // of one delivery
 )
 
 // Delivery is what a webhook is about.
@@ -32,9 +35,10 @@ type Delivery struct {
 	Event      string
 	Action     string
 	Repository string // owner/name
-	Branch     string // of the pull request, or the one that was pushed to
-	Number     int    // of the pull request or the issue
-	SHA        string // of the commit
+	Default    string // its default branch
+	// Branches are that of the pull request, the one that was pushed to, or those that have the commit which
+	// was checked; none: GitHub does not say.
+	Branches []string
 }
 
 // Options say how to receive.
@@ -142,46 +146,49 @@ func (h *handler) receive(w http.ResponseWriter, r *http.Request) (int, string) 
 
 // read takes out of a payload what it is about.
 func read(body []byte) (Delivery, error) {
+	type named struct {
+		Ref string
+	}
+	type pull struct{ Head named }
+	type suite struct {
+		Branch string `json:"head_branch"`
+		Pulls  []pull `json:"pull_requests"`
+	}
 	var p struct {
 		Action     string
 		Ref        string
-		After      string
-		SHA        string
 		Repository struct {
 			FullName string `json:"full_name"`
+			Default  string `json:"default_branch"`
 		}
-		PullRequest *struct {
-			Number int
-			Head   struct{ Ref, SHA string }
-		} `json:"pull_request"`
-		Issue *struct {
-			Number int
-		}
-		CheckRun *struct {
-			HeadSHA string `json:"head_sha"`
+		Pull  pull `json:"pull_request"`
+		Check struct {
+			Suite suite  `json:"check_suite"`
+			Pulls []pull `json:"pull_requests"`
 		} `json:"check_run"`
-		CheckSuite *struct {
-			HeadSHA string `json:"head_sha"`
-		} `json:"check_suite"`
+		Suite    suite                   `json:"check_suite"`
+		Branches []struct{ Name string } // of a status
 	}
 	if err := json.Unmarshal(body, &p); err != nil {
 		return Delivery{}, err
 	}
-	d := Delivery{Action: p.Action, Repository: p.Repository.FullName, SHA: p.SHA, Branch: strings.TrimPrefix(p.Ref, "refs/heads/")}
-	if p.After != "" {
-		d.SHA = p.After
+	d := Delivery{Action: p.Action, Repository: p.Repository.FullName, Default: p.Repository.Default}
+	add := func(names ...string) {
+		for _, n := range names {
+			if n != "" && len(d.Branches) < maxBranches && !slices.Contains(d.Branches, n) {
+				d.Branches = append(d.Branches, n)
+			}
+		}
 	}
-	if p.PullRequest != nil {
-		d.Number, d.Branch, d.SHA = p.PullRequest.Number, p.PullRequest.Head.Ref, p.PullRequest.Head.SHA
+	if branch, ok := strings.CutPrefix(p.Ref, "refs/heads/"); ok {
+		add(branch)
 	}
-	if p.Issue != nil {
-		d.Number = p.Issue.Number
+	add(p.Pull.Head.Ref, p.Check.Suite.Branch, p.Suite.Branch)
+	for _, o := range slices.Concat(p.Check.Pulls, p.Check.Suite.Pulls, p.Suite.Pulls) {
+		add(o.Head.Ref)
 	}
-	if p.CheckRun != nil {
-		d.SHA = p.CheckRun.HeadSHA
-	}
-	if p.CheckSuite != nil {
-		d.SHA = p.CheckSuite.HeadSHA
+	for _, b := range p.Branches {
+		add(b.Name)
 	}
 	return d, nil
 }

@@ -60,9 +60,10 @@ func TestGitHubsDeliveriesArrive(t *testing.T) {
 		s.got[i].ID = ""
 	}
 	require.Equal(t, []Delivery{
-		{Event: "push", Repository: "octo/shop", Branch: "upkeep/x", SHA: sha},
-		{Event: "check_run", Action: "completed", Repository: "octo/shop", SHA: sha},
-		{Event: "status", Repository: "octo/shop", SHA: sha},
+		{Event: "push", Repository: "octo/shop", Default: "main", Branches: []string{"upkeep/x"}},
+		{Event: "check_run", Action: "completed", Repository: "octo/shop", Default: "main", Branches: []string{"upkeep/x"}},
+		{Event: "check_suite", Action: "completed", Repository: "octo/shop", Default: "main", Branches: []string{"upkeep/x"}},
+		{Event: "status", Repository: "octo/shop", Default: "main", Branches: []string{"upkeep/x"}},
 	}, s.got)
 }
 
@@ -110,9 +111,27 @@ func TestForgedReplayedAndOversized(t *testing.T) {
 	require.Equal(t, 202, send(func(*http.Request) {}), "and it may come again")
 	require.Equal(t, 409, send(func(*http.Request) {}))
 	require.Equal(t, 409, send(other), "the id is not signed")
-	require.Equal(t, []Delivery{{ID: d.ID, Event: "pull_request", Action: "closed", Repository: "octo/shop", Branch: "upkeep/x", Number: 7, SHA: "abc"}}, s.got)
+	require.Equal(t, []Delivery{{ID: d.ID, Event: "pull_request", Action: "closed", Repository: "octo/shop", Branches: []string{"upkeep/x"}}}, s.got)
 	d.Payload = []byte(`[`)
 	require.Equal(t, 400, send(other))
+}
+
+func TestBranchesThatADeliveryIsAbout(t *testing.T) {
+	for body, branches := range map[string][]string{
+		`{"ref":"refs/heads/main"}`: {"main"},
+		`{"ref":"refs/tags/v1"}`:    nil,
+		`{"check_run":{"check_suite":{"head_branch":"a"},"pull_requests":[{"head":{"ref":"a"}},{"head":{"ref":"b"}}]}}`: {"a", "b"},
+		`{"check_suite":{"head_branch":null,"pull_requests":[]}}`:                                                       nil,
+		`{"branches":[{"name":"a"},{"name":"main"}]}`:                                                                   {"a", "main"},
+		`{"pull_request":{"head":{"ref":"a"}}}`:                                                                         {"a"},
+	} {
+		d, err := read([]byte(body))
+		require.NoError(t, err)
+		require.Equal(t, branches, d.Branches, body)
+	}
+	d, err := read([]byte(`{"branches":[` + strings.Repeat(`{"name":"a"},`, 50) + `{"name":"x"}]}`))
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "x"}, d.Branches)
 }
 
 func TestSlowSendersAreDropped(t *testing.T) {

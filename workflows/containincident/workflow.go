@@ -297,7 +297,7 @@ func (x *incident) recover(removed bool) error {
 
 // decided notes a decision on the newest plan.
 func (x *incident) decided(what string) {
-	a := x.Approval()
+	a := x.Decision()
 	x.result.Decisions = append(x.result.Decisions, fmt.Sprintf("%s: %s, as claimed, %s %s (%s), on plan %.12s", a.DecidedAt.UTC().Format("2006-01-02T15:04:05Z"), a.By, a.Decision, what, a.Reason, a.Hash))
 	x.SetResult(x.result)
 }

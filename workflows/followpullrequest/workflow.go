@@ -169,10 +169,20 @@ func (f *follower) settle() (over bool, err error) {
 			}
 			acts = 0
 		}
-		if err := f.act(sight, choice); err != nil && !outdated(err) {
+		if err := f.act(sight, choice); err != nil && !outdated(err) && !f.moot(err, sight) {
 			return false, err
 		}
 	}
+}
+
+// moot reports whether what stands cannot be brought to the newest base any more, as when a person has made the
+// update there by hand: the pull request is closed then, with that word, and the next scan proposes what is left.
+func (f *follower) moot(err error, sight github.Sight) bool {
+	if !procedure.HasCode(err, failure.NotEditable) || sight.Seen.Head == "" || f.state.Superseded != "" {
+		return false
+	}
+	f.state.Superseded = sight.Policy.Base + " has moved, and what this updates is not there any more as it was"
+	return true
 }
 
 // look sees how the pull request stands, and what is next.
@@ -233,7 +243,7 @@ func (f *follower) merge(sight github.Sight, choice pullrequest.Choice) error {
 
 // watch waits until something has changed, or the run is told to look.
 func (f *follower) watch(sight github.Sight) error {
-	request := github.NewsRequest{BranchRequest: github.BranchRequest{Place: f.place, Branch: f.result.Branch}, Base: sight.Policy.Base, Known: sight.Seen}
+	request := github.NewsRequest{BranchRequest: github.BranchRequest{Place: f.place, Branch: f.result.Branch}, Base: sight.Policy.Base, Known: sight.Seen, Merges: slices.Contains(sight.Policy.Merge, f.state.Proposal.Type)}
 	return f.r.Watch(step("Wait for news of the pull request", github.AwaitNews, procedure.Patient), request, nil, func() bool { return f.woken })
 }
 

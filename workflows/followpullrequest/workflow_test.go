@@ -199,6 +199,30 @@ func TestWhatHasChangedIsLookedAtAgain(t *testing.T) {
 	require.Equal(t, []string{github.Push, github.Ensure, github.Merge, github.Tidy}, h.did())
 }
 
+// A person may make the update on the base by hand, and then there is nothing to bring to the new base.
+func TestWhatTheBaseHasIsClosedWithAWord(t *testing.T) {
+	h := newHub(t)
+	h.order(0, pullrequest.Follower{Proposal: proposal})
+	h.news = []func(*github.Sight){func(s *github.Sight) {
+		s.Seen.BaseHead = "new"
+		h.fails[github.Push] = []error{failure.New(failure.NotEditable, "example.com/a is v1.0.1")}
+	}}
+	doc := h.follow()
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Equal(t, []string{github.Push, github.Ensure, github.Close, github.Tidy}, h.did())
+	require.Contains(t, doc.Summary, "main has moved")
+}
+
+func TestAnEditThatCannotBeMadeIsSaid(t *testing.T) {
+	h := newHub(t)
+	h.order(0, pullrequest.Follower{Proposal: proposal})
+	h.fails[github.Push] = []error{failure.New(failure.NotEditable, "it is written in an unusual way")}
+	doc := h.follow()
+	require.Equal(t, run.Refused, doc.Outcome)
+	require.Contains(t, doc.Summary, "unusual way")
+	require.Empty(t, h.acts, "there is nothing to close")
+}
+
 func TestAStuckRunSaysSoAndGoesOnWithTheNextOrder(t *testing.T) {
 	h := newHub(t)
 	h.fails[github.Push] = []error{failure.New(failure.GitHubForbids, "the token may not push")}

@@ -35,6 +35,13 @@ func Hold(r *procedure.Run, k *config.Kubernetes, order held.Order, images []own
 	return h
 }
 
+// Again registers once more that the owners act again, after the run has kept what it did, and reports whether
+// there are any.
+func (h *Held) Again() bool {
+	h.run.OnFailure(step("Let the owners act again", kubernetes.ResumeOwners), h.order)
+	return len(h.order.Owners) > 0
+}
+
 // Suspend keeps the owners from acting. Those that an earlier run has left suspended are this run's then.
 func (h *Held) Suspend(name string) error { return h.do(name, kubernetes.SuspendOwners, nil) }
 

@@ -77,8 +77,8 @@ func (r *Run) Approved() bool {
 	return a != nil && a.Decision == run.Approved && r.Now().Before(a.ExpiresAt)
 }
 
-// Approval is the newest plan that was to be approved, and what was decided on it; nil: there was none.
-func (r *Run) Approval() *run.Approval { return r.doc.Approval }
+// Decision is the newest plan that was asked for, and what was decided on it.
+func (r *Run) Decision() run.Approval { return *r.doc.Approval }
 
 // Rejected reports whether a person has rejected the newest plan, rather than that nobody has decided on it.
 func (r *Run) Rejected() bool {

@@ -24,6 +24,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/retention"
+	"github.com/upkeep-run/upkeep/internal/rotation"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
 )
 
@@ -194,6 +195,9 @@ func (r *Run) Other(name string) (other configuration.Resolved, err error) {
 	return other, err
 }
 
+// Secrets are the passwords of the target that are known to be rotatable.
+func (r *Run) Secrets() []rotation.Entry { return r.target.Secrets }
+
 // Retention says which backups of the target are kept.
 func (r *Run) Retention() retention.Policy { return r.target.Retention }
 
@@ -238,6 +242,9 @@ func (r *Run) Judge(v run.Verdict) {
 // OnFailure registers a step that undoes what the next step does: it runs when the run does not
 // succeed, the last registered first.
 func (r *Run) OnFailure(step Step, arg any) { r.undo = append(r.undo, cleanup{step, arg}) }
+
+// Keep says that what was done so far stays: however the run ends, nothing of it is undone any more.
+func (r *Run) Keep() { r.undo = nil }
 
 // Always registers a step that tidies up however the run ends; the same step twice is one.
 func (r *Run) Always(step Step, arg any) {

@@ -21,11 +21,13 @@ import (
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
+	"github.com/upkeep-run/upkeep/internal/access"
 	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/evidence"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
+	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/prune"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
@@ -33,6 +35,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/internal/restore"
 	"github.com/upkeep-run/upkeep/internal/retention"
+	"github.com/upkeep-run/upkeep/internal/rotation"
 )
 
 // BackupID is the backup that the world has when a run looks for one.
@@ -77,7 +80,21 @@ type World struct {
 	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
 	// its health come to, and PASS after them.
 	Services []recovery.State
-	Waits    []run.Verdict
+	// Access is what a review of access finds, and Drift how it stands to the baseline.
+	Access access.Summary
+	Drift  store.AccessDrift
+
+	// Network is what its plan of the network says, and Connections what comes of trying it.
+	Network     netcheck.Plan
+	Connections []netcheck.Finding
+	Waits       []run.Verdict
+	// Secrets are those of the world's target that can be rotated; RotationLeft is how far an earlier run has come
+	// with them, RotationDone says that this one has done it before it was reset, and OldSessions are those that
+	// the next looks find, none after them.
+	Secrets      []rotation.Entry
+	RotationLeft string
+	RotationDone bool
+	OldSessions  []postgres.OldSessions
 
 	mu         sync.Mutex
 	calls      []string
@@ -89,6 +106,7 @@ type World struct {
 	backups    []postgres.BackupRequest
 	prunes     []store.PruneRequest
 	swaps      []postgres.SwapOrder
+	accepted   []store.AcceptRequest
 	rolledBack []string // targets
 	suspended  []kubernetes.OwnersOrder
 	resumed    []kubernetes.OwnersOrder
@@ -114,6 +132,8 @@ func (w *World) Forget() {
 	defer w.mu.Unlock()
 	w.Hub = Hub{}
 	w.Owners = ownership.Measures{}
+	w.Access, w.Drift, w.accepted = access.Summary{}, store.AccessDrift{}, nil
+	w.Secrets, w.RotationLeft, w.RotationDone, w.OldSessions = nil, "", false, nil
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
@@ -252,6 +272,13 @@ func (w *World) Quarantines() []kubernetes.EndOrder {
 	return slices.Clone(w.quarantines)
 }
 
+// Accepted lists the reviews of access that became baselines, in order.
+func (w *World) Accepted() []store.AcceptRequest {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.accepted)
+}
+
 // Prunes lists what prunes were told to remove, in order.
 func (w *World) Prunes() []store.PruneRequest {
 	w.mu.Lock()
@@ -318,17 +345,53 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 					name, place.Namespace = in.Target, "shop-staging"
 				}
 			}
-			return configuration.Resolved{Rollout: w.Rollout, Repositories: w.Repositories, Target: postgres.Target{
+			return configuration.Resolved{Rollout: w.Rollout, Repositories: w.Repositories, Secrets: w.Secrets, Target: postgres.Target{
 				Name: name, Kubernetes: place, DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: config.Secret{Env: "SHOP_DB_PASSWORD"},
 				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
 			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}
 		}),
+		kubernetes.LookAtSecret: answer(w, kubernetes.LookAtSecret, func(in kubernetes.RotationRequest) rotation.Plan {
+			from := in.Entry.Privileged()
+			to, _ := in.Entry.Next(from) // one of the configuration's
+			plan := rotation.Plan{UID: "s1", Keys: in.Entry.Keys.All(), From: from, To: to, Owners: w.Owners, Left: w.RotationLeft, Consumers: []rotation.Consumer{
+				{Ref: rotation.Ref{Kind: "Deployment", Name: "web"}, UID: "u1"}, {Ref: rotation.Ref{Kind: "StatefulSet", Name: "queue"}, UID: "u2"}}}
+			if w.RotationDone {
+				plan.DoneAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+			}
+			return plan
+		}),
+		kubernetes.MakePending:      answer(w, kubernetes.MakePending, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
+		kubernetes.SwitchSecret:     answer(w, kubernetes.SwitchSecret, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
+		kubernetes.RestartConsumer:  answer(w, kubernetes.RestartConsumer, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
+		kubernetes.SealRotation:     answer(w, kubernetes.SealRotation, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
+		kubernetes.FinishRotation:   answer(w, kubernetes.FinishRotation, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
+		kubernetes.RestoreSecret:    answer(w, kubernetes.RestoreSecret, func(kubernetes.RotationOrder) string { return "" }),
+		kubernetes.RestoreConsumers: answer(w, kubernetes.RestoreConsumers, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
+		kubernetes.RemovePending:    answer(w, kubernetes.RemovePending, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
+		postgres.LookAtRoles: answer(w, postgres.LookAtRoles, func(postgres.RolesRequest) rotation.RolesPlan {
+			return rotation.RolesPlan{Sessions: 3, Makes: true}
+		}),
+		postgres.PrepareRole: answer(w, postgres.PrepareRole, func(postgres.RoleOrder) struct{} { return struct{}{} }),
+		postgres.ProveLogin:  check[postgres.RoleOrder](w, postgres.ProveLogin),
+		postgres.AwaitSessions: answer(w, postgres.AwaitSessions, func(postgres.RoleOrder) (s postgres.OldSessions) {
+			if len(w.OldSessions) > 0 {
+				s, w.OldSessions = w.OldSessions[0], w.OldSessions[1:]
+			}
+			return s
+		}),
+		postgres.WithdrawRole:   answer(w, postgres.WithdrawRole, func(in postgres.RoleOrder) int { return map[bool]int{true: 2}[in.End] }),
+		postgres.IsWithdrawn:    answer(w, postgres.IsWithdrawn, func(postgres.RoleOrder) bool { return w.Swapped }),
+		postgres.ProveWithdrawn: check[postgres.RoleOrder](w, postgres.ProveWithdrawn),
+		postgres.RetireRole:     answer(w, postgres.RetireRole, func(postgres.RoleOrder) string { return "" }),
 		kubernetes.LookAtService: answer(w, kubernetes.LookAtService, func(kubernetes.Service) (s recovery.State) {
 			if len(w.Services) > 0 {
 				s, w.Services = w.Services[0], w.Services[1:]
 			}
 			return s
 		}),
+		kubernetes.PlanNetwork:  answer(w, kubernetes.PlanNetwork, func(kubernetes.ProbeOrder) netcheck.Plan { return w.Network }),
+		kubernetes.ProbeNetwork: answer(w, kubernetes.ProbeNetwork, func(kubernetes.ProbeRequest) []netcheck.Finding { return w.Connections }),
+		kubernetes.RemoveProbes: answer(w, kubernetes.RemoveProbes, func(kubernetes.ProbeOrder) struct{} { return struct{}{} }),
 		kubernetes.AwaitHealthy: answer(w, kubernetes.AwaitHealthy, func(kubernetes.AwaitRequest) run.Verdict {
 			if len(w.Waits) == 0 {
 				return run.Pass
@@ -337,8 +400,14 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			w.Waits = w.Waits[1:]
 			return v
 		}),
-		kubernetes.PlanRollback:  answer(w, kubernetes.PlanRollback, func(in kubernetes.StepOrder) recovery.Step { return in.Step }),
-		kubernetes.TakeStep:      answer(w, kubernetes.TakeStep, func(kubernetes.StepOrder) struct{} { return struct{}{} }),
+		kubernetes.PlanRollback: answer(w, kubernetes.PlanRollback, func(in kubernetes.StepOrder) recovery.Step { return in.Step }),
+		kubernetes.TakeStep:     answer(w, kubernetes.TakeStep, func(kubernetes.StepOrder) struct{} { return struct{}{} }),
+		kubernetes.ReviewAccess: answer(w, kubernetes.ReviewAccess, func(kubernetes.AccessRequest) access.Summary { return w.Access }),
+		store.CompareAccess:     answer(w, store.CompareAccess, func(store.AccessReview) store.AccessDrift { return w.Drift }),
+		store.AcceptAccess: answer(w, store.AcceptAccess, func(in store.AcceptRequest) string {
+			w.accepted = append(w.accepted, in)
+			return "ba5e"
+		}),
 		kubernetes.NoteRecovered: answer(w, kubernetes.NoteRecovered, func(kubernetes.NoteRequest) int { return 2 }),
 		postgres.PlanBackup: answer(w, postgres.PlanBackup, func(postgres.BackupRequest) postgres.BackupPlan {
 			return postgres.BackupPlan{Database: "shop", ServerVersion: "15.1", Tables: 3, EstimatedRows: 40, EstimatedBytes: 8192, LeftOut: w.LeftOut}
@@ -385,6 +454,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		}),
 		postgres.DrainSessions:    answer(w, postgres.DrainSessions, func(postgres.DrainRequest) int { return 0 }),
 		postgres.CheckForeignKeys: check[postgres.Target](w, postgres.CheckForeignKeys),
+		kubernetes.FindService:    answer(w, kubernetes.FindService, func(kubernetes.FindRequest) struct{} { return struct{}{} }),
 		kubernetes.PlanStop: answer(w, kubernetes.PlanStop, func(in kubernetes.StopRequest) kubernetes.StopPlan {
 			return kubernetes.StopPlan{Others: []string{}, Owners: w.Owners, Clients: []quiesce.Client{
 				{Ref: quiesce.Ref{Kind: "Deployment", Name: "web"}, UID: "u1", Before: json.RawMessage("3")},

@@ -69,6 +69,10 @@ func body(r *procedure.Run, in api.Input) error {
 		return failure.New(failure.NoCluster, "target %s is in no cluster, so nothing that uses its database can be stopped", r.Target().Name).
 			Do("say where it is with kubernetes: in upkeep.yaml; or stop its clients by hand and use RestoreDatabase with mode=replace")
 	}
+	find := kubernetes.FindRequest{Kubernetes: r.Kubernetes(), Database: r.Target().DatabaseIn}
+	if err := r.Do(onCluster("See that the release is there", kubernetes.FindService), find, nil); err != nil {
+		return err
+	}
 	if in.Backup == "" {
 		in.Backup = postgres.Proven
 	}

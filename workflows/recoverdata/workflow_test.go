@@ -24,7 +24,7 @@ const confirmed = `{"confirm":"shop"}`
 
 var (
 	looking = []string{
-		configuration.ResolveTarget, postgres.FindBackup, postgres.CheckReplaceable, postgres.PlanRestore, postgres.CheckStored, postgres.LookSessions,
+		configuration.ResolveTarget, kubernetes.FindService, postgres.FindBackup, postgres.CheckReplaceable, postgres.PlanRestore, postgres.CheckStored, postgres.LookSessions,
 		kubernetes.PlanStop, store.WritePlan,
 	}
 	doing = []string{
@@ -87,6 +87,27 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 	doc := proceduretest.New(t, &proceduretest.World{}).Do(api.WorkflowType, confirmed)
 	require.Equal(t, string(failure.NoCluster), doc.Error.Code)
+}
+
+// TestANamespaceThatIsNotItsIsRefused before a Secret is missed there, which would be waited for. One that is
+// missing in its own is.
+func TestANamespaceThatIsNotItsIsRefused(t *testing.T) {
+	missing := failure.New(failure.MissingSecret, "there is no Secret")
+	w := world()
+	w.Fail(kubernetes.FindService, failure.New(failure.MissingRelease, "nothing is of release shop"))
+	w.Fail(postgres.CheckReplaceable, missing)
+	doc := proceduretest.New(t, w).Do(api.WorkflowType, confirmed)
+	require.Equal(t, run.Refused, doc.Outcome, doc.Summary)
+	require.Equal(t, []string{configuration.ResolveTarget, kubernetes.FindService, store.WriteRun}, w.Calls())
+	w = world()
+	w.Fail(postgres.CheckReplaceable, missing)
+	r := proceduretest.New(t, w)
+	r.WhenWaiting(func(doc run.Document) {
+		require.Contains(t, doc.WaitingFor, "there is no Secret")
+		r.Decide(run.RetryUpdate, run.Decision{By: "ann"})
+		approving(r)
+	})
+	require.Equal(t, run.Succeeded, r.Do(api.WorkflowType, confirmed).Outcome)
 }
 
 // TestWhatFailsIsPutBack at each step: what was stopped is started, and then the owners act again.

@@ -107,7 +107,7 @@ func (w *rescue) climb() error {
 		case choice.Done && flaps:
 			return failure.New(failure.NotRecovered, "the service is healthy at times and does not stay so").Do("read the logs of its pods (kubectl logs --previous)")
 		case choice.Done:
-			verdict, err := w.await(w.wait)
+			verdict, err := w.await(w.wait, false)
 			if err != nil {
 				return err
 			}
@@ -151,6 +151,9 @@ func (w *rescue) look(first bool) (state recovery.State, choice recovery.Choice,
 	}
 	if state.Release.Locked {
 		seen = append(seen, fmt.Sprintf("revision %d of the release is %s", state.Release.Latest, state.Release.Status))
+	}
+	if state.Release.CutOff > 0 {
+		seen = append(seen, fmt.Sprintf("revision %d of the release was cut off in the middle of a rollback", state.Release.Latest))
 	}
 	detail := "it is healthy"
 	if len(seen) > 0 {
@@ -257,7 +260,11 @@ func (w *rescue) take(s recovery.Step) error {
 	if w.suspect && (s.Rung == recovery.Restart || s.Rung == recovery.Rollout) {
 		wait = min(wait, briefly)
 	}
-	verdict, err := w.await(wait)
+	began := w.r.Now()
+	verdict, err := w.await(wait, s.Rung == recovery.Wait)
+	if s.Rung == recovery.Wait && w.r.Now().Sub(began) < wait { // something else was seen: there may be reason to wait again
+		w.tried = w.tried[:len(w.tried)-1]
+	}
 	note(verdict == run.Pass, nil)
 	return err
 }
@@ -333,9 +340,9 @@ func (w *rescue) release() error {
 	return nil
 }
 
-// await waits until the service is healthy, or the time is over.
-func (w *rescue) await(wait time.Duration) (verdict run.Verdict, err error) {
-	request := kubernetes.AwaitRequest{Service: w.service, Until: w.r.Now().Add(wait), Stayed: w.stayed}
+// await waits until the service is healthy, or the time is over; where it is only young, until it is not.
+func (w *rescue) await(wait time.Duration, young bool) (verdict run.Verdict, err error) {
+	request := kubernetes.AwaitRequest{Service: w.service, Until: w.r.Now().Add(wait), Stayed: w.stayed, Young: young}
 	err = w.r.Do(w.step("Wait until the service is healthy", kubernetes.AwaitHealthy, procedure.Long), request, &verdict)
 	w.stayed = err == nil && verdict == run.Pass
 	if err == nil {

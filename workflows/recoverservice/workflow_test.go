@@ -37,6 +37,14 @@ var (
 	noImage = state(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.ImagePull})
 )
 
+// released is what a release of a minute ago has made of the service.
+func released(pod health.Pod) recovery.State {
+	pod.Made = time.Now()
+	s := state(pod)
+	s.Release.At, s.Release.Age = pod.Made.Add(-time.Minute), time.Minute
+	return s
+}
+
 func do(t *testing.T, w *proceduretest.World, input string) (*run.Document, api.Result) {
 	t.Helper()
 	w.Cluster = inShop
@@ -54,19 +62,26 @@ func steps(r api.Result) (all []string) {
 }
 
 func TestTheLeastStepThatWorks(t *testing.T) {
+	cutOff := state(health.Pod{Name: "good", UID: "g", Newest: true, Ready: true})
+	cutOff.Release.CutOff = 1
 	for name, c := range map[string]struct {
 		seen    []recovery.State // at each look; healthy from then on
 		waits   []run.Verdict
 		steps   []string
 		outcome run.Outcome
 	}{
-		"healthy":             {nil, nil, nil, run.Succeeded},
-		"a restart":           {[]recovery.State{crashes}, nil, []string{"restart"}, run.Succeeded},
-		"a rollout":           {[]recovery.State{crashes, crashes}, []run.Verdict{run.Fail}, []string{"restart", "rollout"}, run.Succeeded},
-		"by force":            {[]recovery.State{crashes, crashes, crashes}, []run.Verdict{run.Fail, run.Fail}, []string{"restart", "rollout", "recreate"}, run.Succeeded},
-		"back":                {[]recovery.State{noImage}, nil, []string{"rollback"}, run.Succeeded},
-		"nothing helps":       {[]recovery.State{noImage, noImage}, []run.Verdict{run.Fail}, []string{"rollback"}, run.Failed},
-		"it does not stay so": {nil, []run.Verdict{run.Fail, run.Fail}, nil, run.Failed},
+		"healthy":       {nil, nil, nil, run.Succeeded},
+		"a restart":     {[]recovery.State{crashes}, nil, []string{"restart"}, run.Succeeded},
+		"a rollout":     {[]recovery.State{crashes, crashes}, []run.Verdict{run.Fail}, []string{"restart", "rollout"}, run.Succeeded},
+		"by force":      {[]recovery.State{crashes, crashes, crashes}, []run.Verdict{run.Fail, run.Fail}, []string{"restart", "rollout", "recreate"}, run.Succeeded},
+		"back":          {[]recovery.State{noImage}, nil, []string{"rollback"}, run.Succeeded},
+		"straight back": {[]recovery.State{released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.CrashLoop})}, nil, []string{"rollback"}, run.Succeeded},
+		"back when it was waited for": {[]recovery.State{
+			released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.Starting}), released(health.Pod{Name: "bad", UID: "b", Newest: true, Reason: health.CrashLoop}),
+		}, []run.Verdict{run.Fail}, []string{"wait", "rollback"}, run.Succeeded},
+		"a rollback is finished": {[]recovery.State{cutOff}, nil, []string{"rollback"}, run.Succeeded},
+		"nothing helps":          {[]recovery.State{noImage, noImage}, []run.Verdict{run.Fail}, []string{"rollback"}, run.Failed},
+		"it does not stay so":    {nil, []run.Verdict{run.Fail, run.Fail}, nil, run.Failed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			doc, r := do(t, &proceduretest.World{Services: c.seen, Waits: c.waits}, `{}`)

@@ -117,7 +117,7 @@ func (s *scan) run() error {
 		return err
 	}
 	for _, o := range s.found.Standing { // of other types: the dashboard forgets none
-		if !s.told[o.Branch] {
+		if !s.told[o.Branch] && o.Number != 0 {
 			s.board.Open = append(s.board.Open, pullrequest.Line{Number: o.Number, What: o.Title})
 		}
 	}
@@ -128,7 +128,7 @@ func (s *scan) run() error {
 // wanted are the proposals of the types that the run is for. The others are for a run of theirs.
 func (s *scan) wanted() (all []pullrequest.Proposal) {
 	for _, p := range s.found.Proposals {
-		stands := slices.ContainsFunc(s.found.Standing, func(o pullrequest.Standing) bool { return o.Branch == p.Branch })
+		stands := slices.ContainsFunc(s.found.Standing, func(o pullrequest.Standing) bool { return o.Branch == p.Branch && o.Number != 0 })
 		switch {
 		case s.in.Type == "" || p.Type == s.in.Type:
 			all = append(all, p)

@@ -126,7 +126,9 @@ func FreePort(t testing.TB) int {
 func (s *Stack) connect(t testing.TB) {
 	t.Helper()
 	var err error
-	s.Client, err = client.Dial(s.Temporal.ClientOptions())
+	options := s.Temporal.ClientOptions()
+	options.Namespace = s.namespace
+	s.Client, err = client.Dial(options)
 	require.NoError(t, err)
 	t.Cleanup(s.Client.Close)
 	s.Starter = s.newStarter()

@@ -36,9 +36,14 @@ func Choose(t testing.TB, all, sample []string) []string {
 	return chosen
 }
 
+// OfCode reports whether a point is hit only by what works on a repository, whose tests are in dev/tests/updates.
+func OfCode(point string) bool {
+	return strings.HasPrefix(point, "git/") || strings.HasPrefix(point, "github/")
+}
+
 // OnCluster reports whether a point is hit only by what works on a cluster, whose tests are in dev/tests/e2e.
 func OnCluster(point string) bool {
-	for _, prefix := range []string{"helm/", "recover/", "rollout/", "client-", "owner-"} {
+	for _, prefix := range []string{"access/", "helm/", "recover/", "rollout/", "client-", "owner-", "rotate/", "probe/"} {
 		if strings.HasPrefix(point, prefix) {
 			return true
 		}

@@ -21,8 +21,10 @@ import (
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
@@ -44,6 +46,8 @@ type Stack struct {
 	Config   string // path of the configuration
 	Store    string // the store's folder
 	StoreURL string // the store, where it is no folder
+
+	namespace string // Temporal's; "default" when empty
 }
 
 var build struct {
@@ -96,6 +100,34 @@ func NewOn(t testing.TB, storeURL, targets string) *Stack {
 	t.Cleanup(func() { require.NoError(t, s.Temporal.Stop()) })
 	s.connect(t)
 	return s
+}
+
+// Beside is New on the server of another stack, in a namespace of its own there, which is made if there is none.
+func (s *Stack) Beside(t testing.TB, namespace, targets string) *Stack {
+	t.Helper()
+	_, err := s.Client.WorkflowService().RegisterNamespace(t.Context(), &workflowservice.RegisterNamespaceRequest{Namespace: namespace, WorkflowExecutionRetentionPeriod: durationpb.New(24 * time.Hour)})
+	var there *serviceerror.NamespaceAlreadyExists
+	if !errors.As(err, &there) {
+		require.NoError(t, err)
+	}
+	beside := prepare(t, "", targets)
+	beside.Temporal, beside.namespace = s.Temporal, namespace
+	beside.connect(t)
+	require.Eventually(t, func() bool { // the server reads its namespaces now and then
+		_, err := beside.Client.DescribeTaskQueue(t.Context(), run.WorkflowQueue, enumspb.TASK_QUEUE_TYPE_WORKFLOW)
+		return err == nil
+	}, Patience, 100*time.Millisecond)
+	return beside
+}
+
+// EndAll terminates what still runs, so that nothing is left for the next who uses the namespace.
+func (s *Stack) EndAll(t testing.TB) {
+	t.Helper()
+	open, err := s.Client.ListOpenWorkflow(t.Context(), &workflowservice.ListOpenWorkflowExecutionsRequest{Namespace: s.namespace, MaximumPageSize: 1000})
+	require.NoError(t, err)
+	for _, e := range open.GetExecutions() {
+		_ = s.Client.TerminateWorkflow(t.Context(), e.GetExecution().GetWorkflowId(), "", "the test is over") // it may have ended
+	}
 }
 
 // prepare makes the stack's folder and configuration.
@@ -152,7 +184,7 @@ func (s *Stack) WorkerOf(t testing.TB, capabilities []string, name string, env .
 	require.NoError(t, err)
 	cmd := exec.Command(Binary(t, "github.com/upkeep-run/upkeep/cmd/upkeep-worker", "fault"),
 		"--config", s.Config, "--capabilities", strings.Join(capabilities, ","), "--name", name, "--data", filepath.Join(s.Dir, "data-"+name), "--health-address", "127.0.0.1:0")
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir, "TEMPORAL_ADDRESS=" + s.Temporal.Address}, env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir, "TEMPORAL_ADDRESS=" + s.Temporal.Address, "TEMPORAL_NAMESPACE=" + s.Namespace()}, env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// A test that is ended by its timeout cleans up nothing, and a frozen worker would stay for ever.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -271,10 +303,18 @@ func (s *Stack) Reset(t testing.TB, id string) {
 		}
 	}
 	_, err = s.Client.ResetWorkflowExecution(t.Context(), &workflowservice.ResetWorkflowExecutionRequest{
-		Namespace: "default", WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: d.GetWorkflowExecutionInfo().GetExecution().GetRunId()},
+		Namespace: s.Namespace(), WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: id, RunId: d.GetWorkflowExecutionInfo().GetExecution().GetRunId()},
 		Reason: "the test", WorkflowTaskFinishEventId: first, RequestId: t.Name(),
 	})
 	require.NoError(t, err)
+}
+
+// Namespace is Temporal's.
+func (s *Stack) Namespace() string {
+	if s.namespace == "" {
+		return client.DefaultNamespace
+	}
+	return s.namespace
 }
 
 // NothingLeft checks that ended runs left nothing: no scratch server's process or folder, no half

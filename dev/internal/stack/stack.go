@@ -36,7 +36,7 @@ func (n Namespace) Create() error {
 
 // Remove removes the namespace and waits, so that its volumes are gone too.
 func (n Namespace) Remove() error {
-	_, err := Command(3*time.Minute, "", "kubectl", "delete", "namespace", string(n), "--wait=true")
+	_, err := Command(3*time.Minute, "", "kubectl", "delete", "namespace", string(n), "--wait=true", "--ignore-not-found")
 	return err
 }
 

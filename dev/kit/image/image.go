@@ -93,7 +93,13 @@ func (i *Image) File(place, source string) error {
 
 // Tree adds a folder of the machine under its own path, without what skip says of a path in it.
 func (i *Image) Tree(folder string, skip func(string) bool) error {
+	return i.TreeAt(folder, folder, skip)
+}
+
+// TreeAt is Tree under another path.
+func (i *Image) TreeAt(place, folder string, skip func(string) bool) error {
 	return filepath.WalkDir(folder, func(name string, e fs.DirEntry, err error) error {
+		at := place + strings.TrimPrefix(name, folder)
 		switch {
 		case err != nil:
 			return err
@@ -103,13 +109,13 @@ func (i *Image) Tree(folder string, skip func(string) bool) error {
 			}
 			return nil
 		case e.IsDir():
-			i.Folder(name, 0o755)
+			i.Folder(at, 0o755)
 			return nil
 		}
 		if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
 			return nil // a link to nowhere or to a folder
 		}
-		return i.File(name, name)
+		return i.File(at, name)
 	})
 }
 

@@ -16,7 +16,6 @@ import (
 
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/between"
-	"github.com/upkeep-run/upkeep/dev/internal/harness"
 )
 
 // own calls dev/cluster for the cluster of this machine. The programs of another cluster are not ours to
@@ -39,7 +38,7 @@ func own(t *testing.T, args ...string) {
 // running is a trial whose run has begun.
 type running struct {
 	trial
-	worker *harness.Worker
+	worker workers
 	id     string
 }
 
@@ -79,6 +78,7 @@ func answers(t *testing.T) {
 
 // TestTheAPIServerIsKilled in the middle of each procedure, whose next request finds nobody there.
 func TestTheAPIServerIsKilled(t *testing.T) {
+	beside(t, breaksCluster)
 	all, points := trials(t)
 	var begun []running
 	for i, x := range all {
@@ -100,6 +100,7 @@ func TestTheAPIServerIsKilled(t *testing.T) {
 // TestTheLineToTheAPIServerIsCut in the middle of each procedure: what is sent is held back and nobody is
 // told, for a minute where time does not count, else until something was held back.
 func TestTheLineToTheAPIServerIsCut(t *testing.T) {
+	beside(t, breaksCluster)
 	all, points := trials(t)
 	var begun []running
 	var lines []*between.Line
@@ -141,6 +142,7 @@ func TestTheLineToTheAPIServerIsCut(t *testing.T) {
 // TestTheAPIServerIsInTrouble for a while: it turns requests away, takes others and does not answer, breaks
 // down, and has somebody else be faster.
 func TestTheAPIServerIsInTrouble(t *testing.T) {
+	beside(t, breaksCluster)
 	all, _ := trials(t)
 	var begun []running
 	var troubles []*between.Trouble
@@ -175,6 +177,7 @@ func TestTheAPIServerIsInTrouble(t *testing.T) {
 // TestTheKubeletIsFrozen in the middle of a recovery and of a rollout: nothing is called healthy that nobody
 // sees, and both go on when it is back.
 func TestTheKubeletIsFrozen(t *testing.T) {
+	beside(t, breaksCluster)
 	shop := newStall(t)
 	recovery := shop.recovers(t, "restart")
 	other := newStall(t, "hooks=true")
@@ -206,6 +209,7 @@ func TestTheKubeletIsFrozen(t *testing.T) {
 
 // TestTheKubeletStaysFrozen until a recovery has nothing left to do but to ask whether the node is off.
 func TestTheKubeletStaysFrozen(t *testing.T) {
+	beside(t, breaksCluster)
 	if !long() {
 		t.Skip("it takes minutes; FAILPOINTS=all runs it")
 	}

@@ -127,7 +127,7 @@ func TestABadReleaseIsRolledBackWithItsData(t *testing.T) {
     database: {service: %[1]s-postgresql, name: langfuse, role: postgres, passwordFrom: {secret: {name: langfuse-postgresql, key: postgres-password}}}
     kubernetes: {namespace: %[2]s, release: %[1]s, probes: [{name: traces, service: %[1]s-langfuse, port: 3000, path: /traces/count}]}
     rollout: {chart: %[3]s, bake: 10s, timeout: 20s, migrations: restore}
-`, release, p, own))
+`, release, p, chartFor(t, allInPods, own)))
 	serve(t, s, "w")
 	sql := func(text string) string {
 		out, err := p.run("kubectl", "exec", release+"-postgresql-0", "--", "psql", "-XAtqU", "postgres", "-d", "langfuse", "-c", text)

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -30,11 +29,11 @@ func inPod(name, more string) string {
 %s`, name, namespace, release, release, more)
 }
 
-// site is Temporal and a worker, on this machine, for targets in the cluster.
-func site(t *testing.T, env ...string) (*harness.Stack, *harness.Worker) {
+// site is Temporal, on this machine, and a worker, for targets in the cluster.
+func site(t *testing.T, env ...string) (*harness.Stack, workers) {
 	t.Helper()
 	s := harness.New(t, inPod("observatory", ""))
-	return s, s.Worker(t, "w", append([]string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}, env...)...)
+	return s, serve(t, s, "w", env...)
 }
 
 // noScratchPods checks that drills have left nothing in the namespace.
@@ -51,7 +50,10 @@ func noScratchPods(t *testing.T) {
 
 func TestADatabaseInAPod(t *testing.T) {
 	require.NoError(t, write("what a backup must have"))
-	s, _ := site(t)
+	s := harness.New(t, inPod("observatory", ""))
+	all := []string{"--procedure", "BackupDatabase", "--procedure", "VerifyBackup", "--procedure", "DrillRecovery", "--procedure", "RestoreDatabase"}
+	who := narrow(t, s, "keeper", all...)
+	w := serve(t, s, "w", who.env())
 
 	taken := s.Run(t, "BackupDatabase", `{}`)
 	require.Equal(t, run.Succeeded, taken.Outcome, taken.Summary)
@@ -77,6 +79,18 @@ func TestADatabaseInAPod(t *testing.T) {
 	_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-c", "DROP DATABASE langfuse_copy")
 	require.NoError(t, err)
 	noScratchPods(t)
+	who.audited(t)
+
+	w.Kill()
+	looker := narrow(t, s, "keeper-looks", append(all, "--dry-run-only")...)
+	serve(t, s, "looks", looker.env())
+	for procedure, input := range map[string]string{
+		"BackupDatabase": `{"dryRun":true}`, "VerifyBackup": `{"dryRun":true}`, "DrillRecovery": `{"dryRun":true}`, "RestoreDatabase": `{"dryRun":true,"database":"langfuse_copy"}`,
+	} {
+		doc := s.Run(t, procedure, input)
+		require.Equal(t, run.Succeeded, doc.Outcome, "%s: %s", procedure, doc.Summary)
+	}
+	looker.audited(t)
 }
 
 // TestTheDatabasesPodIsDeleted in the middle of a backup and of a restore: the run goes on when it is back.
@@ -89,7 +103,7 @@ func TestTheDatabasesPodIsDeleted(t *testing.T) {
 			s, calm := site(t)
 			require.Equal(t, run.Succeeded, s.Run(t, "BackupDatabase", `{}`).Outcome)
 			calm.Kill()
-			w := s.Worker(t, "w2", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point="+c.point+":stop", "UPKEEP_FAULT_ONCE="+s.Dir+"/once")
+			w := serve(t, s, "w2", "UPKEEP_FAULT=point="+c.point+":stop", "UPKEEP_FAULT_ONCE="+s.Dir+"/once")
 			id := s.Start(t, c.procedure, c.input)
 			require.NoError(t, until(90*time.Second, func() error {
 				if !w.Frozen() {
@@ -113,7 +127,7 @@ func TestAScratchPodIsDeleted(t *testing.T) {
 	s, calm := site(t)
 	require.Equal(t, run.Succeeded, s.Run(t, "BackupDatabase", `{}`).Outcome)
 	calm.Kill()
-	w := s.Worker(t, "w2", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:stop", "UPKEEP_FAULT_ONCE="+s.Dir+"/once")
+	w := serve(t, s, "w2", "UPKEEP_FAULT=point=restore/chunk/after:stop", "UPKEEP_FAULT_ONCE="+s.Dir+"/once")
 	id := s.Start(t, "VerifyBackup", `{}`)
 	require.NoError(t, until(90*time.Second, func() error {
 		if !w.Frozen() {
@@ -134,10 +148,10 @@ func TestARunThatIsTerminatedLeavesNoScratchPod(t *testing.T) {
 	s, calm := site(t)
 	require.Equal(t, run.Succeeded, s.Run(t, "BackupDatabase", `{}`).Outcome)
 	calm.Kill()
-	w := s.Worker(t, "w2", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:kill")
+	w := serve(t, s, "w2", "UPKEEP_FAULT=point=restore/chunk/after:kill")
 	id := s.Start(t, "VerifyBackup", `{}`)
 	<-w.Done()
 	require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
-	s.Worker(t, "w3", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
+	serve(t, s, "w3")
 	noScratchPods(t)
 }

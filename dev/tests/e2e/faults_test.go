@@ -73,6 +73,7 @@ func TestRolloutReleaseIsKilled(t *testing.T) {
 
 // TestRecoverServiceHasATwin that was frozen before an effect, and wakes up when another has done it all.
 func TestRecoverServiceHasATwin(t *testing.T) {
+	beside(t, wakesTwin)
 	t.Parallel()
 	every(t, before(recoverServiceCases()), twinRecoverService, func(t *testing.T, c string) {
 		x, point := recoverService(t, c)
@@ -82,6 +83,7 @@ func TestRecoverServiceHasATwin(t *testing.T) {
 
 // TestRolloutReleaseHasATwin that was frozen before an effect.
 func TestRolloutReleaseHasATwin(t *testing.T) {
+	beside(t, wakesTwin)
 	t.Parallel()
 	every(t, before(rolloutReleaseCases()), twinRolloutRelease, func(t *testing.T, c string) {
 		x, point := rolloutRelease(t, c)
@@ -90,11 +92,7 @@ func TestRolloutReleaseHasATwin(t *testing.T) {
 }
 
 // TestRecoverServiceIsPressed: terminated or reset at each side of each effect, beside a worker that goes on.
-// It has not passed on a cluster yet: FAILPOINTS=all shows it.
 func TestRecoverServiceIsPressed(t *testing.T) {
-	if !long() {
-		t.Skip("it has not passed yet; FAILPOINTS=all runs it")
-	}
 	t.Parallel()
 	every(t, either(recoverServiceCases()), pressRecoverService, func(t *testing.T, c string) {
 		how, c, _ := strings.Cut(c, "/")
@@ -105,6 +103,7 @@ func TestRecoverServiceIsPressed(t *testing.T) {
 
 // TestRolloutReleaseIsPressed: terminated or reset at each side of each effect.
 func TestRolloutReleaseIsPressed(t *testing.T) {
+	beside(t, wakesTwin)
 	t.Parallel()
 	every(t, either(rolloutReleaseCases()), pressRolloutRelease, func(t *testing.T, c string) {
 		how, c, _ := strings.Cut(c, "/")

@@ -77,7 +77,14 @@ func setUp() error {
 	return err
 }
 
-func tearDown() error { return stack.Namespace(namespace).Remove() }
+// tearDown removes the namespaces and waits, so that their volumes are gone too.
+func tearDown() error {
+	err := errors.Join(stack.Namespace(namespace).Remove(), stack.Namespace(home).Remove())
+	if all, made := charts(); made == nil {
+		err = errors.Join(err, os.RemoveAll(all))
+	}
+	return err
+}
 
 // describe shows what a person would look at first after a failure.
 func describe() {

@@ -87,6 +87,7 @@ func waiting(t *testing.T, s *harness.Stack, id string) {
 // TestAnOwnerThatReverts: a controller starts the service again within a second of its being stopped.
 // Without a word of the target's nothing is touched; with it, the controller is suspended meanwhile.
 func TestAnOwnerThatReverts(t *testing.T) {
+	beside(t, configures)
 	s := harness.New(t, probed())
 	worker := s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
 	before := loss(t, s)
@@ -110,7 +111,10 @@ func TestAnOwnerThatReverts(t *testing.T) {
 	require.Contains(t, r.Proposed[0], "kubectl scale deployment "+release+"-langfuse -n "+namespace+" --replicas=0")
 	has(t, "3", count{Schema: before.Schema})
 
-	owning("suspend")
+	worker.Stop()
+	target := strings.Replace(probed(), "{namespace:", "{owners: suspend, namespace:", 1)
+	who := rescuer(t, s, target, "owner-suspender", nil)
+	narrowed := s.Worker(t, "narrow", who.env())
 	id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 	doc := approve(t, s, id)
 	require.Contains(t, doc.WaitingFor, "suspend Flux (HelmRelease web in namespace "+namespace+")")
@@ -118,15 +122,17 @@ func TestAnOwnerThatReverts(t *testing.T) {
 	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 	has(t, "3", before)
 	says(t, "helmrelease/web", ".spec.suspend", "") // it has what it had: nothing
-	worker.Stop()
+	who.audited(t)
+	narrowed.Stop()
 }
 
 // TestAnOwnerOfARelease: a rollout, and a recovery from what the owner itself has made of the release. Each
 // is left alone, proposed, or made while the owner is suspended, which acts again when a person says so.
 func TestAnOwnerOfARelease(t *testing.T) {
+	beside(t, configures)
 	const name = "shop-e"
 	s, chart := shop(t, name)
-	serve(t, s, "w")
+	w := serve(t, s, "w")
 	target := fmt.Sprintf(`  - name: shop
     kubernetes: {namespace: %s, release: %s, owners: suspend, probes: [{name: front, service: %[2]s-web, port: 80, path: /index.html, contains: open}]}
     database: {url: "postgres://nobody@127.0.0.1:1/none"}
@@ -149,6 +155,9 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		require.Equal(t, 1, revisions(t, name))
 
 		owning("suspend")
+		who := narrow(t, s, "rollout-suspender", "--procedure", rolloutrelease.WorkflowType, "--set", "replicas=2")
+		w.Kill()
+		w = serve(t, s, "suspends", who.env())
 		id := approved(t, s, rollout)
 		waiting(t, s, id)
 		says(t, deployment, ".spec.replicas", "2")
@@ -161,6 +170,7 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		says(t, "helmrelease/"+name, ".spec.suspend", "")
 		says(t, deployment, ".spec.replicas", "2")
 		require.Equal(t, 2, revisions(t, name))
+		who.audited(t, "delete secrets", "patch services") // no revision is too old, and the Service stays as it is
 	})
 
 	t.Run("a recovery, and another that takes over", func(t *testing.T) {
@@ -180,6 +190,9 @@ func TestAnOwnerOfARelease(t *testing.T) {
 			return err
 		}))
 		owning("propose")
+		who := narrow(t, s, "recovery-proposer", "--procedure", "RecoverService", "--dry-run-only")
+		w.Kill()
+		w = serve(t, s, "proposes", who.env())
 		doc := s.Run(t, "RecoverService", `{"wait":1}`)
 		r, steps := recovered(t, doc)
 		require.Equal(t, run.Failed, doc.Outcome, doc.Summary)
@@ -187,7 +200,12 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		require.Contains(t, r.Proposed[0], fmt.Sprintf("helm rollback %s 2 -n %s", name, namespace))
 		says(t, deployment, ".spec.template.spec.containers[0].image", bad)
 
+		who.audited(t) // what is only proposed takes no right to write
+
 		owning("suspend")
+		who = narrow(t, s, "recovery-suspender", "--procedure", "RecoverService")
+		w.Kill()
+		serve(t, s, "suspends", who.env())
 		first := s.Start(t, "RecoverService", `{"wait":1}`)
 		waiting(t, s, first)
 		says(t, deployment, ".spec.template.spec.containers[0].image", good)
@@ -203,5 +221,6 @@ func TestAnOwnerOfARelease(t *testing.T) {
 		require.Empty(t, steps, "the first has done it")
 		says(t, "helmrelease/"+name, ".spec.suspend", "")
 		says(t, deployment, ".spec.template.spec.containers[0].image", good)
+		who.audited(t, "delete secrets", "delete pods", "create leases.coordination.k8s.io") // the rollout has made it
 	})
 }

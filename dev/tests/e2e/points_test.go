@@ -78,9 +78,39 @@ func recoverDataCases() (all []string) {
 	return all
 }
 
+// undoPoints are those that only the way back of RotateSecret passes.
+func undoPoints() (all []string) {
+	for _, point := range fault.Points() {
+		if strings.HasPrefix(point, "rotate/restore/") || strings.HasPrefix(point, "rotate/retire/") {
+			all = append(all, point)
+		}
+	}
+	return all
+}
+
+// rotateCases are the points that RotateSecret passes on its way.
+func rotateCases() (all []string) {
+	for _, point := range fault.Points() {
+		if strings.HasPrefix(point, "rotate/") && !slices.Contains(undoPoints(), point) || strings.HasPrefix(point, "recover/rollout/") {
+			all = append(all, "on/"+point)
+		}
+	}
+	return all
+}
+
 // before leaves those of the cases in which an effect is still to come: what a twin would do late.
 func before(cases []string) []string {
 	return slices.DeleteFunc(slices.Clone(cases), func(c string) bool { return !strings.Contains(c, "/before") })
+}
+
+// reviewAccessCases are the points that ReviewAccess passes in a run that proposes a baseline.
+func reviewAccessCases() (all []string) {
+	for _, point := range fault.Points() {
+		if strings.HasPrefix(point, "access/") {
+			all = append(all, point)
+		}
+	}
+	return all
 }
 
 // either puts both buttons before each case.
@@ -93,7 +123,7 @@ func either(cases []string) (all []string) {
 
 // TestEveryPointOfTheClusterIsACase: a new one is hit without being named anywhere, or this says that it is not.
 func TestEveryPointOfTheClusterIsACase(t *testing.T) {
-	all := slices.Concat(recoverServiceCases(), rolloutReleaseCases(), recoverDataCases())
+	all := slices.Concat(recoverServiceCases(), rolloutReleaseCases(), recoverDataCases(), reviewAccessCases(), rotateCases(), undoPoints())
 	for _, point := range fault.Points() {
 		if harness.OnCluster(point) {
 			require.True(t, slices.ContainsFunc(all, func(c string) bool { return c == point || strings.HasSuffix(c, "/"+point) }), point)

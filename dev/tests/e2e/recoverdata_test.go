@@ -5,7 +5,6 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +24,17 @@ const web = "deployment/" + release + "-langfuse"
 func probed() string {
 	in := inPod("observatory", "")
 	return strings.Replace(in, "release: "+release+"}", fmt.Sprintf("release: %s, probes: [{name: traces, service: %s-langfuse, port: 3000, path: /traces/count}]}", release, release), 1)
+}
+
+// rescuer is an account that may recover the target's data. The rights name the service, and more clients
+// (as in "{kind: Job, name: load}"); a run finds them by their sessions.
+func rescuer(t *testing.T, s *harness.Stack, target, name string, clients []string, args ...string) *account {
+	t.Helper()
+	clients = append([]string{"{kind: Deployment, name: " + release + "-langfuse}"}, clients...)
+	s.Configure(t, strings.Replace(target, "kubernetes: {", "kubernetes: {clients: ["+strings.Join(clients, ", ")+"], ", 1))
+	who := narrow(t, s, name, append([]string{"--procedure", api.WorkflowType}, args...)...)
+	s.Configure(t, target)
+	return who
 }
 
 // loss prepares a backup that is proven, three replicas of the service, and then the loss of the table's rows.
@@ -148,9 +158,9 @@ func written(t *testing.T) string {
 
 // untilDead starts a run on a worker that dies at a point, approves its plan, and returns when the worker is
 // dead.
-func untilDead(t *testing.T, s *harness.Stack, point string) (id string) {
+func untilDead(t *testing.T, s *harness.Stack, point string, env ...string) (id string) {
 	t.Helper()
-	dies := s.Worker(t, "dies", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point="+point+":kill")
+	dies := serve(t, s, "dies", append(env, "UPKEEP_FAULT=point="+point+":kill")...)
 	id = s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 	approve(t, s, id)
 	select {
@@ -162,15 +172,14 @@ func untilDead(t *testing.T, s *harness.Stack, point string) (id string) {
 }
 
 func TestRecoverData(t *testing.T) {
+	path := chartFor(t, allInPods, chart)
 	rollout := func(target string) string {
-		path, err := filepath.Abs(chart)
-		require.NoError(t, err)
 		return target + fmt.Sprintf("    rollout: {chart: %s, bake: 10s, timeout: 30s, migrations: compatible}\n", path)
 	}
 	s := harness.New(t, rollout(probed()))
-	start := func() *harness.Worker { return s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG")) }
-	w := start()
+	w := serve(t, s, "w")
 	before := loss(t, s)
+	users := []string{"{kind: DaemonSet, name: agent}", "{kind: Job, name: load}", "{kind: CronJob, name: report}", "{kind: Job, name: report-now}"}
 	useByAll(t)
 
 	lonely := s.Run(t, api.WorkflowType, `{"confirm":"langfuse"}`)
@@ -182,11 +191,12 @@ func TestRecoverData(t *testing.T) {
 	sessions(t, 3)
 
 	t.Run("bad input is refused before anything is touched", func(t *testing.T) {
+		beside(t, configures)
 		was := written(t)
 		for name, c := range map[string]struct{ from, to, inputs, code string }{
 			"the cluster's own namespace": {"namespace: " + namespace, "namespace: kube-system", "", "BadConfig"},
-			"a namespace that is not its": {"namespace: " + namespace, "namespace: default", "", "MissingObject MissingRelease"},
-			"one that is not there":       {"namespace: " + namespace, "namespace: nowhere", "", "MissingObject MissingRelease"},
+			"a namespace that is not its": {"namespace: " + namespace, "namespace: default", "", "MissingRelease"},
+			"one that is not there":       {"namespace: " + namespace, "namespace: nowhere", "", "MissingRelease"},
 			"a release that is not there": {"release: " + release, "release: nothing-here", "", "MissingRelease"},
 			"every workload":              {"release: " + release, "release: " + release, `,"clients":"Deployment/*"`, "BadInput"},
 			"a workload elsewhere":        {"release: " + release, "release: " + release, `,"clients":"Deployment/kube-system/coredns"`, "BadInput"},
@@ -203,15 +213,7 @@ func TestRecoverData(t *testing.T) {
 				if p == api.WorkflowType {
 					input = `{"confirm":"langfuse"` + c.inputs + `}`
 				}
-				id := s.Start(t, p, input)
-				doc := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.Outcome == run.Waiting })
-				if doc.Outcome == run.Waiting { // for a person to put the password's Secret where none is
-					require.Equal(t, api.WorkflowType, p, name)
-					require.Contains(t, doc.WaitingFor, "there is no Secret langfuse-postgresql in namespace", name)
-					require.NoError(t, s.Client.CancelWorkflow(t.Context(), id, ""))
-					s.Await(t, id)
-					continue
-				}
+				doc := s.Until(t, s.Start(t, p, input), func(d *run.Document) bool { return d.Outcome.Ended() || d.Outcome == run.Waiting })
 				require.Equal(t, run.Refused, doc.Outcome, "%s, %s: %s", p, name, doc.Summary)
 				require.Contains(t, c.code, doc.Error.Code, "%s, %s: %s", p, name, doc.Summary)
 			}
@@ -220,9 +222,34 @@ func TestRecoverData(t *testing.T) {
 		require.Equal(t, was, written(t))
 	})
 
+	t.Run("a Secret that is missing is waited for", func(t *testing.T) {
+		text, err := os.ReadFile(s.Config)
+		require.NoError(t, err)
+		without := strings.Replace(string(text), "name: langfuse-postgresql, key", "name: not-made-yet, key", 1)
+		require.NotEqual(t, string(text), without)
+		require.NoError(t, os.WriteFile(s.Config, []byte(without), 0o600))
+		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse","dryRun":true}`)
+		doc := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.Outcome == run.Waiting })
+		require.Equal(t, run.Waiting, doc.Outcome, doc.Summary)
+		require.Contains(t, doc.WaitingFor, "there is no Secret not-made-yet in namespace "+namespace)
+		require.NoError(t, os.WriteFile(s.Config, text, 0o600))
+		has, err := kubectl("get", "secret", "langfuse-postgresql", "-o", "jsonpath={.data}")
+		require.NoError(t, err)
+		_, err = command(time.Minute, fmt.Sprintf(`{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "not-made-yet"}, "data": %s}`, has), "kubectl", "--namespace", namespace, "apply", "-f", "-")
+		require.NoError(t, err)
+		t.Cleanup(func() {
+			_, err := kubectl("delete", "secret", "not-made-yet")
+			require.NoError(t, err)
+		})
+		require.NoError(t, s.Starter.Decide(t.Context(), id, true, run.Decision{By: "the test"}))
+		doc = s.Await(t, id)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	})
+
 	t.Run("a dry run needs no right to write, and writes nothing", func(t *testing.T) {
 		w.Kill()
-		looker := s.Worker(t, "looks", "KUBECONFIG="+lookerConfig(t, s.Dir))
+		looker := rescuer(t, s, rollout(probed()), "data-looker", users, "--procedure", rolloutrelease.WorkflowType, "--set", "langfuse.replicas=2", "--dry-run-only")
+		looks := serve(t, s, "looks", looker.env())
 		was := written(t)
 		dry := s.Run(t, api.WorkflowType, `{"confirm":"langfuse","dryRun":true}`)
 		require.Equal(t, run.Succeeded, dry.Outcome, dry.Summary)
@@ -231,10 +258,12 @@ func TestRecoverData(t *testing.T) {
 		require.Equal(t, run.Succeeded, dry.Outcome, dry.Summary)
 		require.Contains(t, dry.Summary, "would upgrade release "+release)
 		require.Equal(t, was, written(t))
-		looker.Kill()
-		w = start()
+		looks.Kill()
+		looker.audited(t)
 	})
 
+	who := rescuer(t, s, rollout(probed()), "data-rescuer", users)
+	w = serve(t, s, "w", who.env())
 	id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 	approve(t, s, id)
 	doc := s.Await(t, id)
@@ -249,8 +278,8 @@ func TestRecoverData(t *testing.T) {
 			_, err := kubectl("exec", database, "--", "psql", "-XAtU", "postgres", "-d", "langfuse", "-c", "TRUNCATE traces CASCADE")
 			require.NoError(t, err)
 			w.Kill()
-			id := untilDead(t, s, point)
-			w = start()
+			id := untilDead(t, s, point, who.env())
+			w = serve(t, s, "w", who.env())
 			doc := s.Await(t, id)
 			require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 			has(t, "3", before)
@@ -259,15 +288,17 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("terminated while all is stopped, a new run takes over", func(t *testing.T) {
 		w.Kill()
-		id := untilDead(t, s, "restore/chunk/after")
+		id := untilDead(t, s, "restore/chunk/after", who.env())
 		says(t, web, ".spec.replicas", "0")
 		says(t, "daemonset/agent", ".status.desiredNumberScheduled", "0")
 		says(t, "job/load", ".spec.suspend", "true")
 		require.NoError(t, s.Client.TerminateWorkflow(t.Context(), id, "", "the test"))
-		w = start()
+		w = serve(t, s, "w", who.env())
 		// Nothing has sessions by now: what was stopped is known by the notes on it.
 		again := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
-		require.Contains(t, approve(t, s, again).WaitingFor, "Deployment "+release+"-langfuse (3), which an earlier run has left stopped")
+		asks := approve(t, s, again).WaitingFor
+		require.Contains(t, asks, "Deployment "+release+"-langfuse (3), which an earlier run has left stopped")
+		require.NotContains(t, asks, "ReplicaSet", "whose notes are the Deployment's")
 		doc := s.Await(t, again)
 		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 		has(t, "3", before)
@@ -276,7 +307,7 @@ func TestRecoverData(t *testing.T) {
 
 	t.Run("cancelled while all is stopped, it puts back", func(t *testing.T) {
 		w.Kill()
-		freezes := s.Worker(t, "freezes", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "UPKEEP_FAULT=point=restore/chunk/after:stop")
+		freezes := serve(t, s, "freezes", who.env(), "UPKEEP_FAULT=point=restore/chunk/after:stop")
 		id := s.Start(t, api.WorkflowType, `{"confirm":"langfuse"}`)
 		approve(t, s, id)
 		require.NoError(t, until(90*time.Second, func() error {
@@ -293,4 +324,5 @@ func TestRecoverData(t *testing.T) {
 		has(t, "3", before)
 		usedAsBefore(t)
 	})
+	who.audited(t)
 }

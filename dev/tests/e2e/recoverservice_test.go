@@ -23,7 +23,7 @@ import (
 // each start for as long as its pod lives.
 const shopChart = `apiVersion: v1
 kind: Service
-metadata: {name: {{ .Release.Name }}-web}
+metadata: {name: {{ .Release.Name }}-web, annotations: {image: {{ .Values.image }}, round: {{ .Values.round }}}}
 spec: {selector: {app: {{ .Release.Name }}-web}, ports: [{port: 80, targetPort: 8080}]}
 ---
 apiVersion: apps/v1
@@ -52,7 +52,7 @@ func shop(t *testing.T, name string) (s *harness.Stack, chart string) {
 	t.Helper()
 	chart = t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(chart, "templates"), 0o755))
-	for file, text := range map[string]string{"Chart.yaml": "apiVersion: v2\nname: shop\nversion: 1.0.0\n", "values.yaml": "image: upkeep.test/busybox:dev\nreplicas: 1\n", "templates/all.yaml": shopChart} {
+	for file, text := range map[string]string{"Chart.yaml": "apiVersion: v2\nname: shop\nversion: 1.0.0\n", "values.yaml": "image: upkeep.test/busybox:dev\nreplicas: 1\nround: first\n", "templates/all.yaml": shopChart} {
 		require.NoError(t, os.WriteFile(filepath.Join(chart, file), []byte(text), 0o600))
 	}
 	_, err := helm("install", name, chart, "--wait", "--timeout", "1m")
@@ -69,11 +69,6 @@ func shop(t *testing.T, name string) (s *harness.Stack, chart string) {
     database: {url: "postgres://nobody@127.0.0.1:1/none"}
 `, namespace, name, name)
 	return harness.New(t, target), chart
-}
-
-func serve(t *testing.T, s *harness.Stack, name string, env ...string) *harness.Worker {
-	t.Helper()
-	return s.Worker(t, name, append([]string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}, env...)...)
 }
 
 func recovered(t *testing.T, doc *run.Document) (r recoverservice.Result, steps string) {
@@ -117,18 +112,20 @@ const (
 func TestAServiceIsRecovered(t *testing.T) {
 	const name = "shop-a"
 	s, chart := shop(t, name)
-	inside := serve(t, s, "inside", "POD_NAME="+shopPod(t, name), "POD_NAMESPACE="+namespace)
+	inside := s.Worker(t, "inside", "KUBECONFIG="+os.Getenv("KUBECONFIG"), "POD_NAME="+shopPod(t, name), "POD_NAMESPACE="+namespace)
 	itself := s.Run(t, "RecoverService", `{}`)
 	require.Equal(t, run.Refused, itself.Outcome, itself.Summary)
 	require.Equal(t, "NotItself", itself.Error.Code, "the worker is one of its pods")
 	inside.Kill()
-	serve(t, s, "w")
+	manyRevisions(t, name, chart, "round")
+	who := narrow(t, s, "rescuer", "--procedure", "RecoverService")
+	serve(t, s, "w", who.env())
 
 	calm := s.Run(t, "RecoverService", `{"wait":1}`)
 	r, steps := recovered(t, calm)
 	require.Equal(t, run.Succeeded, calm.Outcome, calm.Summary)
 	require.Empty(t, steps)
-	require.Equal(t, 1, r.Revision)
+	require.Equal(t, 10, r.Revision)
 
 	for how, what := range map[string]string{wedge: "NotReady", crash: "CrashLoop"} {
 		before := shopPod(t, name)
@@ -161,7 +158,19 @@ func TestAServiceIsRecovered(t *testing.T) {
 	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 	require.Equal(t, "rollback", steps)
 	require.Contains(t, r.Taken[0].What, "proven healthy")
-	require.Equal(t, 3, r.Revision)
+	require.Equal(t, 12, r.Revision)
+
+	// Pods that are ready and do not work: no restart is tried first.
+	require.NoError(t, os.WriteFile(filepath.Join(chart, "templates", "all.yaml"), []byte(strings.Replace(shopChart, "echo open", "echo shut", 1)), 0o600))
+	_, err = helm("upgrade", name, chart, "--wait", "--timeout", "1m")
+	require.NoError(t, err)
+	doc = s.Run(t, "RecoverService", `{"wait":1}`)
+	r, steps = recovered(t, doc)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Equal(t, "rollback", steps)
+	require.Contains(t, r.Taken[0].What, "no restart is tried first, since the pods that do not serve came with revision 13")
+	require.Equal(t, 14, r.Revision)
+	who.audited(t)
 }
 
 // TestAStuckReleaseIsCleared: helm was killed in the middle, lately, so a person is asked.
@@ -192,38 +201,18 @@ func TestAStuckReleaseIsCleared(t *testing.T) {
 	require.Equal(t, "clear rollback", steps)
 }
 
-// lookerConfig writes the kubeconfig of an account that may write nothing, and returns where.
-func lookerConfig(t *testing.T, dir string) (path string) {
-	t.Helper()
-	role := `{"apiVersion": "v1", "kind": "List", "items": [
-		{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "looker"}},
-		{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "looker"}, "rules": [
-			{"apiGroups": ["", "apps", "batch", "discovery.k8s.io", "autoscaling", "networking.k8s.io"], "verbs": ["get", "list", "watch"],
-			 "resources": ["pods", "pods/portforward", "services", "secrets", "configmaps", "serviceaccounts", "deployments", "statefulsets", "daemonsets", "replicasets", "jobs", "cronjobs", "endpointslices", "horizontalpodautoscalers", "networkpolicies"]}]},
-		{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "looker"},
-		 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "looker"}, "subjects": [{"kind": "ServiceAccount", "name": "looker"}]}]}`
-	_, err := command(time.Minute, role, "kubectl", "--namespace", namespace, "apply", "-f", "-")
-	require.NoError(t, err)
-	token, err := kubectl("create", "token", "looker")
-	require.NoError(t, err)
-	config, err := kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json")
-	require.NoError(t, err)
-	var file map[string]any
-	require.NoError(t, json.Unmarshal([]byte(config), &file))
-	file["users"].([]any)[0].(map[string]any)["user"] = map[string]string{"token": strings.TrimSpace(token)}
-	text, err := json.Marshal(file)
-	require.NoError(t, err)
-	path = filepath.Join(dir, "looker")
-	require.NoError(t, os.WriteFile(path, text, 0o600))
-	return path
-}
-
 // TestADryRunNeedsNoRightToWrite: it succeeds under a role that has none.
 func TestADryRunNeedsNoRightToWrite(t *testing.T) {
 	const name = "shop-c"
 	s, _ := shop(t, name)
-	path := lookerConfig(t, s.Dir)
-	s.Worker(t, "w", "KUBECONFIG="+path)
+	who := narrow(t, s, "looker", "--procedure", "RecoverService", "--dry-run-only")
+	if allInPods {
+		serveAs(t, s, []string{"--procedure", "RecoverService", "--dry-run-only"})
+	} else {
+		serve(t, s, "w", who.env())
+	}
+	calm := s.Run(t, "RecoverService", `{"dryRun":true}`)
+	require.Equal(t, run.Succeeded, calm.Outcome, calm.Summary)
 	breakShop(t, name, wedge)
 	doc := s.Run(t, "RecoverService", `{"dryRun":true}`)
 	r, steps := recovered(t, doc)
@@ -231,6 +220,7 @@ func TestADryRunNeedsNoRightToWrite(t *testing.T) {
 	require.Empty(t, steps)
 	require.Contains(t, r.Next, "restart pod")
 	require.Equal(t, run.Fail, r.Verdict)
+	who.audited(t)
 }
 
 func revisions(t *testing.T, name string) int {

@@ -121,11 +121,11 @@ func resultOf(t *testing.T, doc *run.Document) (r rolloutrelease.Result) {
 
 func TestRolloutRelease(t *testing.T) {
 	staging, production := install(t, "staging"), install(t, "production")
-	path, err := filepath.Abs(chart)
-	require.NoError(t, err)
-	bare := filepath.Join(t.TempDir(), "chart") // without the hook, whose image would be bad too
-	require.NoError(t, os.CopyFS(bare, os.DirFS(path)))
-	require.NoError(t, os.Remove(filepath.Join(bare, "templates", "migrate.yaml")))
+	path := chartFor(t, allInPods, chart)
+	without := filepath.Join(t.TempDir(), "chart") // without the hook, whose image would be bad too
+	require.NoError(t, os.CopyFS(without, os.DirFS(chart)))
+	require.NoError(t, os.Remove(filepath.Join(without, "templates", "migrate.yaml")))
+	bare := chartFor(t, allInPods, without)
 	target := func(name string, p place, more string) string {
 		return fmt.Sprintf(`  - name: %s
     database: {service: %s-postgresql, name: langfuse, role: langfuse, passwordFrom: {secret: {name: langfuse-postgresql, key: password}}}
@@ -139,8 +139,7 @@ func TestRolloutRelease(t *testing.T) {
 %[6]s`, name, release, p, release, path, more)
 	}
 	s := harness.New(t, target("staging", staging, "")+target("production", production, "      staging: staging\n"))
-	env := []string{"KUBECONFIG=" + os.Getenv("KUBECONFIG")}
-	s.Worker(t, "w", env...)
+	serve(t, s, "w")
 
 	t.Run("a dry run changes nothing", func(t *testing.T) {
 		doc := s.Run(t, rolloutrelease.WorkflowType, `{"target": "production", "dryRun": true, "set": {"langfuse.schema": 2}}`)
@@ -182,9 +181,9 @@ func TestRolloutRelease(t *testing.T) {
 		require.Equal(t, 2, staging.deployed(t))
 		require.Equal(t, 2, production.deployed(t))
 		require.Equal(t, "2", production.schema(t))
-		notes, err := filepath.Glob(filepath.Join(s.Store, "production", "releases", release, "2-*.json"))
-		require.NoError(t, err)
+		notes := stored(t, s, "production/releases/"+release)
 		require.Len(t, notes, 1)
+		require.Regexp(t, `^2-.*\.json$`, notes[0])
 	})
 	t.Run("a bad image is rolled back by itself, and the service is served meanwhile", func(t *testing.T) {
 		end := production.served(t)

@@ -66,6 +66,7 @@ spec:
 
 const stallValues = `image: upkeep.test/busybox:dev
 replicas: 1
+round: first
 hooks: false
 migration: "true"
 again: 0
@@ -79,6 +80,7 @@ const badImage = "upkeep.test/nothing:dev"
 // stall is one such release, and what is needed to work on it.
 type stall struct {
 	name, chart string
+	at          string // where the workers find the chart
 	stack       *harness.Stack
 }
 
@@ -106,7 +108,13 @@ func newStall(t *testing.T, set ...string) stall {
 		_, err := helm("uninstall", x.name, "--no-hooks")
 		require.NoError(t, err)
 	})
+	x.at = chartFor(t, allInPods, x.chart)
 	x.stack = harness.New(t, x.target("compatible"))
+	if allInPods { // before it is broken
+		c := crewFor(t, x.stack)
+		_, parsed := c.read()
+		c.grants(parsed.Targets)
+	}
 	return x
 }
 
@@ -118,7 +126,7 @@ func (x stall) target(migrations string) string {
       probes: [{name: front, service: %[2]s-web, port: 80, path: /index.html, contains: open}]
     database: {url: "postgres://nobody@127.0.0.1:1/none"}
     rollout: {chart: %[3]s, bake: 10s, timeout: 20s, migrations: %[4]s}
-`, namespace, x.name, x.chart, migrations)
+`, namespace, x.name, x.at, migrations)
 }
 
 // describe shows what a person would look at first.

@@ -58,13 +58,13 @@ func approving(t *testing.T, s *harness.Stack, id string) {
 }
 
 // armed starts a worker that is killed or frozen at a point: "helm/hook/after:kill:2".
-func (x trial) armed(t *testing.T, point string) *harness.Worker {
+func (x trial) armed(t *testing.T, point string) workers {
 	t.Helper()
 	return serve(t, x.stack, "first", "UPKEEP_FAULT=point="+point)
 }
 
 // frozen waits until a worker is frozen.
-func frozen(t *testing.T, w *harness.Worker) {
+func frozen(t *testing.T, w workers) {
 	t.Helper()
 	require.NoError(t, until(harness.Patience, func() error {
 		if !w.Frozen() {
@@ -103,7 +103,7 @@ func (x trial) doubled(t *testing.T, point string) {
 }
 
 // wakes wakes a frozen worker up and compares what is there before with what is there when it has given up.
-func (x trial) wakes(t *testing.T, twin *harness.Worker) {
+func (x trial) wakes(t *testing.T, twin workers) {
 	t.Helper()
 	log := filepath.Join(x.stack.Dir, "first.log")
 	had, err := os.ReadFile(log)

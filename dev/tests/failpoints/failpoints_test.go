@@ -60,11 +60,11 @@ func TestMain(m *testing.M) {
 const sealed = "sealed/"
 
 // cases are all points, and those of what an encrypted backup does in its own way once more. Those of what
-// works on a cluster have tests there.
+// works on a cluster or on a repository have tests there.
 func cases() []string {
 	var all []string
 	for _, point := range fault.Points() {
-		if harness.OnCluster(point) {
+		if harness.OnCluster(point) || harness.OfCode(point) {
 			continue
 		}
 		if !strings.HasPrefix(point, "key/") {

@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
 
+	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
 	"github.com/upkeep-run/upkeep/api/containincident"
@@ -26,20 +27,26 @@ import (
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/restoredatabase"
+	"github.com/upkeep-run/upkeep/api/reviewaccess"
 	"github.com/upkeep-run/upkeep/api/rolloutrelease"
+	"github.com/upkeep-run/upkeep/api/rotatesecret"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/api/updatedependencies"
+	"github.com/upkeep-run/upkeep/api/validatenetwork"
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
+	"github.com/upkeep-run/upkeep/internal/access"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/lease"
+	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
 	"github.com/upkeep-run/upkeep/internal/recovery"
+	"github.com/upkeep-run/upkeep/internal/rotation"
 	"github.com/upkeep-run/upkeep/worker"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
 )
@@ -102,6 +109,30 @@ var scenarios = []scenario{
 	{procedure: containincident.WorkflowType, name: "given-up", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decide(run.AbandonUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
 	{procedure: containincident.WorkflowType, name: "dry-run", input: `{"dryRun":true,"reason":"it talks to the database","pods":"web-1"}`, world: suspects},
+	{procedure: validatenetwork.WorkflowType, name: "proven", input: `{}`, world: connects(run.Pass)},
+	{procedure: validatenetwork.WorkflowType, name: "open", input: `{}`, world: connects(run.Fail), status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+	{procedure: validatenetwork.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: connects(run.Pass)},
+	{procedure: recoverservice.WorkflowType, name: "straight-back", input: `{}`, world: released},
+	{procedure: reviewaccess.WorkflowType, name: "accepted", input: `{}`, world: unreviewed, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: reviewaccess.WorkflowType, name: "same", input: `{}`, world: inCluster},
+	{procedure: reviewaccess.WorkflowType, name: "drifted", input: `{}`, world: drifted, status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+	{procedure: rotatesecret.WorkflowType, name: "whole", input: `{}`, world: rotates, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: rotatesecret.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: rotates},
+	{procedure: rotatesecret.WorkflowType, name: "undone", input: `{}`, during: decideOnPlan(run.ApproveUpdate), status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED,
+		world: func(w *proceduretest.World) {
+			rotates(w)
+			w.Fail(kubernetes.RestartConsumer, failure.New(failure.NotReady, "Deployment web does not come up"))
+		}},
+	{procedure: rotatesecret.WorkflowType, name: "given-up-with-sessions-left", input: `{}`, status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED,
+		world: func(w *proceduretest.World) {
+			rotates(w)
+			w.Secrets[0] = rotation.Entry{Name: "app", Secret: "shop-db", Keys: rotation.Keys{Password: "password"}, Role: "shop"}
+			w.OldSessions = []postgres.OldSessions{{Left: 2, Who: "2 from 10.0.0.7"}}
+		},
+		during: func(t *testing.T, c client.Client, id string) {
+			decideOnPlan(run.ApproveUpdate)(t, c, id)
+			decide(run.AbandonUpdate)(t, c, id)
+		}},
 	{procedure: updatedependencies.WorkflowType, name: "whole", input: `{}`, world: hasRepository},
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
@@ -118,6 +149,34 @@ func inCluster(w *proceduretest.World) {
 func suspects(w *proceduretest.World) {
 	inCluster(w)
 	w.Quarantine = quarantine.Plan{Pods: []quarantine.Pod{{Ref: quarantine.Ref{Namespace: "shop", Name: "web-1"}, UID: "u"}}, Deny: []string{"shop"}}
+}
+
+// connects has one connection to try in the world's cluster, and this come of it.
+func connects(v run.Verdict) func(*proceduretest.World) {
+	return func(w *proceduretest.World) {
+		inCluster(w)
+		c := netcheck.Check{From: "Deployment/web", To: "StatefulSet/db", Port: "5432/TCP", Model: "denied", Want: "denied"}
+		w.Network = netcheck.Plan{Policies: 1, Pods: 2, Checks: []netcheck.Check{c}, Sources: []netcheck.Source{{Name: c.From}}}
+		w.Connections = []netcheck.Finding{{Check: c, Seen: map[run.Verdict]string{run.Pass: "blocked", run.Fail: "reached"}[v], Verdict: v}}
+	}
+}
+
+// unreviewed has no baseline of access.
+func unreviewed(w *proceduretest.World) {
+	inCluster(w)
+	w.Drift.None = true
+}
+
+// drifted has somebody be granted more than in the baseline.
+func drifted(w *proceduretest.World) {
+	inCluster(w)
+	w.Drift.DriftSummary = access.DriftSummary{Added: 1, Changes: []string{"added grant: account shop/web has ClusterRole edit"}, More: []bool{true}}
+}
+
+// rotates gives the world's target a password that two roles have in turn.
+func rotates(w *proceduretest.World) {
+	inCluster(w)
+	w.Secrets = []rotation.Entry{{Name: "app", Secret: "shop-db", Keys: rotation.Keys{Username: "user", Password: "password"}, Owner: "shop", Roles: []string{"shop_a", "shop_b"}}}
 }
 
 // hasRepository gives the world's target a repository.
@@ -147,6 +206,20 @@ func crashes(w *proceduretest.World) {
 	w.Services = []recovery.State{{State: health.State{Workloads: []health.Workload{{
 		Kind: health.Deployment, Name: "web", UID: "u", Desired: 1, Total: 1, Updated: 1, Pods: []health.Pod{{Name: "web-1", UID: "p", Newest: true, Reason: health.CrashLoop}},
 	}}}}}
+}
+
+// released has a release of a minute ago break the world's service: its pod is young, and then crashes.
+func released(w *proceduretest.World) {
+	var seen []recovery.State
+	for _, reason := range []health.Reason{health.Starting, health.CrashLoop} {
+		crashes(w)
+		s := w.Services[0]
+		at := time.Now().Add(-time.Minute)
+		s.Workloads[0].Pods[0].Reason, s.Workloads[0].Pods[0].Made = reason, at.Add(time.Second)
+		s.Release = recovery.Release{Latest: 2, Status: "deployed", At: at, Age: time.Minute, Back: recovery.Back{Revision: 1, Proven: true}}
+		seen = append(seen, s)
+	}
+	w.Services, w.Waits = seen, []run.Verdict{run.Fail}
 }
 
 // flux is an owner as it was before it was suspended; heldBy is who has left it so.

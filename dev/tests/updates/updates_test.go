@@ -5,11 +5,12 @@ package updates
 import (
 	"archive/zip"
 	"bytes"
+	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,10 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(strconv.Itoa(slots))
+	}
 	code := m.Run()
 	harness.RemoveBinaries()
 	os.Exit(code)
@@ -228,56 +233,4 @@ func TestWhatAPersonClosedIsNotProposedAgain(t *testing.T) {
 	require.Contains(t, string(doc.Result), "ada closed it")
 	require.Len(t, s.repo.Pulls(), 1)
 	require.Contains(t, s.repo.Issues()[0].Body, "ada closed it")
-}
-
-// points are all at which a worker can die while it works on a pull request.
-var points = []string{
-	"checkout/push/before", "checkout/push/after", "github/pull/open/before", "github/pull/open/after", "github/pull/body/before", "github/pull/body/after",
-	"github/pull/label/before", "github/pull/label/after", "github/pull/merge/before", "github/pull/merge/after",
-	"github/issue/create/before", "github/issue/create/after",
-}
-
-// TestAWorkerThatDiesChangesNothing kills it at a point, and starts another.
-func TestAWorkerThatDiesChangesNothing(t *testing.T) {
-	for _, point := range harness.Choose(t, points, []string{"checkout/push/after", "github/pull/open/after", "github/pull/merge/after"}) {
-		t.Run(point, func(t *testing.T) {
-			s := newSite(t)
-			hit := filepath.Join(s.Dir, "hit")
-			dies := s.Worker(t, "w", append(s.env, "UPKEEP_FAULT=point="+point+":kill", "UPKEEP_FAULT_ONCE="+hit)...)
-			id := s.Start(t, update, `{}`)
-			restart := func() {
-				<-dies.Done()
-				s.Worker(t, "w2", s.env...)
-			}
-			if strings.HasPrefix(point, "github/pull/merge") || strings.HasPrefix(point, "github/pull/body") {
-				require.Equal(t, run.Succeeded, s.Await(t, id).Outcome)
-			} else {
-				restart()
-				require.Equal(t, run.Succeeded, s.Await(t, id).Outcome)
-			}
-			_, sha := s.branch(t)
-			if strings.HasPrefix(point, "github/pull/body") { // its description changes when it is brought to a new base
-				s.repo.Edit(1, "ada", "another title", "nothing of Upkeep's")
-				s.repo.Push("main", "ada", "docs", map[string]string{"README.md": "A shop.\n"})
-				s.wake(t)
-				restart()
-				s.wake(t)
-				require.Eventually(t, func() bool { _, now := s.branch(t); moved := now != sha; sha = now; return moved }, harness.Patience, 100*time.Millisecond)
-				s.until(t, pullrequest.Await, "")
-			}
-			require.Contains(t, s.one(t).Body, "upkeep")
-			s.repo.SetCheck(sha, "unit", "completed", "success")
-			s.wake(t)
-			if strings.HasPrefix(point, "github/pull/merge") {
-				restart()
-			}
-			end := s.Await(t, s.follower(t))
-			require.Equal(t, run.Succeeded, end.Outcome, end.Summary)
-			require.True(t, s.one(t).Merged)
-			require.Equal(t, 1, strings.Count(s.repo.File("main", "go.mod"), "example.com/a v1.0.1"))
-			name, _ := s.branch(t)
-			require.Empty(t, name)
-			require.Empty(t, s.github.Violations())
-		})
-	}
 }

@@ -88,7 +88,7 @@ func explain(ctx context.Context, t Tools, tool, file, said string, err error) e
 
 func missing(tool string) error {
 	return failure.New(failure.MissingProgram, "%s, which makes lock files, is not installed on the worker", tool).
-		Do("install %s on the worker, then resume the run", tool)
+		Do("install %s on the worker, or give it the image that has what makes lock files (docs/kubernetes.md), then resume the run", tool)
 }
 
 // find is a program's path.

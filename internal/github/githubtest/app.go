@@ -21,6 +21,9 @@ type App struct {
 	ID, Installation int64
 	Slug             string
 	PrivateKey       string // PEM, as GitHub hands it out
+	Permissions      map[string]string
+	Suspended        bool
+	Absent           bool // it is not installed
 
 	key *rsa.PrivateKey
 	bot *User
@@ -43,7 +46,9 @@ func (s *Server) App(slug string) *App {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := &App{ID: s.next(), Installation: s.next(), Slug: slug, key: key, bot: s.user(slug + "[bot]")}
+	a := &App{ID: s.next(), Installation: s.next(), Slug: slug, key: key, bot: s.user(slug + "[bot]"), Permissions: map[string]string{
+		"metadata": "read", "contents": "write", "pull_requests": "write", "issues": "write", "workflows": "write", "checks": "read", "statuses": "read",
+	}}
 	a.PrivateKey = string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
 	s.apps[a.ID] = a
 	return a
@@ -103,9 +108,17 @@ func (s *Server) appOfBot(u *User) *App {
 
 func (s *Server) getInstallation(c *call) reply {
 	a := s.appOfBot(c.who)
+	if a.Absent {
+		return notFound()
+	}
+	var suspended any
+	if a.Suspended {
+		suspended = stamp(c.now)
+	}
 	return reply{status: http.StatusOK, body: map[string]any{
-		"id": a.Installation, "app_id": a.ID, "app_slug": a.Slug, "account": s.user(c.repo.Owner).json(), "target_type": "User",
-		"repository_selection": "all", "permissions": map[string]any{"contents": "write", "pull_requests": "write"}, "events": []any{"pull_request"},
+		"suspended_at": suspended,
+		"id":           a.Installation, "app_id": a.ID, "app_slug": a.Slug, "account": s.user(c.repo.Owner).json(), "target_type": "User",
+		"repository_selection": "all", "permissions": a.Permissions, "events": []any{"pull_request"},
 	}}
 }
 

@@ -39,14 +39,18 @@ func (c *Clock) Sleep(ctx context.Context, d time.Duration) error {
 // Fast is a clock that is so many times as fast as the machine's.
 type Fast struct {
 	Times int
-	began time.Time
+	Began time.Time // when it began to be fast; when it is first asked, if nothing is said
 	once  sync.Once
 }
 
 // Now is the clock's moment.
 func (c *Fast) Now() time.Time {
-	c.once.Do(func() { c.began = time.Now() })
-	return c.began.Add(time.Since(c.began) * time.Duration(c.Times))
+	c.once.Do(func() {
+		if c.Began.IsZero() {
+			c.Began = time.Now()
+		}
+	})
+	return c.Began.Add(time.Since(c.Began) * time.Duration(c.Times))
 }
 
 // Sleep waits for a time of this clock.
@@ -60,3 +64,9 @@ func (c *Fast) Sleep(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
+
+// Machine is the machine's clock.
+type Machine struct{}
+
+// Now is the moment.
+func (Machine) Now() time.Time { return time.Now() }

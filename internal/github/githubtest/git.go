@@ -138,7 +138,7 @@ func (s *Server) serveGit(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	who := s.actor(password)
 	repo := s.repos[owner+"/"+name]
-	fault := s.fault(operation)
+	fault := s.fault(operation, owner+"/"+name)
 	s.mu.Unlock()
 	if fault.Before != nil {
 		fault.Before()
@@ -204,6 +204,29 @@ func (r *Repo) Branches() map[string]string {
 		branches[name] = sha
 	}
 	return branches
+}
+
+// Refs are all of a kind, such as refs/upkeep/, by their full names.
+func (r *Repo) Refs(under string) map[string]string {
+	refs := make(map[string]string)
+	for line := range strings.Lines(r.must(nil, "", "for-each-ref", "--format=%(objectname) %(refname)", under)) {
+		sha, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		refs[name] = sha
+	}
+	return refs
+}
+
+// Log are the authors and first lines of a branch's commits, the newest first.
+func (r *Repo) Log(branch string) []string {
+	return strings.Split(r.must(nil, "", "log", "--format=%an: %s", "refs/heads/"+branch), "\n")
+}
+
+// Delete is a person who removes a branch.
+func (r *Repo) Delete(branch, login string) {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	r.must(nil, "", "update-ref", "-d", "refs/heads/"+branch)
+	r.moved(r.s.user(login))
 }
 
 // File is a file's content at a commit or branch.

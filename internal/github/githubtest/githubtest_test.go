@@ -249,7 +249,7 @@ func TestWebhooks(t *testing.T) {
 		require.NoError(t, json.Unmarshal(d.Payload, &p))
 		kinds = append(kinds, strings.TrimSuffix(d.Event+" "+p.Action, " "))
 	}
-	require.Equal(t, []string{"push", "pull_request opened", "push", "pull_request synchronize", "check_run completed", "status", "issue_comment created", "push", "pull_request edited", "pull_request closed"}, kinds)
+	require.Equal(t, []string{"push", "pull_request opened", "push", "pull_request synchronize", "check_run completed", "check_suite completed", "status", "issue_comment created", "push", "pull_request edited", "pull_request closed"}, kinds)
 	require.Len(t, s.Deliveries(), len(got))
 	examples := webhookExamples(t)
 	for _, d := range got {

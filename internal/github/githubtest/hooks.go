@@ -19,7 +19,7 @@ import (
 
 // events are the webhooks that the stand-in sends, as GitHub's description names them.
 var events = []string{
-	"push", "status", "check-run-completed", "issue-comment-created",
+	"push", "status", "check-run-completed", "check-suite-completed", "issue-comment-created",
 	"pull-request-opened", "pull-request-closed", "pull-request-reopened", "pull-request-edited", "pull-request-synchronize",
 }
 

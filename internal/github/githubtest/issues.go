@@ -273,6 +273,16 @@ func (s *Server) deleteComment(c *call) reply {
 	return notFound()
 }
 
+// OpenIssue is somebody who writes an issue.
+func (r *Repo) OpenIssue(login, title, body string, labels ...string) {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	i := r.add(title, body, r.s.user(login), r.s.clock.Now())
+	for _, l := range labels {
+		i.label(r, l)
+	}
+}
+
 // Comment is what somebody says to an issue or a pull request.
 func (r *Repo) Comment(number int, login, body string) {
 	r.s.mu.Lock()

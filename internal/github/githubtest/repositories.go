@@ -24,6 +24,7 @@ type Repo struct {
 	last     int
 	labels   map[string]string // with their colours
 	members  map[string]bool
+	readers  map[string]bool   // who may not push
 	heads    map[string]string // branches as they were seen last
 	checks   map[string][]*check
 	statuses map[string]map[string]string
@@ -71,7 +72,19 @@ func (r *Repo) json() map[string]any {
 	}
 }
 
-func (s *Server) getRepo(c *call) reply { return reply{status: http.StatusOK, body: c.repo.json()} }
+func (s *Server) getRepo(c *call) reply {
+	body := c.repo.json()
+	push := !c.repo.readers[c.who.Login]
+	body["permissions"] = map[string]any{"admin": false, "maintain": false, "push": push, "triage": push, "pull": true}
+	return reply{status: http.StatusOK, body: body}
+}
+
+// Reader makes somebody one who may read, and not push.
+func (r *Repo) Reader(login string) {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	r.readers[login] = true
+}
 
 func (s *Server) getUser(c *call) reply {
 	u := c.who.json()
@@ -253,8 +266,26 @@ func (r *Repo) SetCheck(sha, name, status, conclusion string) {
 	c := r.checks[sha][i]
 	c.status, c.conclusion, c.at = status, conclusion, r.s.clock.Now()
 	if status == "completed" {
-		r.s.event("check_run", "check-run-completed", r, map[string]any{"action": "completed", "check_run": r.checkJSON(sha, c)}, r.s.user("ci[bot]"))
+		suite := map[string]any{"id": c.id, "head_sha": sha, "head_branch": nil, "status": status, "conclusion": conclusion, "pull_requests": []any{}}
+		if names := r.branchesAt(sha); len(names) > 0 {
+			suite["head_branch"] = names[0]
+		}
+		run := r.checkJSON(sha, c)
+		run["check_suite"] = suite
+		r.s.event("check_run", "check-run-completed", r, map[string]any{"action": "completed", "check_run": run}, r.s.user("ci[bot]"))
+		r.s.event("check_suite", "check-suite-completed", r, map[string]any{"action": "completed", "check_suite": suite}, r.s.user("ci[bot]"))
 	}
+}
+
+// branchesAt are the branches whose commit it is.
+func (r *Repo) branchesAt(sha string) (names []string) {
+	for name, at := range r.heads {
+		if at == sha {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // SetStatus is a status, of the older kind, on a commit.
@@ -265,7 +296,11 @@ func (r *Repo) SetStatus(sha, name, state string) {
 		r.statuses[sha] = make(map[string]string)
 	}
 	r.statuses[sha][name] = state
-	r.s.event("status", "status", r, map[string]any{"id": r.s.next(), "sha": sha, "context": name, "state": state, "name": r.full(), "commit": r.commitJSON(sha), "created_at": stamp(r.s.clock.Now()), "updated_at": stamp(r.s.clock.Now())}, r.s.user("ci[bot]"))
+	branches := []any{}
+	for _, b := range r.branchesAt(sha) {
+		branches = append(branches, map[string]any{"name": b, "protected": false, "commit": map[string]any{"sha": sha, "url": r.s.APIURL()}})
+	}
+	r.s.event("status", "status", r, map[string]any{"id": r.s.next(), "sha": sha, "context": name, "state": state, "name": r.full(), "commit": r.commitJSON(sha), "branches": branches, "created_at": stamp(r.s.clock.Now()), "updated_at": stamp(r.s.clock.Now())}, r.s.user("ci[bot]"))
 }
 
 func (r *Repo) checkJSON(sha string, c *check) map[string]any {

@@ -76,6 +76,8 @@ type token struct {
 	user    *User
 	expires time.Time // zero: never
 	repos   []string  // empty: all
+	scopes  *string   // of a classic token, as GitHub lists them
+	denied  []string  // groups of operations, such as issues, that a fine-grained token may not even read
 }
 
 type window struct {
@@ -87,7 +89,9 @@ type window struct {
 type Fault struct {
 	Operation string // GitHub's operation id, such as "pulls/create"; git-upload-pack or git-receive-pack, both with /refs for their first request
 	At        int    // the n-th call from now on, from 1; 0: every one
-	Status    int    // answered without doing the work
+	// Repository, as owner/name, is the one whose calls alone are counted; empty: all are.
+	Repository string
+	Status     int // answered without doing the work
 	// RetryAfter, with the Status 403 or 429, is a secondary limit.
 	RetryAfter time.Duration
 	Message    string
@@ -205,7 +209,7 @@ func (s *Server) violate(format string, args ...any) {
 	s.violations = append(s.violations, fmt.Sprintf(format, args...))
 }
 
-// Calls says how often an operation was asked for.
+// Calls says how often an operation was asked for; of one repository if its name and a space stand before.
 func (s *Server) Calls(operation string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,15 +248,19 @@ func (s *Server) Fail(f Fault) {
 }
 
 // fault gives what goes wrong at this call, and counts it.
-func (s *Server) fault(operation string) Fault {
+func (s *Server) fault(operation, repository string) Fault {
 	s.calls[operation]++
+	s.calls[repository+" "+operation]++
+	meant := func(f *Fault) bool {
+		return f.Operation == operation && (f.Repository == "" || f.Repository == repository)
+	}
 	for _, f := range s.faults {
-		if f.Operation == operation {
+		if meant(f) {
 			f.seen++
 		}
 	}
 	for _, f := range s.faults {
-		if f.Operation == operation && (f.At == 0 || f.At == f.seen) {
+		if meant(f) && (f.At == 0 || f.At == f.seen) {
 			return *f
 		}
 	}
@@ -265,6 +273,24 @@ func (s *Server) Token(login string) string {
 	defer s.mu.Unlock()
 	t := fmt.Sprintf("ghp_%036d", s.next())
 	s.tokens[t] = &token{user: s.user(login)}
+	return t
+}
+
+// Classic gives a token that says its scopes, such as "repo, workflow".
+func (s *Server) Classic(login, scopes string) string {
+	t := s.Token(login)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens[t].scopes = &scopes
+	return t
+}
+
+// FineGrained gives a token that may not have these groups of operations, such as issues or checks.
+func (s *Server) FineGrained(login string, denied ...string) string {
+	t := s.Token(login)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens[t].denied = denied
 	return t
 }
 
@@ -298,7 +324,7 @@ func (s *Server) next() int64 {
 func (s *Server) api(o *operation, serve func(*Server, *call) reply) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		fault := s.fault(o.id)
+		fault := s.fault(o.id, r.PathValue("owner")+"/"+r.PathValue("repo"))
 		s.mu.Unlock()
 		if fault.Before != nil {
 			fault.Before()
@@ -356,6 +382,14 @@ func (s *Server) act(o *operation, serve func(*Server, *call) reply, r *http.Req
 		c.repo = s.repos[r.PathValue("owner")+"/"+name]
 		if t := s.tokens[secret]; c.repo == nil || t != nil && len(t.repos) > 0 && !slices.Contains(t.repos, c.repo.Name) {
 			return plain(http.StatusNotFound, "Not Found")
+		}
+	}
+	if t := s.tokens[secret]; t != nil {
+		if t.scopes != nil {
+			header.Set("X-OAuth-Scopes", *t.scopes)
+		}
+		if group, _, _ := strings.Cut(o.id, "/"); slices.Contains(t.denied, group) {
+			return plain(http.StatusForbidden, "Resource not accessible by personal access token")
 		}
 	}
 	w := s.window(c.who.Login, now)
@@ -517,7 +551,7 @@ func (s *Server) Repository(fullName string, files map[string]string) *Repo {
 	defer s.mu.Unlock()
 	r := &Repo{
 		s: s, Owner: owner, Name: name, Default: "main", id: s.next(), dir: filepath.Join(s.dir, owner, name+".git"),
-		issues: make(map[int]*issue), labels: make(map[string]string), members: make(map[string]bool), heads: make(map[string]string),
+		issues: make(map[int]*issue), labels: make(map[string]string), members: make(map[string]bool), readers: make(map[string]bool), heads: make(map[string]string),
 		checks: make(map[string][]*check), statuses: make(map[string]map[string]string),
 	}
 	s.user(owner)

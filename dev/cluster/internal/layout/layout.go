@@ -13,6 +13,9 @@ const Dir = "/var/lib/upkeep-cluster"
 // Kubeconfig is the administrator's.
 const Kubeconfig = Dir + "/kubeconfig"
 
+// AuditLog is where kube-apiserver writes what service accounts ask of it. Tests of rights read it.
+const AuditLog = Dir + "/log/audit.log"
+
 // Containerd is the socket of the cluster's own containerd. It is a file of the disk, not of /run, so
 // that it is seen from outside the node's mounts too.
 const Containerd = Dir + "/containerd.sock"

@@ -50,6 +50,8 @@ func programs(parts map[string]string) ([]program, error) {
 			"--service-cluster-ip-range=" + layout.ServiceNet.String(),
 			"--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),
 			"--client-ca-file=" + pki("ca.crt"),
+			"--audit-policy-file=" + layout.In("audit.yaml"), "--audit-log-path=" + layout.AuditLog,
+			"--audit-log-maxsize=50", "--audit-log-maxbackup=1", // MB, of which there are two at most
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
 			"--service-account-issuer=https://kubernetes.default.svc",
 			"--service-account-key-file=" + pki("service-accounts.pub"), "--service-account-signing-key-file=" + pki("service-accounts.key"),
@@ -136,6 +138,16 @@ evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available
 imageGCHighThresholdPercent: 100 # images cannot be pulled again
 serializeImagePulls: false
 `, layout.Containerd, layout.Cgroup, layout.In("pki"), layout.DNSService, layout.In("resolv.conf"), layout.In("volume-plugins")),
+		// One line for each request of an account that is not the cluster's own, without what was in it.
+		layout.In("audit.yaml"): `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+- {level: None, userGroups: ["system:serviceaccounts:kube-system", "system:serviceaccounts:local-path-storage"]}
+- {level: Metadata, userGroups: ["system:serviceaccounts"]}
+- {level: None}
+`,
 		layout.In("kube-proxy.yaml"): fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 clientConnection: {kubeconfig: %s}

@@ -24,6 +24,7 @@ type options struct {
 	programs string // the folder that has upkeep and upkeep-worker
 	version  string // the image's tag
 	server   bool   // with PostgreSQL's server programs
+	code     bool   // with what makes lock files
 }
 
 func main() {
@@ -33,6 +34,7 @@ func main() {
 	flag.StringVar(&o.programs, "programs", "bin", "the folder that has upkeep and upkeep-worker")
 	flag.StringVar(&o.version, "version", "dev", "Upkeep's version, the image's tag")
 	flag.BoolVar(&o.server, "with-postgres-server", false, "with PostgreSQL's server programs, which private scratch servers need")
+	flag.BoolVar(&o.code, "with-lock-tools", false, "with Go, Node and npm, which make lock files")
 	to := flag.String("to", "upkeep.tar", "the archive to write")
 	flag.Parse()
 	i, err := build(ctx, o)
@@ -55,6 +57,9 @@ func build(ctx context.Context, o options) (*image.Image, error) {
 	name := "upkeep:" + o.version
 	if o.server {
 		name += "-server"
+	}
+	if o.code {
+		name += "-code"
 	}
 	// tini waits for what outlives its parent: git's helpers, a scratch server's processes.
 	i := image.New(name, "/usr/bin/tini", "--")
@@ -90,6 +95,11 @@ func build(ctx context.Context, o options) (*image.Image, error) {
 	}
 	if err := addPostgres(i, o.server); err != nil {
 		return nil, err
+	}
+	if o.code {
+		if err := addLockTools(ctx, i); err != nil {
+			return nil, err
+		}
 	}
 	return i, i.Libraries(ctx)
 }
