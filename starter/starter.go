@@ -18,6 +18,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
 
+	"github.com/upkeep-run/upkeep/api/containincident"
 	"github.com/upkeep-run/upkeep/api/procedures"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
@@ -213,6 +214,9 @@ func (s *Starter) Start(ctx context.Context, o Order) (string, error) {
 	}
 	if o.ID == "" {
 		o.ID = newID(o.Procedure, common.Target)
+		if id := eventID(o.Procedure, input); id != "" {
+			o.ID = id
+		}
 	}
 	what, shown := announce(o.Procedure, common)
 	shown.RunID = o.ID
@@ -270,6 +274,15 @@ func newID(procedure, target string) string {
 		parts += "-" + target
 	}
 	return fmt.Sprintf("%s-%s-%s", parts, time.Now().UTC().Format("20060102-150405"), strings.ToLower(rand.Text()[:4]))
+}
+
+// eventID is the id of the one run of an event, however often that is reported; "" where there is no event.
+func eventID(procedure string, input json.RawMessage) string {
+	var in containincident.Input
+	if procedure != containincident.WorkflowType || json.Unmarshal(input, &in) != nil || in.Event == "" || in.DryRun {
+		return ""
+	}
+	return kebab(procedure) + "-" + in.Case(in.Target)
 }
 
 var word = regexp.MustCompile(`[A-Z][a-z]*`)

@@ -205,3 +205,14 @@ func TestProgressOnATerminalIsOneLine(t *testing.T) {
 	p.Done += 3 << 20
 	require.Regexp(t, `6\.0 MiB of 12\.0 MiB, (30\d|2\d\d)\.\d KiB/s, about 0:[23]\d to go`, l.measure(*p))
 }
+
+func TestAnEventIsOneRun(t *testing.T) {
+	id := func(input string) string { return eventID("ContainIncident", json.RawMessage(input)) }
+	one := id(`{"target":"shop","event":"e-1","pods":"a"}`)
+	require.NotEmpty(t, one)
+	require.Equal(t, one, id(`{"target":"shop","event":"e-1","pods":"b"}`))
+	require.NotEqual(t, one, id(`{"target":"other","event":"e-1","pods":"a"}`))
+	require.Empty(t, id(`{"target":"shop","pods":"a"}`), "the same suspects may be suspected again")
+	require.Empty(t, id(`{"target":"shop","event":"e-1","dryRun":true}`))
+	require.Empty(t, eventID("BackupDatabase", json.RawMessage(`{"event":"e-1"}`)))
+}

@@ -27,6 +27,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/runs"
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/containincident"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/followpullrequest"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
@@ -49,6 +50,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/version"
 	"github.com/upkeep-run/upkeep/worker/zaplog"
 	backupworkflow "github.com/upkeep-run/upkeep/workflows/backupdatabase"
+	containworkflow "github.com/upkeep-run/upkeep/workflows/containincident"
 	drillworkflow "github.com/upkeep-run/upkeep/workflows/drillrecovery"
 	followworkflow "github.com/upkeep-run/upkeep/workflows/followpullrequest"
 	pruneworkflow "github.com/upkeep-run/upkeep/workflows/prunebackups"
@@ -202,6 +204,7 @@ func Start(ctx context.Context, o Options) (_ *Worker, err error) {
 		if w.store.AuditKey, err = audit.LoadKey(o.DataDir); err != nil {
 			return nil, err
 		}
+		w.kubernetes.Key = w.store.AuditKey
 		w.store.Ended = m.ended
 		registered, why := registerAttributes(ctx, c, namespace)
 		if !registered {
@@ -262,6 +265,7 @@ func (w *Worker) options(fatal chan<- error) sdkworker.Options {
 func RegisterWorkflows(s sdkworker.WorkflowRegistry) {
 	for name, fn := range map[string]any{
 		backupdatabase.WorkflowType:     backupworkflow.Workflow,
+		containincident.WorkflowType:    containworkflow.Workflow,
 		drillrecovery.WorkflowType:      drillworkflow.Workflow,
 		followpullrequest.WorkflowType:  followworkflow.Workflow,
 		prunebackups.WorkflowType:       pruneworkflow.Workflow,

@@ -2,7 +2,10 @@
 // stopping and starting them. They need the cluster capability.
 package kubernetes
 
-import "context"
+import (
+	"context"
+	"crypto/ed25519"
+)
 
 // Activities touch clusters.
 type Activities struct {
@@ -10,6 +13,8 @@ type Activities struct {
 	Realm string
 	// Ended reports whether the run of a workflow id is over.
 	Ended func(ctx context.Context, runID string) (bool, error)
+	// Key signs evidence; without one none is kept.
+	Key ed25519.PrivateKey
 	// Temporal is the address of the server that these runs are on, which none of them may stop.
 	Temporal string
 }

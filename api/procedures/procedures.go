@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/containincident"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/followpullrequest"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
@@ -61,6 +62,14 @@ var help = map[string]string{
 	"branch":               "the branch of Upkeep's that is followed",
 	"last":                 "what an earlier part of the run knew; not for people",
 	"wait":                 "minutes that each step is given to show that it helped; 5 when left out",
+	"reason":               "what is suspected; always needed",
+	"severity":             "low, medium, high (the default) or critical",
+	"event":                "the id of what was reported: however often it comes, it is one case, and one run",
+	"pods":                 "suspect pods by name, or as namespace/name, with commas between",
+	"workload":             "a suspect workload with all its pods, as Kind/name (Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, ReplicationController)",
+	"node":                 "a suspect node: its pods in the target's namespaces, and nothing new is placed on it",
+	"serviceAccount":       "a suspect service account, with all pods that use it",
+	"image":                "a suspect image, by its name or digest, with all pods that run it",
 	"secret":               "one of the target's secrets in upkeep.yaml; the only one when left out. A key that is none of them, as Secret/key, is refused with the reason",
 	"RotateSecret.wait":    "minutes that the restarts, and then the old sessions, are each given; 5 when left out",
 	"endSessions":          "end sessions of the old role that stay for longer; a person is asked when it is left out",
@@ -71,6 +80,7 @@ var help = map[string]string{
 func All() []Procedure {
 	all := []Procedure{
 		describe(backupdatabase.WorkflowType, backupdatabase.Purpose, func() any { return new(backupdatabase.Input) }),
+		describe(containincident.WorkflowType, containincident.Purpose, func() any { return new(containincident.Input) }),
 		describe(drillrecovery.WorkflowType, drillrecovery.Purpose, func() any { return new(drillrecovery.Input) }),
 		describe(followpullrequest.WorkflowType, followpullrequest.Purpose, func() any { return new(followpullrequest.Input) }),
 		describe(prunebackups.WorkflowType, prunebackups.Purpose, func() any { return new(prunebackups.Input) }),

@@ -16,6 +16,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/postgres"
+	"github.com/upkeep-run/upkeep/internal/quarantine"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
 )
 
@@ -31,6 +32,8 @@ type Kubernetes struct {
 	// Clients are the workloads that use the database, in the order in which they start; none: found by
 	// their sessions.
 	Clients []Client `json:"clients,omitempty"`
+	// Incidents bounds what an incident's containment cuts off without an approval; nil: quarantine.Default.
+	Incidents *quarantine.Policy `json:"incidents,omitempty"`
 	// Probes are requests that prove the target's service to work.
 	Probes []health.Probe `json:"probes,omitempty"`
 	// Network says what should come through, for ValidateNetwork.
@@ -110,9 +113,33 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 		"clients":        func(n *yaml.Node) { k.Clients = p.clients(n) },
 		"baselineKeys":   p.texts(&k.BaselineKeys, "kubernetes.baselineKeys", maxRecipients, checkPublicKey),
 		"probes":         func(n *yaml.Node) { k.Probes = p.probes(n) },
+		"incidents":      func(n *yaml.Node) { k.Incidents = p.incidents(n) },
 		"network":        func(n *yaml.Node) { k.Network = p.network(n) },
 	}, "namespace")
 	return k
+}
+
+// maxNamespaces bounds the namespaces of incidents.
+const maxNamespaces = 20
+
+// incidents reads what may be cut off without an approval.
+func (p *parser) incidents(n *yaml.Node) *quarantine.Policy {
+	q := quarantine.Default
+	p.fields(n, "kubernetes.incidents", map[string]func(*yaml.Node){
+		"namespaces":  p.texts(&q.Namespaces, "kubernetes.incidents.namespaces", maxNamespaces, kube.NamespaceProblem),
+		"pods":        p.number(&q.Pods, "kubernetes.incidents.pods", 0, quarantine.MaxPods),
+		"podsPerHour": p.number(&q.PodsPerHour, "kubernetes.incidents.podsPerHour", 0, 100*quarantine.MaxPods),
+		"inAtOnce":    p.number(&q.InAtOnce, "kubernetes.incidents.inAtOnce", 0, maxNamespaces+1),
+	})
+	return &q
+}
+
+// QuarantinePolicy bounds what an incident's containment cuts off without an approval.
+func (k *Kubernetes) QuarantinePolicy() quarantine.Policy {
+	if k.Incidents == nil {
+		return quarantine.Default
+	}
+	return *k.Incidents
 }
 
 func (p *parser) clients(n *yaml.Node) (clients []Client) {

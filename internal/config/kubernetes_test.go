@@ -9,6 +9,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/quarantine"
 )
 
 const clustered = `version: 1
@@ -48,15 +49,27 @@ func TestParseADatabaseInACluster(t *testing.T) {
 	require.Equal(t, Scratch{Runner: RunnerPod, Image: "postgres:17", RunAsUser: 999}, c.Targets[0].Database.Scratch)
 }
 
+func TestIncidentsAreBounded(t *testing.T) {
+	c, err := Parse("upkeep.yaml", []byte(clustered))
+	require.NoError(t, err)
+	require.Equal(t, quarantine.Default, c.Targets[0].Kubernetes.QuarantinePolicy())
+	c, err = Parse("upkeep.yaml", []byte(strings.Replace(clustered, "      release: lang", "      incidents: {namespaces: [jobs], pods: 3, inAtOnce: 2}\n      release: lang", 1)))
+	require.NoError(t, err)
+	require.Equal(t, quarantine.Policy{Namespaces: []string{"jobs"}, Pods: 3, PodsPerHour: quarantine.Default.PodsPerHour, InAtOnce: 2}, c.Targets[0].Kubernetes.QuarantinePolicy())
+}
+
 func TestParseNamesWhatIsWrongOfACluster(t *testing.T) {
 	for name, c := range map[string]struct{ from, to, want string }{
-		"the cluster's own namespace": {"namespace: lang-observatory", "namespace: kube-system", "upkeep.yaml:8: kubernetes.namespace must not be kube-system"},
-		"no namespace":                {"      namespace: lang-observatory\n", "", `kubernetes lacks the key "namespace"`},
-		"a namespace that climbs":     {"namespace: lang-observatory", "namespace: ../x", "must be the name of a namespace"},
-		"a release that is none":      {"release: lang-observatory", "release: Lang_Observatory", "must be the name of a Helm release"},
-		"a service that is none":      {"service: lang-observatory-postgresql", "service: a/b", "must be a name in Kubernetes"},
-		"no role":                     {"      role: langfuse\n", "", `lacks the key "name" or the key "role"`},
-		"a url too":                   {"service: lang-observatory-postgresql", "service: pg\n      url: postgres://a@b/c", "give one or the other"},
+		"the cluster's own namespace":      {"namespace: lang-observatory", "namespace: kube-system", "upkeep.yaml:8: kubernetes.namespace must not be kube-system"},
+		"no namespace":                     {"      namespace: lang-observatory\n", "", `kubernetes lacks the key "namespace"`},
+		"a namespace that climbs":          {"namespace: lang-observatory", "namespace: ../x", "must be the name of a namespace"},
+		"a release that is none":           {"release: lang-observatory", "release: Lang_Observatory", "must be the name of a Helm release"},
+		"a service that is none":           {"service: lang-observatory-postgresql", "service: a/b", "must be a name in Kubernetes"},
+		"no role":                          {"      role: langfuse\n", "", `lacks the key "name" or the key "role"`},
+		"a url too":                        {"service: lang-observatory-postgresql", "service: pg\n      url: postgres://a@b/c", "give one or the other"},
+		"an incident in the cluster's own": {"release: lang-observatory", "release: lang-observatory\n      incidents: {namespaces: [kube-system]}", "must not be kube-system"},
+		"too many pods of an incident":     {"release: lang-observatory", "release: lang-observatory\n      incidents: {pods: 100000}", "kubernetes.incidents.pods must be a whole number"},
+
 		"neither":                     {"      service: lang-observatory-postgresql\n", "", `lacks the key "url"`},
 		"a pod too":                   {"service: lang-observatory-postgresql", "service: pg\n      pod: pg-0", "give one of them"},
 		"two secrets":                 {"{secret: {name: langfuse-postgresql, key: password}}", "{env: A, secret: {name: a, key: b}}", "must have one of the keys env, file and secret"},

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/containincident"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/recoverdata"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
@@ -33,6 +34,7 @@ func Procedures() []string {
 	return []string{
 		backupdatabase.WorkflowType, verifybackup.WorkflowType, restoredatabase.WorkflowType, drillrecovery.WorkflowType,
 		recoverservice.WorkflowType, recoverdata.WorkflowType, rolloutrelease.WorkflowType, reviewaccess.WorkflowType, rotatesecret.WorkflowType, validatenetwork.WorkflowType,
+		containincident.WorkflowType,
 	}
 }
 
@@ -73,6 +75,30 @@ type Target struct {
 	// expectations of its network name.
 	Tries  bool
 	Others []string
+	// Incidents are the namespaces beside the target's in which pods may be cut off.
+	Incidents []string
+}
+
+// contain is what an incident's suspects are found and cut off with in a namespace, and their evidence is kept.
+func (n need) contain(namespace string) {
+	for _, r := range []struct{ group, resource, looks, acts string }{
+		{"", "namespaces", "get", ""},
+		{"", "pods", "list", "get patch delete"},
+		{"", "services", "list", ""}, {"", "replicationcontrollers", "list", ""},
+		{apps, "replicasets", "list", ""}, {apps, "statefulsets", "list", ""}, {apps, "daemonsets", "list", ""}, {batch, "jobs", "list", ""},
+		{networking, "networkpolicies", "list", "get create patch delete"},
+		{"", "pods/log", "", "get"}, {"", "events", "", "list"}, {"", "serviceaccounts", "", "list"}, {discovery, "endpointslices", "", "list"},
+		{apps, "deployments", "", "list"}, {rbacGroup, "roles", "", "list"}, {rbacGroup, "rolebindings", "", "list"},
+	} {
+		verbs := r.looks
+		if !n.dry {
+			verbs = strings.TrimSpace(verbs + " " + r.acts)
+		}
+		if verbs != "" {
+			n.allow(namespace, r.group, r.resource, verbs)
+		}
+	}
+	n.remark("ContainIncident: a suspect node needs get, and patch, on nodes besides; evidence of what the pods may do in the whole cluster list on clusterroles and clusterrolebindings; without them these are gaps")
 }
 
 // Of is what a configuration says of a target.
@@ -94,6 +120,7 @@ func Of(t *config.Target) Target {
 		out.Probes = append(out.Probes, p.Service)
 	}
 	out.Tries, out.Others = k.Network.Prober.Image != "", k.Network.Others()
+	out.Incidents = k.QuarantinePolicy().Namespaces
 	for _, s := range t.Secrets {
 		out.Rotated = append(out.Rotated, s.Secret, s.PendingName())
 	}
@@ -263,6 +290,10 @@ func (n need) cluster(procedure string) error {
 			return nil
 		}
 		return n.change(*n.Rollout)
+	case containincident.WorkflowType:
+		for _, namespace := range append([]string{n.Namespace}, n.Incidents...) {
+			n.contain(namespace)
+		}
 	case rotatesecret.WorkflowType:
 		n.rotate()
 	case reviewaccess.WorkflowType:

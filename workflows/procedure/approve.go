@@ -80,6 +80,11 @@ func (r *Run) Approved() bool {
 // Decision is the newest plan that was asked for, and what was decided on it.
 func (r *Run) Decision() run.Approval { return *r.doc.Approval }
 
+// Rejected reports whether a person has rejected the newest plan, rather than that nobody has decided on it.
+func (r *Run) Rejected() bool {
+	return r.doc.Approval != nil && r.doc.Approval.Decision == run.Rejected
+}
+
 // onPlan registers an update that decides on a plan.
 func (r *Run) onPlan(name, decision string) error {
 	return workflow.SetUpdateHandlerWithOptions(r.ctx, name,

@@ -57,6 +57,37 @@ func (r *Run) Turn(claims ...lease.Claim) error {
 	}
 }
 
+// Reserve asks for these resources and does not wait for them: the run goes on, and others who would be in its
+// way wait, once those at work have ended. They are its until it ends or takes a turn. What keeps the target's
+// workflow from answering is only logged.
+func (r *Run) Reserve(priority int, claims ...lease.Claim) {
+	r.EndTurn()
+	r.inTurn = true
+	ctx, stop := workflow.WithCancel(r.ctx)
+	r.unreserve = stop
+	workflow.Go(ctx, func(ctx workflow.Context) {
+		granted := workflow.GetSignalChannel(ctx, target.GrantedSignal)
+		local := workflow.WithLocalActivityOptions(ctx, workflow.LocalActivityOptions{
+			ScheduleToCloseTimeout: time.Minute, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 3}, Summary: "Ask that others who would be in the way wait",
+		})
+		in := runs.Request{Target: r.target.Name, Lease: lease.Lease{Holder: r.ID(), Claims: claims, Purpose: r.doc.Procedure, Priority: priority}}
+		for again := askAgainFirst; ctx.Err() == nil; again = min(2*again, askAgainAtMost) {
+			var answer target.Answer
+			err := workflow.ExecuteLocalActivity(local, runs.AskLease, in).Get(ctx, &answer)
+			if answer.Granted {
+				return
+			}
+			if err != nil {
+				workflow.GetLogger(ctx).Warn("others are not asked to wait; asks again later", "error", err)
+			}
+			workflow.NewSelector(ctx).
+				AddReceive(granted, func(c workflow.ReceiveChannel, _ bool) { c.Receive(ctx, nil) }).
+				AddFuture(workflow.NewTimer(ctx, again), func(workflow.Future) {}).
+				Select(ctx)
+		}
+	})
+}
+
 // waitFor waits for a signal, for so long at most; the error says that the run was cancelled.
 func (r *Run) waitFor(signal workflow.ReceiveChannel, most time.Duration) error {
 	ctx, stop := workflow.WithCancel(r.ctx)
@@ -109,6 +140,10 @@ func (r *Run) EndTurn() {
 		return
 	}
 	r.inTurn = false
+	if r.unreserve != nil {
+		r.unreserve()
+		r.unreserve = nil
+	}
 	if err := workflow.SignalExternalWorkflow(r.ctx, target.ID(r.target.Name), "", target.ReleaseSignal, r.ID()).Get(r.ctx, nil); err != nil {
 		workflow.GetLogger(r.ctx).Warn("the run's lease is not given back; it will be found", "error", err)
 	}

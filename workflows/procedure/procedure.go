@@ -35,19 +35,21 @@ type Run struct {
 	began  []time.Time // of the document's steps
 	target configuration.Resolved
 
-	urgent  bool // no calendar keeps it waiting
-	inTurn  bool // there may be a lease to give back
-	parked  bool
-	asks    bool      // for a decision on the plan in the document
-	choice  *decision // what a person said since the run parked
-	undo    []cleanup
-	always  []cleanup
-	verdict run.Verdict
-	ending  bool            // the summary is final
-	abandon *run.Decision   // who gave the run up
-	trail   audit.Chain     // of what it meant to do and did
-	plans   []string        // hashes of those that it stored
-	covered *run.Checkpoint // over the trail, once it is written
+	urgent bool // no calendar keeps it waiting
+	inTurn bool // there may be a lease to give back
+	// unreserve stops asking for a lease that is not waited for.
+	unreserve workflow.CancelFunc
+	parked    bool
+	asks      bool      // for a decision on the plan in the document
+	choice    *decision // what a person said since the run parked
+	undo      []cleanup
+	always    []cleanup
+	verdict   run.Verdict
+	ending    bool            // the summary is final
+	abandon   *run.Decision   // who gave the run up
+	trail     audit.Chain     // of what it meant to do and did
+	plans     []string        // hashes of those that it stored
+	covered   *run.Checkpoint // over the trail, once it is written
 }
 
 // decision is what a person said of a parked run.

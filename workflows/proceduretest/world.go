@@ -24,11 +24,13 @@ import (
 	"github.com/upkeep-run/upkeep/internal/access"
 	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
+	"github.com/upkeep-run/upkeep/internal/evidence"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/prune"
+	"github.com/upkeep-run/upkeep/internal/quarantine"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
 	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/internal/restore"
@@ -73,6 +75,8 @@ type World struct {
 	Hub Hub
 	// Owners is what is done about others who act on the workloads.
 	Owners ownership.Measures
+	// Quarantine is what the suspects of an incident come to.
+	Quarantine quarantine.Plan
 	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
 	// its health come to, and PASS after them.
 	Services []recovery.State
@@ -106,9 +110,11 @@ type World struct {
 	rolledBack []string // targets
 	suspended  []kubernetes.OwnersOrder
 	resumed    []kubernetes.OwnersOrder
-	watched    []helm.Watched  // what the next looks at a release find; PASS when there are no more
-	leases     []target.Answer // of the next times a run asks for its turn; granted when there are no more
-	turns      []string
+	// quarantines are those that were ended, in order.
+	quarantines []kubernetes.EndOrder
+	watched     []helm.Watched  // what the next looks at a release find; PASS when there are no more
+	leases      []target.Answer // of the next times a run asks for its turn; granted when there are no more
+	turns       []string
 }
 
 // WatchFinds makes the next watches of a release come to these verdicts, one each.
@@ -257,6 +263,13 @@ func (w *World) Resumed() []kubernetes.OwnersOrder {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.resumed)
+}
+
+// Quarantines lists how quarantines were ended, in order.
+func (w *World) Quarantines() []kubernetes.EndOrder {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.quarantines)
 }
 
 // Accepted lists the reviews of access that became baselines, in order.
@@ -448,10 +461,36 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 				{Ref: quiesce.Ref{Kind: "CronJob", Name: "report"}, UID: "u2", Before: json.RawMessage("false")},
 			}}
 		}),
-		kubernetes.SuspendOwners:  answer(w, kubernetes.SuspendOwners, func(in kubernetes.OwnersOrder) []string { w.suspended = append(w.suspended, in); return nil }),
-		kubernetes.StopClients:    answer(w, kubernetes.StopClients, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
-		kubernetes.StartClients:   answer(w, kubernetes.StartClients, func(kubernetes.StopOrder) []string { return nil }),
-		kubernetes.ResumeOwners:   answer(w, kubernetes.ResumeOwners, func(in kubernetes.OwnersOrder) []string { w.resumed = append(w.resumed, in); return nil }),
+		kubernetes.SuspendOwners: answer(w, kubernetes.SuspendOwners, func(in kubernetes.OwnersOrder) []string { w.suspended = append(w.suspended, in); return nil }),
+		kubernetes.StopClients:   answer(w, kubernetes.StopClients, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
+		kubernetes.StartClients:  answer(w, kubernetes.StartClients, func(kubernetes.StopOrder) []string { return nil }),
+		kubernetes.ResumeOwners:  answer(w, kubernetes.ResumeOwners, func(in kubernetes.OwnersOrder) []string { w.resumed = append(w.resumed, in); return nil }),
+		kubernetes.PlanContainment: answer(w, kubernetes.PlanContainment, func(in kubernetes.Incident) quarantine.Plan {
+			plan := w.Quarantine
+			plan.Version, plan.Case = 1, in.Order.Case
+			return plan
+		}),
+		kubernetes.Contain: answer(w, kubernetes.Contain, func(in kubernetes.ContainOrder) (done quarantine.Contained) {
+			for _, p := range in.Plan.Pods {
+				done.Pods = append(done.Pods, quarantine.Image{Ref: p.Ref, UID: p.UID, Labels: map[string]string{"app": "web"}})
+			}
+			return done
+		}),
+		kubernetes.CheckContained: check[kubernetes.EndRequest](w, kubernetes.CheckContained),
+		kubernetes.CollectEvidence: answer(w, kubernetes.CollectEvidence, func(in kubernetes.EvidenceOrder) kubernetes.Kept {
+			return kubernetes.Kept{Head: evidence.Head{Entries: 4, Items: 3, Gaps: 1, Bytes: 1024, Hash: "ab"}, URL: in.Store + "/runs/" + in.RunID + "/" + in.Folder}
+		}),
+		kubernetes.PlanQuarantineEnd: answer(w, kubernetes.PlanQuarantineEnd, func(in kubernetes.EndRequest) quarantine.ReleasePlan {
+			out := quarantine.ReleasePlan{Version: 1, Case: in.Plan.Case, Delete: in.Delete, Pods: []quarantine.Freed{}}
+			for _, p := range in.Done.Pods {
+				out.Pods = append(out.Pods, quarantine.Freed{Ref: p.Ref, UID: p.UID, Back: p.Labels, Then: "nobody takes it back"})
+			}
+			return out
+		}),
+		kubernetes.EndQuarantine: answer(w, kubernetes.EndQuarantine, func(in kubernetes.EndOrder) quarantine.Released {
+			w.quarantines = append(w.quarantines, in)
+			return quarantine.Released{Pods: []quarantine.Ref{}}
+		}),
 		kubernetes.ProveRecovered: check[kubernetes.StopOrder](w, kubernetes.ProveRecovered),
 		postgres.IsSwapped:        answer(w, postgres.IsSwapped, func(postgres.SwapOrder) bool { return w.Swapped }),
 		postgres.DropReplaced:     answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),

@@ -78,7 +78,7 @@ func TestPromises(t *testing.T) {
 		require.Len(t, one(t, listed), len(procedures.All()))
 		var all []procedures.Procedure
 		require.NoError(t, json.Unmarshal([]byte(listed.Out), &all))
-		for i, name := range []string{"BackupDatabase", "DrillRecovery", "FollowPullRequest", "PruneBackups", "RecoverData", "RecoverService", "RestoreDatabase", "ReviewAccess", "RolloutRelease", "RotateSecret", "UpdateDependencies", "ValidateNetwork", "VerifyBackup"} {
+		for i, name := range []string{"BackupDatabase", "ContainIncident", "DrillRecovery", "FollowPullRequest", "PruneBackups", "RecoverData", "RecoverService", "RestoreDatabase", "ReviewAccess", "RolloutRelease", "RotateSecret", "UpdateDependencies", "ValidateNetwork", "VerifyBackup"} {
 			require.Equal(t, name, all[i].Name)
 			for _, text := range append([]string{name, all[i].Purpose}, words(all[i])...) {
 				require.NotEmpty(t, text)

@@ -20,6 +20,7 @@ import (
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/backupdatabase"
+	"github.com/upkeep-run/upkeep/api/containincident"
 	"github.com/upkeep-run/upkeep/api/drillrecovery"
 	"github.com/upkeep-run/upkeep/api/followpullrequest"
 	"github.com/upkeep-run/upkeep/api/prunebackups"
@@ -43,6 +44,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/ownership"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
+	"github.com/upkeep-run/upkeep/internal/quarantine"
 	"github.com/upkeep-run/upkeep/internal/recovery"
 	"github.com/upkeep-run/upkeep/internal/rotation"
 	"github.com/upkeep-run/upkeep/worker"
@@ -103,6 +105,10 @@ var scenarios = []scenario{
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: recoverservice.WorkflowType, name: "healthy", input: `{}`, world: inCluster},
 	{procedure: recoverservice.WorkflowType, name: "restarted", input: `{}`, world: crashes},
+	{procedure: containincident.WorkflowType, name: "deleted", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: containincident.WorkflowType, name: "given-up", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decide(run.AbandonUpdate),
+		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
+	{procedure: containincident.WorkflowType, name: "dry-run", input: `{"dryRun":true,"reason":"it talks to the database","pods":"web-1"}`, world: suspects},
 	{procedure: validatenetwork.WorkflowType, name: "proven", input: `{}`, world: connects(run.Pass)},
 	{procedure: validatenetwork.WorkflowType, name: "open", input: `{}`, world: connects(run.Fail), status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: validatenetwork.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: connects(run.Pass)},
@@ -137,6 +143,12 @@ var scenarios = []scenario{
 // inCluster puts the world's target into a cluster.
 func inCluster(w *proceduretest.World) {
 	w.Cluster = &config.Kubernetes{Namespace: "shop", Release: "shop"}
+}
+
+// suspects puts the world's target into a cluster, where one of its pods is suspected.
+func suspects(w *proceduretest.World) {
+	inCluster(w)
+	w.Quarantine = quarantine.Plan{Pods: []quarantine.Pod{{Ref: quarantine.Ref{Namespace: "shop", Name: "web-1"}, UID: "u"}}, Deny: []string{"shop"}}
 }
 
 // connects has one connection to try in the world's cluster, and this come of it.

@@ -1,0 +1,209 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	sdk "go.temporal.io/sdk/client"
+
+	api "github.com/upkeep-run/upkeep/api/containincident"
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/dev/internal/harness"
+	"github.com/upkeep-run/upkeep/dev/internal/stack"
+)
+
+// scene is a namespace of its own: a database's stand-in, which a policy guards, those who may talk to it, each
+// of another kind, one of them an intruder that holds a connection open, and policies that let everybody through
+// for want of a label.
+const scene = `{"apiVersion": "v1", "kind": "List", "items": [
+  {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"}, "spec": {"selector": {"app": "db"}, "ports": [{"port": 80, "targetPort": 8080}]}},
+  {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}},
+  {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "guard"}, "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"from": [{"podSelector": {"matchLabels": {"access": "db"}}}]}]}},
+  {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "all-out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}},
+  {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "not-db-in"}, "spec": {"podSelector": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["db"]}]}, "ingress": [{}]}},
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "db", "labels": {"app": "db"}}, "spec": %[1]s},
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "intruder", "labels": {"access": "db", "note": "kept"}}, "spec": %[2]s},
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "neighbour", "labels": {"access": "db"}}, "spec": %[2]s},
+  {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {"labels": {"app": "web", "access": "db"}}, "spec": %[1]s}}},
+  {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "store"}, "spec": {"serviceName": "store", "selector": {"matchLabels": {"app": "store"}}, "template": {"metadata": {"labels": {"app": "store", "access": "db"}}, "spec": %[1]s}}},
+  {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "agent"}, "spec": {"selector": {"matchLabels": {"app": "agent"}}, "template": {"metadata": {"labels": {"app": "agent", "access": "db"}}, "spec": %[1]s}}},
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "host", "labels": {"access": "db"}}, "spec": %[3]s}
+]}`
+
+// talks is a pod that holds one connection open and talks over it: each answer is a line in its log.
+const talks = `while :; do (while :; do echo hello; sleep 0.2; done) | nc db 81 | while read l; do echo "answer $l $(date +%s)"; done; sleep 0.2; done`
+
+// crime sets the scene.
+func crime(t *testing.T) stack.Namespace {
+	t.Helper()
+	here := stack.Namespace(fmt.Sprintf("%s-crime-%d", namespace, time.Now().UnixNano()%1e6))
+	require.NoError(t, here.Create())
+	t.Cleanup(func() { require.NoError(t, here.Remove()) })
+	serve := fmt.Sprintf(client, "mkdir /tmp/www; echo open > /tmp/www/index.html; nc -ll -p 8081 -e cat & httpd -f -p 8080 -h /tmp/www")
+	sleep := fmt.Sprintf(client, talks)
+	host := strings.Replace(fmt.Sprintf(client, "sleep 100000"), "{", `{"hostNetwork": true, `, 1)
+	text := strings.Replace(fmt.Sprintf(scene, serve, sleep, host), `"targetPort": 8080}]`, `"targetPort": 8080, "name": "http"}, {"port": 81, "targetPort": 8081, "name": "echo"}]`, 1)
+	require.NoError(t, here.Apply(text))
+	for _, what := range []string{"deployment/web", "statefulset/store", "daemonset/agent"} {
+		_, err := here.Kubectl("rollout", "status", what, "--timeout=80s")
+		require.NoError(t, err)
+	}
+	_, err := here.Kubectl("wait", "--for=condition=Ready", "pod/db", "pod/intruder", "pod/neighbour", "pod/host", "--timeout=80s")
+	require.NoError(t, err)
+	return here
+}
+
+// reaches gets the database's page from within a pod.
+func reaches(here stack.Namespace, pod string) error {
+	answer, err := here.Kubectl("exec", pod, "--", "timeout", "3", "wget", "-qO-", "http://db/index.html")
+	if err == nil && strings.TrimSpace(answer) != "open" {
+		err = errors.New("it answers " + answer)
+	}
+	return err
+}
+
+// answered is how many answers a pod has had over its connection.
+func answered(t *testing.T, here stack.Namespace, pod string) int {
+	t.Helper()
+	log, err := here.Kubectl("logs", pod)
+	require.NoError(t, err)
+	return strings.Count(log, "answer hello")
+}
+
+// one names a pod of a workload.
+func one(t *testing.T, here stack.Namespace, app string) string {
+	t.Helper()
+	name, err := here.Kubectl("get", "pods", "-l", "app="+app, "-o", "jsonpath={.items[0].metadata.name}")
+	require.NoError(t, err)
+	return strings.TrimSpace(name)
+}
+
+// decides decides on the plan that a run waits with; not is one that was decided on before.
+func decides(t *testing.T, s *harness.Stack, id, update, not string) *run.Document {
+	t.Helper()
+	doc := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.AsksApproval() && d.Approval.Hash != not })
+	require.True(t, doc.AsksApproval(), doc.Summary)
+	h, err := s.Client.UpdateWorkflow(t.Context(), sdk.UpdateWorkflowOptions{
+		WorkflowID: id, UpdateName: update, WaitForStage: sdk.WorkflowUpdateStageCompleted,
+		Args: []any{run.PlanDecision{Plan: doc.Approval.Hash, By: "test", Reason: "seen to"}},
+	})
+	require.NoError(t, err)
+	require.NoError(t, h.Get(t.Context(), nil))
+	return doc
+}
+
+// shapes is what of a namespace a quarantine changes: the labels of pods by their names, and the policies.
+func shapes(t *testing.T, here stack.Namespace, names ...string) string {
+	t.Helper()
+	pods, err := here.Kubectl(append([]string{"get", "pod", "-o", "jsonpath={range .items[*]}{.metadata.name} {.metadata.labels}{\"\\n\"}{end}"}, names...)...)
+	require.NoError(t, err)
+	policies, err := here.Kubectl("get", "networkpolicies", "-o", "jsonpath={range .items[*]}{.metadata.name} {.spec}{\"\\n\"}{end}")
+	require.NoError(t, err)
+	return pods + policies
+}
+
+func TestContainIncident(t *testing.T) {
+	t.Parallel()
+	here := crime(t)
+	s := harness.New(t, fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", here))
+	s.Worker(t, "w", "KUBECONFIG="+os.Getenv("KUBECONFIG"))
+	for _, pod := range []string{"intruder", "neighbour"} {
+		require.NoError(t, until(time.Minute, func() error { return reaches(here, pod) }))
+	}
+	require.NoError(t, until(time.Minute, func() error {
+		if answered(t, here, "intruder") == 0 || answered(t, here, "neighbour") == 0 {
+			return errors.New("the connections are not open yet")
+		}
+		return nil
+	}))
+	suspects := []string{"intruder", one(t, here, "web"), "store-0", one(t, here, "agent")}
+	before := shapes(t, here, suspects...)
+	input := fmt.Sprintf(`{"reason":"it talks \u001b[31mtoo much","pods":"%s,host"}`, strings.Join(suspects, ","))
+
+	dry := s.Run(t, api.WorkflowType, strings.Replace(input, "{", `{"dryRun":true,`, 1))
+	require.Equal(t, run.Succeeded, dry.Outcome, dry.Summary)
+	require.Equal(t, before, shapes(t, here, suspects...), "a dry run changes nothing")
+
+	id := s.Start(t, api.WorkflowType, input)
+	asks := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.AsksApproval() })
+	require.True(t, asks.AsksApproval(), asks.Summary)
+	var found api.Result
+	require.NoError(t, json.Unmarshal(asks.Result, &found))
+	require.Len(t, found.Contained, len(suspects))
+	require.Len(t, found.Narrowed, 2, "the policies that need no label")
+	require.Len(t, found.NotContained, 1)
+	require.Contains(t, found.NotContained[0], "its node's network")
+	require.Equal(t, run.NotProven, found.Verdict, "nothing was probed, and host is at large")
+
+	t.Run("nothing new gets through, and its neighbours notice nothing", func(t *testing.T) {
+		require.NoError(t, until(20*time.Second, func() error {
+			if reaches(here, "intruder") == nil {
+				return errors.New("it reaches the database")
+			}
+			return nil
+		}))
+		had := answered(t, here, "neighbour")
+		require.NoError(t, reaches(here, "neighbour"))
+		require.NoError(t, until(20*time.Second, func() error {
+			if answered(t, here, "neighbour") <= had {
+				return errors.New("its connection is dead")
+			}
+			return nil
+		}))
+		labels, err := here.Kubectl("get", "pod", "intruder", "-o", "jsonpath={.metadata.labels}")
+		require.NoError(t, err)
+		require.JSONEq(t, fmt.Sprintf(`{"note":"kept","upkeep.run/quarantine":%q}`, found.Case), labels)
+		_, err = here.Kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+		require.NoError(t, err, "another is made in its place")
+	})
+
+	t.Run("the evidence is whole, and whatever is done to it is found", func(t *testing.T) {
+		folder := strings.TrimPrefix(found.Evidence, "file://")
+		whole := s.Upkeep(t, "evidence", "verify", folder, "--head", found.EvidenceHead)
+		require.Equal(t, 0, whole.Code, "%s%s", whole.Out, whole.Err)
+		items, err := filepath.Glob(filepath.Join(folder, "items", "*"))
+		require.NoError(t, err)
+		require.NotEmpty(t, items)
+		copied := t.TempDir()
+		require.NoError(t, os.CopyFS(copied, os.DirFS(folder)))
+		require.NoError(t, os.Remove(filepath.Join(copied, "items", filepath.Base(items[0]))))
+		require.Equal(t, 1, s.Upkeep(t, "evidence", "verify", copied, "--head", found.EvidenceHead).Code)
+	})
+
+	rejected := decides(t, s, id, run.RejectUpdate, "")
+	asks = decides(t, s, id, run.ApproveUpdate, rejected.Approval.Hash)
+	require.Contains(t, asks.Approval.Words, "one too many")
+	require.Contains(t, asks.Approval.Words, "takes it back as the pod of its name")
+	doc := s.Await(t, id)
+	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+	require.NoError(t, until(20*time.Second, func() error { return reaches(here, "intruder") }))
+	bare := shapes(t, here, "intruder", "store-0")
+	require.NotContains(t, bare, "quarantine", "policies and labels are what they were")
+	owner, err := here.Kubectl("get", "pod", "store-0", "-o", "jsonpath={.metadata.ownerReferences[0].kind}")
+	require.NoError(t, err)
+	require.Equal(t, "StatefulSet", strings.TrimSpace(owner))
+	page, err := os.ReadFile(strings.TrimSuffix(strings.TrimPrefix(doc.Report, "file://"), "html") + "md")
+	require.NoError(t, err)
+	require.NotContains(t, string(page), "\x1b")
+
+	t.Run("another case ends with the pods deleted", func(t *testing.T) {
+		id := s.Start(t, api.WorkflowType, `{"reason":"again","pods":"intruder,store-0"}`)
+		decides(t, s, id, run.ApproveUpdate, "")
+		doc := s.Await(t, id)
+		require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+		_, err := here.Kubectl("get", "pod", "intruder")
+		require.ErrorContains(t, err, "NotFound")
+		_, err = here.Kubectl("rollout", "status", "statefulset/store", "--timeout=60s")
+		require.NoError(t, err)
+		require.NotContains(t, shapes(t, here, "store-0", "neighbour"), "quarantine")
+	})
+}
