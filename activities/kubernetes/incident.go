@@ -120,7 +120,7 @@ func (a *Activities) CheckContained(ctx context.Context, in EndRequest) (postgre
 	} else {
 		add("policies", run.Fail, strings.Join(open, "; "))
 	}
-	add("enforcement", run.NotProven, "no probe was sent: whether the cluster's network enforces the policies, and has ended connections that were open, is not known")
+	add("enforcement", run.NotProven, "no probe was sent: whether the cluster's network enforces the policies is not known, and connections that were open may live until the pods are deleted")
 	if len(in.Plan.Foreign) > 0 {
 		add("other kinds of policies", run.NotProven, "they may let through what a NetworkPolicy denies: "+strings.Join(in.Plan.Foreign, "; "))
 	}
