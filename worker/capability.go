@@ -139,6 +139,7 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.PlanContainment:   k.PlanContainment,
 		kubernetes.Contain:           k.Contain,
 		kubernetes.CheckContained:    k.CheckContained,
+		kubernetes.TryContained:      k.TryContained,
 		kubernetes.CollectEvidence:   k.CollectEvidence,
 		kubernetes.PlanQuarantineEnd: k.PlanQuarantineEnd,
 		kubernetes.EndQuarantine:     k.EndQuarantine,

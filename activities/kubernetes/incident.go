@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/itself"
 	"github.com/upkeep-run/upkeep/internal/keyring"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/netprobe"
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
@@ -27,6 +28,7 @@ const (
 	PlanContainment   = "PlanContainment"
 	Contain           = "Contain"
 	CheckContained    = "CheckContained"
+	TryContained      = "TryContained"
 	CollectEvidence   = "CollectEvidence"
 	PlanQuarantineEnd = "PlanQuarantineEnd"
 	EndQuarantine     = "EndQuarantine"
@@ -51,6 +53,12 @@ type EndRequest struct {
 	ContainOrder
 	Done   quarantine.Contained `json:"done"`
 	Delete bool                 `json:"delete"`
+}
+
+// TryOrder asks whether the network holds the suspects off.
+type TryOrder struct {
+	EndRequest
+	RunID string `json:"runId"`
 }
 
 // EndOrder is the end of a quarantine to carry out.
@@ -103,8 +111,8 @@ func (a *Activities) Contain(ctx context.Context, in ContainOrder) (quarantine.C
 	return quarantine.Contain(ctx, c, in.Plan, in.Order)
 }
 
-// CheckContained looks whether the suspects are cut off by all that the API server knows, and whether that holds.
-// Whether it is enforced no object says.
+// CheckContained looks whether the suspects are cut off by all that the API server knows. Whether it is enforced no
+// object says: TryContained tries it.
 func (a *Activities) CheckContained(ctx context.Context, in EndRequest) (postgres.Proof, error) {
 	_, w, err := in.look(ctx, a.Temporal)
 	if err != nil {
@@ -120,7 +128,6 @@ func (a *Activities) CheckContained(ctx context.Context, in EndRequest) (postgre
 	} else {
 		add("policies", run.Fail, strings.Join(open, "; "))
 	}
-	add("enforcement", run.NotProven, "no probe was sent: whether the cluster's network enforces the policies is not known, and connections that were open may live until the pods are deleted")
 	if len(in.Plan.Foreign) > 0 {
 		add("other kinds of policies", run.NotProven, "they may let through what a NetworkPolicy denies: "+strings.Join(in.Plan.Foreign, "; "))
 	}
@@ -130,6 +137,42 @@ func (a *Activities) CheckContained(ctx context.Context, in EndRequest) (postgre
 		}
 	}
 	return proof, nil
+}
+
+// TryContained tries whether the network holds the suspects off, from pods of Upkeep's own. What keeps them from
+// running leaves it unproven, and is no error: nobody waits for a right or a quota.
+func (a *Activities) TryContained(ctx context.Context, in TryOrder) ([]run.Check, error) {
+	open := run.Check{
+		Name: "connections that were open", Verdict: run.NotProven,
+		Detail: "many networks leave them alive, and no pod of another's can see them: they may live until the pods are deleted",
+	}
+	unproven := func(why string) ([]run.Check, error) {
+		return []run.Check{{Name: "enforcement", Verdict: run.NotProven, Detail: "whether the cluster's network enforces the policies was not tried: " + why}, open}, nil
+	}
+	image := in.Kubernetes.Network.Prober.Image
+	if image == "" {
+		return unproven("kubernetes.network.prober.image is not set in upkeep.yaml")
+	}
+	c, w, err := in.look(ctx, a.Temporal)
+	if err != nil {
+		return nil, err
+	}
+	err = netprobe.Reap(ctx, c, a.Realm, a.Ended)
+	trials, untried := quarantine.Trials(w, in.Plan, in.Done, c.Namespace)
+	var found [][2]netprobe.Found
+	if err == nil {
+		found, err = quarantine.Try(ctx, c, netprobe.Options{RunID: in.RunID, Realm: a.Realm, Image: image, Command: proberCommand}, trials)
+	}
+	if err == nil {
+		err = netprobe.Remove(ctx, c, a.Realm, in.RunID)
+	}
+	switch {
+	case failure.Is(err, failure.ClusterForbids), failure.Is(err, failure.ObjectRefused):
+		return unproven(err.Error())
+	case err != nil:
+		return nil, err
+	}
+	return append(quarantine.Judge(trials, found, untried), open), nil
 }
 
 // CollectEvidence keeps what there is to know of the suspects, and signs it.

@@ -59,6 +59,8 @@ type Options struct {
 type Probe struct {
 	Labels map[string]string
 	To     []netip.AddrPort
+	// Node is where its pod runs, whatever else is to be placed there; "": anywhere.
+	Node string
 }
 
 // Found is what a probe's pod has found.
@@ -217,6 +219,7 @@ func (o Options) pod(owner *corev1.ConfigMap, i int, p Probe) *corev1.Pod {
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: owner.Name, UID: owner.UID, Controller: &yes}},
 		},
 		Spec: corev1.PodSpec{
+			NodeName:      p.Node,
 			RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: &no, EnableServiceLinks: &no,
 			TerminationGracePeriodSeconds: &grace, ActiveDeadlineSeconds: &deadline,
 			ReadinessGates:  []corev1.PodReadinessGate{{ConditionType: never}},

@@ -297,6 +297,12 @@ func (w World) suspect(pod *corev1.Pod, chain []metav1.OwnerReference) Pod {
 		if policy.Namespace == pod.Namespace && allows(policy.Spec) && matches(&policy.Spec.PodSelector, pod.Labels) {
 			note("NetworkPolicy "+policy.Name, wants(&policy.Spec.PodSelector))
 		}
+		for _, peer := range peers(policy.Spec) {
+			// A selector of namespaces may mean the pod's, whose labels nobody has looked at.
+			if (policy.Namespace == pod.Namespace || peer.NamespaceSelector != nil) && matches(peer.PodSelector, pod.Labels) {
+				note("NetworkPolicy "+policy.Name+" for others", wants(peer.PodSelector))
+			}
+		}
 	}
 	for _, service := range w.Services {
 		if service.Namespace == pod.Namespace && len(service.Spec.Selector) > 0 && labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pod.Labels)) {
@@ -420,6 +426,18 @@ func allows(s networkingv1.NetworkPolicySpec) bool {
 		ingress, egress = ingress || t == networkingv1.PolicyTypeIngress, egress || t == networkingv1.PolicyTypeEgress
 	}
 	return ingress && len(s.Ingress) > 0 || egress && len(s.Egress) > 0
+}
+
+// peers are the pods with which those that a policy selects may talk. That a suspect is denied everything does not
+// need them: they are for networks that only look at one end.
+func peers(s networkingv1.NetworkPolicySpec) (all []networkingv1.NetworkPolicyPeer) {
+	for _, rule := range s.Ingress {
+		all = append(all, rule.From...)
+	}
+	for _, rule := range s.Egress {
+		all = append(all, rule.To...)
+	}
+	return slices.DeleteFunc(all, func(p networkingv1.NetworkPolicyPeer) bool { return p.PodSelector == nil })
 }
 
 // matches reports whether a selector selects labels. None selects nothing, as a controller's; an empty one

@@ -108,6 +108,29 @@ func TestLabelsAreTakenByWhichSomebodySelectsThePod(t *testing.T) {
 	require.Contains(t, plan.Pods[0].Then, "makes another in its place")
 }
 
+func TestLabelsAreTakenByWhichOthersLetThePodThrough(t *testing.T) {
+	guard := func(namespace string, peer networkingv1.NetworkPolicyPeer) networkingv1.NetworkPolicy {
+		p := allow("guard-"+namespace, metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}})
+		p.Namespace, p.Spec.Ingress[0].From = namespace, []networkingv1.NetworkPolicyPeer{peer}
+		return p
+	}
+	to := &metav1.LabelSelector{MatchLabels: map[string]string{"access": "db"}}
+	labels := map[string]string{"access": "db", "note": "kept"}
+	for name, c := range map[string]struct {
+		policy networkingv1.NetworkPolicy
+		by     []string
+	}{
+		"its own namespace's":         {guard("shop", networkingv1.NetworkPolicyPeer{PodSelector: to}), []string{"access NetworkPolicy guard-shop for others"}},
+		"another's, of its own pods":  {guard("other", networkingv1.NetworkPolicyPeer{PodSelector: to}), nil},
+		"another's, of other pods":    {guard("other", networkingv1.NetworkPolicyPeer{PodSelector: to, NamespaceSelector: &metav1.LabelSelector{}}), []string{"access NetworkPolicy guard-other for others"}},
+		"that asks for another label": {guard("shop", networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"access": "web"}}}), nil},
+		"that asks for none":          {guard("shop", networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{}}), nil},
+	} {
+		plan := made(t, World{Pods: []corev1.Pod{pod("a", "", labels)}, Policies: []networkingv1.NetworkPolicy{c.policy}}, suspects(t, "a"))
+		require.Equal(t, c.by, keys(plan.Pods[0]), name)
+	}
+}
+
 func TestWhatBecomesOfEachKindOfSuspect(t *testing.T) {
 	set := func(app string) map[string]string { return map[string]string{"app": app} }
 	host := pod("host", "DaemonSet/agent", set("agent"))

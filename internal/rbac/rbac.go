@@ -98,6 +98,10 @@ func (n need) contain(namespace string) {
 			n.allow(namespace, r.group, r.resource, verbs)
 		}
 	}
+	if n.Tries && !n.dry && namespace == n.Namespace {
+		n.in("", "pods", "create")
+		n.in("", "configmaps", "create get list delete")
+	}
 	n.remark("ContainIncident: a suspect node needs get, and patch, on nodes besides; evidence of what the pods may do in the whole cluster list on clusterroles and clusterrolebindings; without them these are gaps")
 }
 

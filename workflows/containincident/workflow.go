@@ -42,6 +42,7 @@ type incident struct {
 	order  kubernetes.ContainOrder
 	done   quarantine.Contained
 	proof  postgres.Proof // of the newest look
+	tried  []run.Check    // whether the network enforces it
 	result api.Result
 }
 
@@ -164,6 +165,9 @@ func (x *incident) conclude() error {
 	if err := x.keep(); err != nil {
 		return err
 	}
+	if err := x.try(); err != nil {
+		return err
+	}
 	remove := true
 	for {
 		if err := x.look(); err != nil { // somebody may fight back
@@ -206,9 +210,37 @@ func (x *incident) check(request kubernetes.EndRequest) error {
 		return err
 	}
 	x.proof = proof
-	x.Mark(x.proof.Verdict, "")
-	x.result.Verdict, x.result.Checks = x.proof.Verdict, x.proof.Checks
+	x.Mark(proof.Verdict, "")
+	x.show()
+	return nil
+}
+
+// show puts all that is known of the containment into the result.
+func (x *incident) show() {
+	x.result.Verdict, x.result.Checks = x.proof.Verdict, slices.Concat(x.proof.Checks, x.tried)
+	for _, c := range x.tried {
+		x.result.Verdict = x.result.Verdict.And(c.Verdict)
+	}
 	x.SetResult(x.result)
+}
+
+// try tries whether the network holds the suspects off. The evidence, which may vanish, came first.
+func (x *incident) try() error {
+	if x.Kubernetes().Network.Prober.Image != "" {
+		x.Always(step("Remove the pods that probe", kubernetes.RemoveProbes), kubernetes.ProbeOrder{Kubernetes: x.Kubernetes(), RunID: x.ID()})
+	}
+	order := kubernetes.TryOrder{EndRequest: kubernetes.EndRequest{ContainOrder: x.order, Done: x.done}, RunID: x.ID()}
+	if err := x.Do(step("Try whether the network holds them off", kubernetes.TryContained), order, &x.tried); err != nil {
+		return err
+	}
+	verdict := run.Pass
+	for _, c := range x.tried {
+		if verdict = verdict.And(c.Verdict); c.Verdict == run.Fail {
+			x.result.FollowUps = append(x.result.FollowUps, "the network does not hold the suspects off ("+c.Name+"): delete them, or cut off their nodes by other means")
+		}
+	}
+	x.Mark(verdict, "")
+	x.show()
 	return nil
 }
 
@@ -241,11 +273,17 @@ func (x *incident) end(remove bool) (bool, error) {
 	if err := x.Do(step("Plan the end of the quarantine", kubernetes.PlanQuarantineEnd), request, &order.Plan); err != nil {
 		return false, err
 	}
+	warning := ""
+	for _, c := range x.tried {
+		if c.Verdict == run.Fail {
+			warning += "; " + c.Name + ": " + c.Detail
+		}
+	}
 	other := "delete them"
 	if remove {
 		other = "let go of them"
 	}
-	if err := x.Approve(order.Plan.Words()+"; rejected, it asks whether to "+other+" instead", order.Plan); err != nil {
+	if err := x.Approve(order.Plan.Words()+"; rejected, it asks whether to "+other+" instead"+warning, order.Plan); err != nil {
 		return false, err
 	}
 	x.decided(map[bool]string{true: "to delete them", false: "to let go of them"}[remove])

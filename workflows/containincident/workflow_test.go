@@ -70,7 +70,8 @@ func TestASuspectIsCutOffAndDeleted(t *testing.T) {
 	}
 	before(kubernetes.Contain, kubernetes.CheckContained)
 	before(kubernetes.CheckContained, kubernetes.CollectEvidence)
-	before(kubernetes.CollectEvidence, store.WritePlan)
+	before(kubernetes.CollectEvidence, kubernetes.TryContained)
+	before(kubernetes.TryContained, store.WritePlan)
 	require.Contains(t, w.Turns(), "asks for shared database shared backups exclusive release", "backups go on, and what would be in the way waits")
 }
 
@@ -149,6 +150,29 @@ func TestWhatSomebodyUndoesIsDoneAgain(t *testing.T) {
 	doc := r.Do(api.WorkflowType, input)
 	require.Equal(t, run.Failed, doc.Outcome, "it was never seen to hold")
 	require.Contains(t, result(t, doc).Remarks, "it was undone meanwhile, and done again: somebody has taken the label")
+}
+
+func TestANetworkThatLetsThemThroughIsSaidToWhoeverDecides(t *testing.T) {
+	w := incident()
+	w.Enforced = run.Fail
+	r := proceduretest.New(t, w)
+	asked := ""
+	r.WhenWaiting(func(doc run.Document) {
+		asked = doc.Approval.Words
+		r.DecideOnPlan(run.RejectUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "seen to"})
+		say(t, r, run.ApproveUpdate)
+	})
+	doc := r.Do(api.WorkflowType, input)
+	require.Equal(t, run.Failed, doc.Outcome, doc.Summary)
+	require.Contains(t, asked, "what goes out: tried")
+	require.Contains(t, result(t, doc).FollowUps[0], "the network does not hold the suspects off")
+	once := 0
+	for _, call := range w.Calls() {
+		if call == kubernetes.Contain {
+			once++
+		}
+	}
+	require.Equal(t, 1, once, "to do the same again would not help")
 }
 
 func TestADryRunChangesNothing(t *testing.T) {

@@ -75,8 +75,10 @@ type World struct {
 	Hub Hub
 	// Owners is what is done about others who act on the workloads.
 	Owners ownership.Measures
-	// Quarantine is what the suspects of an incident come to.
+	// Quarantine is what the suspects of an incident come to. Enforced is what trying its enforcement comes to;
+	// "": PASS.
 	Quarantine quarantine.Plan
+	Enforced   run.Verdict
 	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
 	// its health come to, and PASS after them.
 	Services []recovery.State
@@ -132,6 +134,7 @@ func (w *World) Forget() {
 	defer w.mu.Unlock()
 	w.Hub = Hub{}
 	w.Owners = ownership.Measures{}
+	w.Quarantine, w.Enforced, w.quarantines = quarantine.Plan{}, "", nil
 	w.Access, w.Drift, w.accepted = access.Summary{}, store.AccessDrift{}, nil
 	w.Secrets, w.RotationLeft, w.RotationDone, w.OldSessions = nil, "", false, nil
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
@@ -477,6 +480,12 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			return done
 		}),
 		kubernetes.CheckContained: check[kubernetes.EndRequest](w, kubernetes.CheckContained),
+		kubernetes.TryContained: answer(w, kubernetes.TryContained, func(kubernetes.TryOrder) []run.Check {
+			if w.Enforced != "" {
+				return []run.Check{{Name: "what goes out", Verdict: w.Enforced, Detail: "tried"}}
+			}
+			return []run.Check{{Name: "what goes out", Verdict: run.Pass, Detail: "tried"}}
+		}),
 		kubernetes.CollectEvidence: answer(w, kubernetes.CollectEvidence, func(in kubernetes.EvidenceOrder) kubernetes.Kept {
 			return kubernetes.Kept{Head: evidence.Head{Entries: 4, Items: 3, Gaps: 1, Bytes: 1024, Hash: "ab"}, URL: in.Store + "/runs/" + in.RunID + "/" + in.Folder}
 		}),

@@ -131,7 +131,7 @@ func TestContainIncident(t *testing.T) {
 	beside(t, ownAccounts)
 	t.Parallel()
 	here := crime(t)
-	s := harness.New(t, fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", here))
+	s := harness.New(t, fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s, network: {prober: {image: \"upkeep:"+imageTag()+"\"}}}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", here))
 	who := narrow(t, s, "incident", "--procedure", api.WorkflowType)
 	// What pods may do in the whole cluster is asked of it besides, as what "upkeep rbac" prints says.
 	everywhere := string(here)
@@ -168,7 +168,19 @@ func TestContainIncident(t *testing.T) {
 	require.Len(t, found.Narrowed, 2, "the policies that need no label")
 	require.Len(t, found.NotContained, 1)
 	require.Contains(t, found.NotContained[0], "its node's network")
-	require.Equal(t, run.NotProven, found.Verdict, "nothing was probed, and host is at large")
+	require.Equal(t, run.NotProven, found.Verdict, "host is at large")
+	verdicts := map[string]run.Verdict{}
+	for _, c := range found.Checks {
+		verdicts[c.Name] = c.Verdict
+		t.Log(c.Name, c.Verdict, c.Detail)
+	}
+	require.Equal(t, run.Pass, verdicts["policies"])
+	require.Equal(t, run.Pass, verdicts["what goes out"], "by pods with the labels of each, which could before")
+	require.Equal(t, run.NotProven, verdicts["what comes in"], "some have no port, or nobody like them")
+	require.Equal(t, run.NotProven, verdicts["pod "+string(here)+"/host"])
+	left, err := here.Kubectl("get", "pods,configmaps", "-l", "upkeep.run/probe", "-o", "name")
+	require.NoError(t, err)
+	require.Empty(t, left)
 
 	t.Run("nothing new gets through, and its neighbours notice nothing", func(t *testing.T) {
 		require.NoError(t, until(20*time.Second, func() error {
@@ -183,7 +195,7 @@ func TestContainIncident(t *testing.T) {
 		now := talked(t, here, "intruder")
 		t.Logf("the connection that the intruder had open: %+v, then %+v", was, now)
 		// Whether the network has ended it is the network's affair: the report must not say that it has.
-		require.Contains(t, fmt.Sprint(found.Checks), "connections that were open may live until the pods are deleted")
+		require.Contains(t, fmt.Sprint(found.Checks), "they may live until the pods are deleted")
 		labels, err := here.Kubectl("get", "pod", "intruder", "-o", "jsonpath={.metadata.labels}")
 		require.NoError(t, err)
 		require.JSONEq(t, fmt.Sprintf(`{"note":"kept","upkeep.run/quarantine":%q}`, found.Case), labels)
