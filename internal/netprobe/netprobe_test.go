@@ -1,8 +1,10 @@
 package netprobe
 
 import (
+	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -24,6 +26,33 @@ func TestTry(t *testing.T) {
 	closed, end := listen(t)
 	end()
 	require.Equal(t, []Outcome{Reached, Refused, Reached}, Try(t.Context(), []netip.AddrPort{open, closed, open}))
+}
+
+// TestANetworkThatRefusesAtTimesIsNeverReached: it may limit how often it says so.
+func TestANetworkThatRefusesAtTimesIsNeverReached(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		answers []Outcome // again and again
+		want    Outcome
+	}{
+		"refused and silent":   {[]Outcome{Refused, Refused, Silent}, Silent},
+		"silent and refused":   {[]Outcome{Silent, Refused}, Silent},
+		"reached at first":     {append([]Outcome{Reached}, slices.Repeat([]Outcome{Refused}, steady)...), Refused},
+		"reached now and then": {[]Outcome{Reached, Refused, Silent}, Unsteady},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			n := 0
+			require.Equal(t, c.want, settle(ctx, func() Outcome {
+				if n++; n > 3*steady {
+					cancel()
+				}
+				return c.answers[(n-1)%len(c.answers)]
+			}))
+		})
+	}
 }
 
 // TestOnlyWhatAProbeWritesIsRead: what a pod's status says is not trusted.

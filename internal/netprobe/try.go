@@ -58,24 +58,27 @@ func Try(ctx context.Context, to []netip.AddrPort) []Outcome {
 	outcomes := make([]Outcome, len(to))
 	var all sync.WaitGroup
 	for i, address := range to {
-		all.Go(func() { outcomes[i] = settle(ctx, address) })
+		all.Go(func() { outcomes[i] = settle(ctx, func() Outcome { return connect(ctx, address) }) })
 	}
 	all.Wait()
 	return outcomes
 }
 
-// settle tries one address until it answers the same all the time.
-func settle(ctx context.Context, to netip.AddrPort) Outcome {
+// settle tries until it is reached all the time, or never. One that is not reached refuses if it does so every time:
+// a network that refuses in another's name says so only so often, and is silent in between.
+func settle(ctx context.Context, try func() Outcome) Outcome {
 	last, same := Untried, 0
 	tick := time.NewTicker(tryEvery)
 	defer tick.Stop()
 	for same < steady {
-		now := connect(ctx, to)
-		if ctx.Err() != nil {
+		now := try()
+		switch {
+		case ctx.Err() != nil:
 			return Unsteady
-		}
-		if now != last {
+		case last == Untried || (now == Reached) != (last == Reached):
 			last, same = now, 0
+		case now == Silent:
+			last = Silent
 		}
 		same++
 		select {

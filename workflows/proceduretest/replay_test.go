@@ -1,11 +1,14 @@
 package proceduretest_test
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/upkeep-run/upkeep/worker"
 )
@@ -26,7 +29,14 @@ func TestRecordedRunsReplay(t *testing.T) {
 				replayer, err := sdkworker.NewWorkflowReplayerWithOptions(sdkworker.WorkflowReplayerOptions{})
 				require.NoError(t, err)
 				worker.RegisterWorkflows(replayer)
-				require.NoError(t, replayer.ReplayWorkflowHistoryFromJSONFile(nil, h))
+				f, err := os.Open(h)
+				require.NoError(t, err)
+				history, err := client.HistoryFromJSON(f, client.HistoryJSONOptions{})
+				require.NoError(t, err)
+				require.NoError(t, f.Close())
+				// Runs of its own that a run starts are named after it.
+				id := history.GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetWorkflowId()
+				require.NoError(t, replayer.ReplayWorkflowHistoryWithOptions(nil, history, sdkworker.ReplayWorkflowHistoryOptions{OriginalExecution: workflow.Execution{ID: id}}))
 			})
 		}
 	}
