@@ -169,6 +169,12 @@ func Make(w World, s Suspects, p Policy, caseID string, now time.Time) (Plan, er
 			plan.Deny = append(plan.Deny, pod.Namespace)
 		}
 	}
+	for _, policy := range w.Policies { // of a run that was ended between the pods and their policies
+		if policy.Name == DenyName(caseID) && !slices.Contains(plan.Deny, policy.Namespace) {
+			plan.Deny = append(plan.Deny, policy.Namespace)
+		}
+	}
+	slices.Sort(plan.Deny)
 	plan.Narrow = w.narrow(plan.Pods, caseID)
 	if s.Node != "" {
 		plan.cordon(w.Node, s.Node)
@@ -199,7 +205,7 @@ func (plan *Plan) bound(p Policy, recent int) error {
 	switch {
 	case len(plan.Pods) > MaxPods:
 		return failure.New(failure.BadInput, "%d pods are suspected, and one case has at most %d", len(plan.Pods), MaxPods).Do("split the case, by namespace or workload")
-	case len(plan.Pods) == 0 && len(plan.Cordon) == 0 && len(plan.Not) == 0:
+	case len(plan.Pods) == 0 && len(plan.Cordon) == 0 && len(plan.Not) == 0 && len(plan.Deny) == 0:
 		return failure.New(failure.MissingObject, "no pod is what the suspects say").Do("see what there is (kubectl get pods -o wide), and correct the suspects")
 	}
 	return nil
@@ -386,7 +392,8 @@ func (w World) narrow(pods []Pod, caseID string) (narrow []Narrowed) {
 		if policy.Name == DenyName(caseID) || !allows(policy.Spec) || excepted(policy.Spec.PodSelector) && !readException(policy.Annotations).needed() {
 			continue // the last: its maker has excepted them for good
 		}
-		if slices.ContainsFunc(pods, func(p Pod) bool {
+		h, noted := readException(policy.Annotations).of(caseID)
+		if noted && !h.Over || slices.ContainsFunc(pods, func(p Pod) bool {
 			return p.Namespace == policy.Namespace && matches(&before, p.remaining(caseID))
 		}) {
 			narrow = append(narrow, Narrowed{Ref{policy.Namespace, policy.Name}, policy.UID, *before.DeepCopy()})

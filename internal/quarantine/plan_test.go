@@ -418,6 +418,20 @@ func TestReleaseGivesBackWhatNobodyHasChanged(t *testing.T) {
 	})
 }
 
+func TestWhatIsLeftOfACaseWhosePodsAreGoneIsTakenOver(t *testing.T) {
+	note, err := json.Marshal(exception{}.with(Order{Case: caseID, At: now}, false))
+	require.NoError(t, err)
+	deny := networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: DenyName(caseID)}}
+	all, over := allow("all", metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{except}}), allow("over", metav1.LabelSelector{})
+	all.Annotations = map[string]string{Note: string(note)}
+	plan := made(t, World{Policies: []networkingv1.NetworkPolicy{deny, all, over}}, suspects(t, "web-1"))
+	require.Empty(t, plan.Pods)
+	require.Equal(t, []string{"shop"}, plan.Deny)
+	require.Len(t, plan.Narrow, 1)
+	require.Equal(t, "all", plan.Narrow[0].Name)
+	require.Empty(t, plan.Narrow[0].Before.MatchExpressions)
+}
+
 func TestAnExceptionServesManyCases(t *testing.T) {
 	a, b := Order{Case: "a", At: now}, Order{Case: "b", At: now.Add(time.Minute)}
 	var e exception

@@ -43,7 +43,7 @@ func OfCode(point string) bool {
 
 // OnCluster reports whether a point is hit only by what works on a cluster, whose tests are in dev/tests/e2e.
 func OnCluster(point string) bool {
-	for _, prefix := range []string{"access/", "helm/", "recover/", "rollout/", "client-", "owner-", "rotate/", "probe/"} {
+	for _, prefix := range []string{"access/", "helm/", "recover/", "rollout/", "client-", "owner-", "rotate/", "probe/", "quarantine/", "evidence/"} {
 		if strings.HasPrefix(point, prefix) {
 			return true
 		}

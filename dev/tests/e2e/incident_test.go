@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -245,4 +246,67 @@ func TestContainIncident(t *testing.T) {
 		require.Equal(t, opened, goesOn(t, here, "neighbour", 5).opened, "from the beginning to the end")
 	})
 	who.audited(t, "create networkpolicies.networking.k8s.io") // asked for by a patch that makes it
+}
+
+// small is a scene for one suspect, among what a quarantine changes and what it leaves alone.
+const small = `{"apiVersion": "v1", "kind": "List", "items": [
+  {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"}, "spec": {"selector": {"app": "db"}, "ports": [{"port": 8080}]}},
+  {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "all-out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}},
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "db", "labels": {"app": "db"}}, "spec": %[1]s},
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "intruder", "labels": {"app": "db", "note": "kept"}}, "spec": %[1]s}
+]}`
+
+// contains is a trial of ContainIncident, whose suspect is deleted in the end.
+func contains(t *testing.T) trial {
+	t.Helper()
+	here := stack.Namespace(fmt.Sprintf("%s-crime-%d", namespace, time.Now().UnixNano()%1e9))
+	require.NoError(t, here.Create())
+	t.Cleanup(func() { require.NoError(t, here.Remove()) })
+	require.NoError(t, here.Apply(fmt.Sprintf(small, fmt.Sprintf(client, "sleep 100000"))))
+	_, err := here.Kubectl("wait", "--for=condition=Ready", "pod/db", "pod/intruder", "--timeout=80s")
+	require.NoError(t, err)
+	before := shapes(t, here, "db")
+	s := harness.New(t, fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s, network: {prober: {image: \"upkeep:"+imageTag()+"\"}}}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", here))
+	return trial{
+		stack: s, procedure: api.WorkflowType, input: `{"reason":"a trial","pods":"intruder"}`,
+		look: func(t *testing.T) string { return shapes(t, here, "db") },
+		holds: func(t *testing.T, doc *run.Document, _ int) {
+			require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+			_, err := here.Kubectl("get", "pod", "intruder")
+			require.ErrorContains(t, err, "NotFound")
+			require.Equal(t, before, shapes(t, here, "db"), "nothing of the quarantine is left")
+			left, err := here.Kubectl("get", "pods,configmaps", "-l", "upkeep.run/probe", "-o", "name")
+			require.NoError(t, err)
+			require.Empty(t, left)
+			var r api.Result
+			require.NoError(t, json.Unmarshal(doc.Result, &r))
+			require.Equal(t, api.Deleted, r.Ended)
+			if !allInPods {
+				whole := s.Upkeep(t, "evidence", "verify", strings.TrimPrefix(r.Evidence, "file://"), "--head", r.EvidenceHead)
+				require.Equal(t, 0, whole.Code, "%s%s", whole.Out, whole.Err)
+			}
+		},
+	}
+}
+
+func TestAKilledContainmentGoesOn(t *testing.T) {
+	t.Parallel()
+	every(t, containCases(), []string{"quarantine/pod/after"}, func(t *testing.T, point string) {
+		contains(t).killed(t, point)
+	})
+}
+
+func TestATwinOfAContainmentChangesNothing(t *testing.T) {
+	t.Parallel()
+	every(t, before(slices.DeleteFunc(containCases(), func(c string) bool { return !strings.HasPrefix(c, "quarantine/") })), []string{"quarantine/pod/before"}, func(t *testing.T, point string) {
+		contains(t).doubled(t, point)
+	})
+}
+
+func TestTheButtonsPressedOnAContainment(t *testing.T) {
+	t.Parallel()
+	every(t, either(containCases()), []string{"terminate/quarantine/delete/after"}, func(t *testing.T, c string) {
+		how, point, _ := strings.Cut(c, "/")
+		contains(t).pressed(t, how, point)
+	})
 }

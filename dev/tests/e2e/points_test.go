@@ -113,6 +113,19 @@ func reviewAccessCases() (all []string) {
 	return all
 }
 
+// containCases are the points that ContainIncident passes when it tries what it has done, and ends with the suspects
+// deleted.
+func containCases() (all []string) {
+	for _, point := range fault.Points() {
+		for _, prefix := range []string{"quarantine/", "evidence/", "probe/"} {
+			if strings.HasPrefix(point, prefix) {
+				all = append(all, point)
+			}
+		}
+	}
+	return all
+}
+
 // either puts both buttons before each case.
 func either(cases []string) (all []string) {
 	for _, c := range cases {
@@ -123,7 +136,7 @@ func either(cases []string) (all []string) {
 
 // TestEveryPointOfTheClusterIsACase: a new one is hit without being named anywhere, or this says that it is not.
 func TestEveryPointOfTheClusterIsACase(t *testing.T) {
-	all := slices.Concat(recoverServiceCases(), rolloutReleaseCases(), recoverDataCases(), reviewAccessCases(), rotateCases(), undoPoints())
+	all := slices.Concat(recoverServiceCases(), rolloutReleaseCases(), recoverDataCases(), reviewAccessCases(), rotateCases(), undoPoints(), containCases())
 	for _, point := range fault.Points() {
 		if harness.OnCluster(point) {
 			require.True(t, slices.ContainsFunc(all, func(c string) bool { return c == point || strings.HasSuffix(c, "/"+point) }), point)
