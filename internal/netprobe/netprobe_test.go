@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -23,7 +24,18 @@ func TestTry(t *testing.T) {
 	open, _ := listen(t)
 	closed, end := listen(t)
 	end()
-	require.Equal(t, []Outcome{Reached, Refused, Reached}, Try(t.Context(), []netip.AddrPort{open, closed, open}))
+	require.Equal(t, []Outcome{Reached, Refused, Reached}, Try(t.Context(), []Address{{open, true}, {closed, false}, {open, true}}))
+	require.Equal(t, []Outcome{Reached, Refused}, try(t.Context(), []Address{{open, false}, {closed, true}}, 0), "what is not as expected is said too")
+}
+
+// TestWhatBecomesAsExpected: policies may hold for a new pod only after a moment.
+func TestWhatBecomesAsExpected(t *testing.T) {
+	address, end := listen(t)
+	seen := make(chan Outcome)
+	go func() { seen <- Try(t.Context(), []Address{{address, false}})[0] }()
+	require.Eventually(t, func() bool { return connect(t.Context(), address) == Reached }, time.Second, time.Millisecond)
+	end()
+	require.Equal(t, Refused, <-seen)
 }
 
 // TestOnlyWhatAProbeWritesIsRead: what a pod's status says is not trusted.
@@ -39,10 +51,10 @@ func TestOnlyWhatAProbeWritesIsRead(t *testing.T) {
 }
 
 func TestAddresses(t *testing.T) {
-	got, err := Addresses([]string{"10.0.0.1:80", "[fd00::1]:80"})
+	got, err := Addresses([]string{"10.0.0.1:80/open", "[fd00::1]:80/closed"})
 	require.NoError(t, err)
-	require.Len(t, got, 2)
-	for _, words := range [][]string{nil, {"localhost:80"}, {"10.0.0.1"}, {"10.0.0.1:99999"}, make([]string, MaxAddresses+1)} {
+	require.Equal(t, []Address{{netip.MustParseAddrPort("10.0.0.1:80"), true}, {netip.MustParseAddrPort("[fd00::1]:80"), false}}, got)
+	for _, words := range [][]string{nil, {"localhost:80/open"}, {"10.0.0.1/open"}, {"10.0.0.1:99999/open"}, {"10.0.0.1:80"}, make([]string, MaxAddresses+1)} {
 		_, err := Addresses(words)
 		require.Error(t, err)
 	}
@@ -53,7 +65,7 @@ func TestNobodyElseTakesAPod(t *testing.T) {
 	o := Options{RunID: "r", Realm: "n", Image: "upkeep:test", Command: []string{"upkeep", "probe", "--"}}
 	owner := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: o.name(), UID: "u"}}
 	labels := map[string]string{"app": "web"}
-	p := o.pod(owner, 0, Probe{Labels: labels, To: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:80")}})
+	p := o.pod(owner, 0, Probe{Labels: labels, To: []Address{{netip.MustParseAddrPort("10.0.0.1:80"), true}}})
 	require.True(t, metav1.IsControlledBy(p, owner))
 	require.True(t, Is(p))
 	require.Equal(t, "web", p.Labels["app"])
@@ -61,6 +73,6 @@ func TestNobodyElseTakesAPod(t *testing.T) {
 	require.NotEmpty(t, p.Spec.ReadinessGates)
 	require.False(t, *p.Spec.AutomountServiceAccountToken)
 	require.Empty(t, p.Spec.Volumes)
-	require.Equal(t, []string{"upkeep", "probe", "--", "10.0.0.1:80"}, p.Spec.Containers[0].Command)
+	require.Equal(t, []string{"upkeep", "probe", "--", "10.0.0.1:80/open"}, p.Spec.Containers[0].Command)
 	require.NotEqual(t, o.name(), Options{RunID: "r", Realm: "another"}.name())
 }

@@ -67,7 +67,6 @@ func nothingProbes(t *testing.T) {
 // to, and of whom nothing stays, also when the worker dies in the middle.
 func TestTheNetworkIsTried(t *testing.T) {
 	s := harness.New(t, networked(""))
-	t.Cleanup(harness.RemoveBinaries)
 	who := narrow(t, s, "network", "--procedure", "ValidateNetwork")
 	kubeconfig := who.env()
 	first := s.Worker(t, "first", kubeconfig, "UPKEEP_FAULT=point=probe/pods/after:kill", "UPKEEP_FAULT_ONCE="+filepath.Join(s.Dir, "hit"))
