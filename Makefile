@@ -84,6 +84,11 @@ bench-cluster: prerequisites-cluster programs ## measure recoveries on a cluster
 	cd dev && go build -o ../bin/ ./bench-cluster
 	@dev/with-cluster.sh ../bin/bench-cluster -runs $${BENCH_RUNS:-3} -only "$${BENCH_ONLY:-}" -out $${BENCH_OUT:-../docs/benchmarks-cluster.md}
 
+.PHONY: bench-access
+bench-access: ## measure a review of access on the cluster of KUBECONFIG, among 10,000 roles and 10,000 bindings, and write docs/benchmarks-access.md (BENCH_N=10000 BENCH_RUNS=5)
+	cd dev && go build -o ../bin/ ./bench-access
+	@dev/with-cluster.sh ../bin/bench-access -n $${BENCH_N:-10000} -runs $${BENCH_RUNS:-5} -out $${BENCH_OUT:-../docs/benchmarks-access.md}
+
 .PHONY: lint
 lint: ## check formatting, vet, determinism of workflows, and that the modules agree
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted" >&2; exit 1; }

@@ -15,11 +15,11 @@ const terminationLog = "/dev/termination-log"
 // probe is what the pods of ValidateNetwork run.
 func (c *cli) probe() *cobra.Command {
 	return &cobra.Command{
-		Use:    "probe ADDRESS:PORT...",
+		Use:    "probe ADDRESS:PORT/open|closed...",
 		Short:  "Try connections, as the pods of ValidateNetwork do",
 		Hidden: true,
-		Long: `Try to connect to each address over TCP until it answers the same all the time, and print one
-character for each: r reached, c refused, s no answer, u now this, now that. Nothing is sent.
+		Long: `Try to connect to each address over TCP until it answers the same for a while, longer where that is
+not as expected, and print one character for each: r reached, c refused, s no answer, u now this, now that. Nothing is sent.
 In a pod it is written to ` + terminationLog + ` too.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, words []string) error {

@@ -78,9 +78,9 @@ type Row struct {
 
 // Source is whom a pod of Upkeep's own stands for.
 type Source struct {
-	Name   string            `json:"name"`
-	Labels map[string]string `json:"labels,omitempty"`
-	To     []netip.AddrPort  `json:"to"`
+	Name   string             `json:"name"`
+	Labels map[string]string  `json:"labels,omitempty"`
+	To     []netprobe.Address `json:"to"`
 }
 
 // Check is one connection.
@@ -140,7 +140,7 @@ func Judge(p Plan, found []netprobe.Found) []Finding {
 			return netprobe.Untried, "nothing was tried"
 		}
 		for i, to := range p.Sources[c.Source].To {
-			if to == c.Address {
+			if to.Address == c.Address {
 				return found[c.Source].Of(i), found[c.Source].Why
 			}
 		}

@@ -64,7 +64,7 @@ func found(p netcheck.Plan, reached map[string][]string) []netprobe.Found {
 		for _, to := range s.To {
 			o := netprobe.Silent
 			for _, address := range reached[s.Name] {
-				if netip.MustParseAddrPort(address) == to {
+				if netip.MustParseAddrPort(address) == to.Address {
 					o = netprobe.Reached
 				}
 			}
@@ -87,8 +87,8 @@ func TestWhatPoliciesProtectIsTried(t *testing.T) {
 	p := netcheck.Make(shop(t), prober)
 	require.Len(t, p.Checks, 2)
 	require.Equal(t, []netcheck.Source{
-		{Name: netcheck.Anybody, To: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.3:5432")}},
-		{Name: "Deployment/web", Labels: map[string]string{"app": "web", "pod-template-hash": "7d4"}, To: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.3:5432")}},
+		{Name: netcheck.Anybody, To: []netprobe.Address{{Address: netip.MustParseAddrPort("10.0.0.3:5432")}}},
+		{Name: "Deployment/web", Labels: map[string]string{"app": "web", "pod-template-hash": "7d4"}, To: []netprobe.Address{{Address: netip.MustParseAddrPort("10.0.0.3:5432"), Open: true}}},
 	}, p.Sources)
 
 	for name, c := range map[string]struct {

@@ -516,12 +516,12 @@ func (p *planner) try(c *Check, from *corev1.Pod, name string, set map[string]st
 		at = len(p.plan.Sources) - 1
 	}
 	s := &p.plan.Sources[at]
-	if !slices.Contains(s.To, c.Address) {
+	if !slices.ContainsFunc(s.To, func(to netprobe.Address) bool { return to.Address == c.Address }) {
 		if len(s.To) == netprobe.MaxAddresses {
 			c.Untried = fmt.Sprintf("one pod tries no more than %d addresses", netprobe.MaxAddresses)
 			return
 		}
-		s.To = append(s.To, c.Address)
+		s.To = append(s.To, netprobe.Address{Address: c.Address, Open: c.Model == reach.Allowed.String()})
 	}
 	c.Source = at
 }

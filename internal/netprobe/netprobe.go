@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -58,7 +57,7 @@ type Options struct {
 // Probe is one pod, and what it connects to.
 type Probe struct {
 	Labels map[string]string
-	To     []netip.AddrPort
+	To     []Address
 	// Node is where its pod runs, whatever else is to be placed there; "": anywhere.
 	Node string
 }

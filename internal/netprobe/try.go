@@ -43,51 +43,73 @@ const (
 	MaxAddresses  = 60
 	connectWithin = time.Second
 	tryEvery      = 250 * time.Millisecond
-	// steady is how many times in a row an answer has to be the same: policies begin to hold for a new pod
-	// only some time after it runs.
-	steady = 10
-	// tryFor bounds how long steadiness is waited for.
-	tryFor = 20 * time.Second
+	// steadyFor and steadyTries are for how long, and how often, an answer has to be the same. Policies begin
+	// to hold for a new pod only some time after it runs, on a busy node seconds after.
+	steadyFor   = 2500 * time.Millisecond
+	steadyTries = 3
+	// tryFor is how long an answer is waited for that is as expected.
+	tryFor = 30 * time.Second
 )
 
-// Try connects to all addresses, again and again until each answers the same all the time, and returns what
-// that is, in their order. It sends nothing.
-func Try(ctx context.Context, to []netip.AddrPort) []Outcome {
-	ctx, cancel := context.WithTimeout(ctx, tryFor)
-	defer cancel()
+// Address is what is connected to.
+type Address struct {
+	Address netip.AddrPort `json:"address"`
+	// Open says that it is expected to be reached. What is not as expected is tried for longer.
+	Open bool `json:"open,omitempty"`
+}
+
+// String writes an address as it stands on a command line.
+func (a Address) String() string {
+	if a.Open {
+		return a.Address.String() + "/open"
+	}
+	return a.Address.String() + "/closed"
+}
+
+// Try connects to all addresses, again and again until each answers the same for a while, as expected or, in
+// the end, not, and returns what that is, in their order. It sends nothing.
+func Try(ctx context.Context, to []Address) []Outcome { return try(ctx, to, tryFor) }
+
+func try(ctx context.Context, to []Address, within time.Duration) []Outcome {
 	outcomes := make([]Outcome, len(to))
 	var all sync.WaitGroup
 	for i, address := range to {
-		all.Go(func() { outcomes[i] = settle(ctx, func() Outcome { return connect(ctx, address) }) })
+		all.Go(func() {
+			outcomes[i] = settle(ctx, address.Open, time.Now().Add(within), func() Outcome { return connect(ctx, address.Address) })
+		})
 	}
 	all.Wait()
 	return outcomes
 }
 
-// settle tries until it is reached all the time, or never. One that is not reached refuses if it does so every time:
-// a network that refuses in another's name says so only so often, and is silent in between.
-func settle(ctx context.Context, try func() Outcome) Outcome {
-	last, same := Untried, 0
+// settle tries one address until it is reached for a while, or is not. One that is not reached refuses if it does so
+// every time: a network that refuses in another's name says so only so often, and is silent in between.
+func settle(ctx context.Context, open bool, until time.Time, try func() Outcome) Outcome {
+	last, same, since := Untried, 0, time.Now()
 	tick := time.NewTicker(tryEvery)
 	defer tick.Stop()
-	for same < steady {
+	for {
 		now := try()
 		switch {
-		case ctx.Err() != nil:
-			return Unsteady
 		case last == Untried || (now == Reached) != (last == Reached):
-			last, same = now, 0
+			last, same, since = now, 0, time.Now()
 		case now == Silent:
 			last = Silent
 		}
 		same++
+		steady := same >= steadyTries && time.Since(since) >= steadyFor
+		if expected := (now == Reached) == open; steady && (expected || time.Now().After(until)) {
+			return last
+		}
+		if time.Now().After(until.Add(2 * steadyFor)) {
+			return Unsteady
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return Unsteady
 		}
 	}
-	return last
 }
 
 func connect(ctx context.Context, to netip.AddrPort) Outcome {
@@ -120,17 +142,22 @@ func read(text string, n int) ([]Outcome, error) {
 	return []Outcome(text), nil
 }
 
-// Addresses reads addresses with their ports, as they stand on a command line.
-func Addresses(words []string) ([]netip.AddrPort, error) {
+// Addresses reads addresses as they stand on a command line.
+func Addresses(words []string) ([]Address, error) {
 	if len(words) == 0 || len(words) > MaxAddresses {
 		return nil, fmt.Errorf("there are %d addresses, and must be 1 to %d", len(words), MaxAddresses)
 	}
-	all := make([]netip.AddrPort, len(words))
+	all := make([]Address, len(words))
 	for i, word := range words {
-		var err error
-		if all[i], err = netip.ParseAddrPort(word); err != nil {
+		text, expected, _ := strings.Cut(word, "/")
+		address, err := netip.ParseAddrPort(text)
+		if err != nil {
 			return nil, err
 		}
+		if expected != "open" && expected != "closed" {
+			return nil, fmt.Errorf("%.100q ends neither in /open nor in /closed", word)
+		}
+		all[i] = Address{Address: address, Open: expected == "open"}
 	}
 	return all, nil
 }

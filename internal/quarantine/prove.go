@@ -79,11 +79,14 @@ func Trials(w World, plan Plan, done Contained, home string) (trials []Trial, un
 	for i := range trials {
 		t := &trials[i]
 		t.in = t.in[:min(len(t.in), maxIn)]
-		t.Probes[0].To, t.Probes[1].To = slices.Clone(t.out), slices.Clone(t.out)
+		before, now := &t.Probes[0].To, &t.Probes[1].To
+		for _, to := range t.out {
+			*before, *now = append(*before, netprobe.Address{Address: to, Open: true}), append(*now, netprobe.Address{Address: to})
+		}
 		for _, d := range t.in {
-			t.Probes[0].To = append(t.Probes[0].To, d.to)
+			*before = append(*before, netprobe.Address{Address: d.to})
 			if d.control.IsValid() {
-				t.Probes[0].To = append(t.Probes[0].To, d.control)
+				*before = append(*before, netprobe.Address{Address: d.control, Open: true})
 			}
 		}
 	}

@@ -56,10 +56,15 @@ func TestSuspectsOfAKindAreTriedOnceBesideWhatTheyCouldReach(t *testing.T) {
 	require.Equal(t, "n1", before.Node)
 	require.Equal(t, map[string]string{"app": "web"}, before.Labels)
 	require.Equal(t, map[string]string{Label: caseID}, now.Labels)
-	out := []netip.AddrPort{netip.MustParseAddrPort("10.0.0.3:80"), netip.MustParseAddrPort("10.0.0.4:5432"), netip.MustParseAddrPort("10.0.0.4:8080")}
-	require.Equal(t, out, now.To)
-	control := netip.MustParseAddrPort("10.0.0.3:80")
-	require.Equal(t, append(out, netip.MustParseAddrPort("10.0.0.1:80"), control, netip.MustParseAddrPort("10.0.0.2:80"), control), before.To)
+	address := func(text string, open bool) netprobe.Address {
+		return netprobe.Address{Address: netip.MustParseAddrPort(text), Open: open}
+	}
+	out := func(open bool) []netprobe.Address {
+		return []netprobe.Address{address("10.0.0.3:80", open), address("10.0.0.4:5432", open), address("10.0.0.4:8080", open)}
+	}
+	require.Equal(t, out(false), now.To)
+	control := address("10.0.0.3:80", true)
+	require.Equal(t, append(out(true), address("10.0.0.1:80", false), control, address("10.0.0.2:80", false), control), before.To)
 
 	_, untried = Trials(w, plan, done, "elsewhere")
 	require.Equal(t, []string{"2 pods in other namespaces than elsewhere"}, untried)

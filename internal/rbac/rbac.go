@@ -316,6 +316,9 @@ func (n need) cluster(procedure string) error {
 func (n need) rotate() {
 	n.itself()
 	n.find(n.Database)
+	if n.Database != (kube.Endpoint{}) {
+		n.in("", "pods", "get")
+	}
 	n.in("", "secrets", "get", n.Rotated...)
 	if n.Release != "" || n.Namespace == Anywhere { // it is seen that it is there
 		n.observe()

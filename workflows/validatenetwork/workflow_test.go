@@ -63,7 +63,7 @@ func TestPodsAreAlwaysRemoved(t *testing.T) {
 	w := world(run.Pass)
 	w.Fail(kubernetes.ProbeNetwork, failure.New(failure.ObjectRefused, "it is not to be"))
 	doc, _ := do(t, w, `{}`)
-	require.Equal(t, run.Failed, doc.Outcome)
+	require.Equal(t, run.Refused, doc.Outcome)
 	require.Equal(t, []string{configuration.ResolveTarget, kubernetes.PlanNetwork, kubernetes.ProbeNetwork, kubernetes.RemoveProbes, store.WriteRun}, w.Calls())
 }
 

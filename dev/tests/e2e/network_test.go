@@ -23,9 +23,9 @@ import (
 // networked is a target whose network is checked, with expectations that hold, and others.
 func networked(more string) string {
 	const expectations = `
-      - {name: the service, from: {pods: {app.kubernetes.io/name: langfuse}}, to: {service: %[2]s-postgresql}, port: 5432, allowed: true}
-      - {name: a stranger, from: {pods: {app: nobody}}, to: {service: %[2]s-postgresql}, port: 5432, allowed: false}
-      - {name: who knows no label, from: {}, to: {pods: {app.kubernetes.io/name: langfuse}}, port: 3000, allowed: false}`
+          - {name: the service, from: {pods: {app.kubernetes.io/name: langfuse}}, to: {service: %[2]s-postgresql}, port: 5432, allowed: true}
+          - {name: a stranger, from: {pods: {app: nobody}}, to: {service: %[2]s-postgresql}, port: 5432, allowed: false}
+          - {name: who knows no label, from: {}, to: {pods: {app.kubernetes.io/name: langfuse}}, port: 3000, allowed: false}`
 	return fmt.Sprintf(`  - name: shop
     kubernetes:
       namespace: %[1]s
@@ -67,7 +67,6 @@ func nothingProbes(t *testing.T) {
 // to, and of whom nothing stays, also when the worker dies in the middle.
 func TestTheNetworkIsTried(t *testing.T) {
 	s := harness.New(t, networked(""))
-	t.Cleanup(harness.RemoveBinaries)
 	who := narrow(t, s, "network", "--procedure", "ValidateNetwork")
 	kubeconfig := who.env()
 	first := s.Worker(t, "first", kubeconfig, "UPKEEP_FAULT=point=probe/pods/after:kill", "UPKEEP_FAULT_ONCE="+filepath.Join(s.Dir, "hit"))
@@ -104,7 +103,7 @@ func TestTheNetworkIsTried(t *testing.T) {
 
 	t.Run("what is not as expected", func(t *testing.T) {
 		s.Configure(t, networked(`
-      - {name: wrong, from: {pods: {app: nobody}}, to: {service: `+release+`-postgresql}, port: 5432, allowed: true}`))
+          - {name: wrong, from: {pods: {app: nobody}}, to: {service: `+release+`-postgresql}, port: 5432, allowed: true}`))
 		_, err := command(time.Minute, `{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "too-open"},
 			"spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "langfuse"}}, "ingress": [{}]}}`, "kubectl", "--namespace", namespace, "apply", "-f", "-")
 		require.NoError(t, err)

@@ -252,7 +252,8 @@ func TestRotateSecretWithoutOverlap(t *testing.T) {
 
 	t.Run("sessions that stay wait for a person, who undoes it", func(t *testing.T) {
 		before := x.secret(t)
-		pod := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "%[1]s-stays", "labels": {"app.kubernetes.io/name": "langfuse-migrate"}}, "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+		// Policies may let a new pod through only after a moment, so it tries again.
+		pod := fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "%[1]s-stays", "labels": {"app.kubernetes.io/name": "langfuse-migrate"}}, "spec": {"restartPolicy": "OnFailure", "terminationGracePeriodSeconds": 0,
 			"automountServiceAccountToken": false, "securityContext": {"runAsUser": 999}, "containers": [{"name": "main", "image": "upkeep.test/postgres:dev", "imagePullPolicy": "Never", "env": [{"name": "PGPASSWORD", "value": %[2]q}],
 			"command": ["sh", "-c", "PGOPTIONS='-c client_connection_check_interval=500' exec psql -h %[3]s-postgresql -U %[1]s -d langfuse -c 'SELECT pg_sleep(36000)'"]}]}}`, x.name, before["password"], release)
 		_, err := command(time.Minute, pod, "kubectl", "--namespace", namespace, "apply", "-f", "-")
