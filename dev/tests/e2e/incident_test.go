@@ -165,6 +165,7 @@ func TestContainIncident(t *testing.T) {
 	require.True(t, asks.AsksApproval(), asks.Summary)
 	var found api.Result
 	require.NoError(t, json.Unmarshal(asks.Result, &found))
+	t.Logf("cut off %.3f s after the run was opened", found.ContainSeconds)
 	require.Len(t, found.Contained, len(suspects))
 	require.Len(t, found.Narrowed, 2, "the policies that need no label")
 	require.Len(t, found.NotContained, 1)
