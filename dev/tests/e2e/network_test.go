@@ -152,6 +152,7 @@ func TestTheNetworkIsTried(t *testing.T) {
 	})
 
 	t.Run("a dry run makes no pods", func(t *testing.T) {
+		s.Worker(t, "fifth", kubeconfig)
 		doc := s.Run(t, validatenetwork.WorkflowType, `{"dryRun":true}`)
 		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
 		require.Equal(t, "unknown", connection(t, doc, "a stranger").Seen)
