@@ -22,9 +22,8 @@ import (
 
 const (
 	page         = 500
-	maxObjects   = 20_000 // of one kind in the namespace
-	maxWorkloads = 200    // of the release
-	maxPods      = 100    // of a workload, the worst first
+	maxWorkloads = 200 // of the release
+	maxPods      = 100 // of a workload, the worst first
 	maxJobs      = 50
 	maxText      = 300 // bytes of what the cluster says
 	// endGrace is how long after its grace a deleted pod may still be there.
@@ -100,23 +99,6 @@ type observer struct {
 	state   State
 }
 
-// pages reads a list page by page; next reads one and returns where the next begins, and how many there were.
-func pages(doing string, next func(metav1.ListOptions) (token string, n int, err error)) error {
-	seen := 0
-	for options := (metav1.ListOptions{Limit: page}); ; {
-		token, n, err := next(options)
-		if err != nil {
-			return kube.Classify(err, doing)
-		}
-		if seen += n; seen > maxObjects {
-			return failure.New(failure.BadConfig, "could not %s: there are more than %d", doing, maxObjects)
-		}
-		if options.Continue = token; token == "" {
-			return nil
-		}
-	}
-}
-
 // add adds a workload, and what its own metadata says about who else acts on it.
 func (o *observer) add(w Workload, of metav1.Object, err error) error {
 	w.Owners, w.Marked = ownership.Detect(of, o.now), itself.Marked(of)
@@ -125,7 +107,7 @@ func (o *observer) add(w Workload, of metav1.Object, err error) error {
 }
 
 func (o *observer) deployments(ctx context.Context) error {
-	return pages("list the Deployments in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
+	return kube.Pages("list the Deployments in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
 		list, err := o.c.Client.AppsV1().Deployments(o.c.Namespace).List(ctx, options)
 		if err != nil {
 			return "", 0, err
@@ -158,7 +140,7 @@ func ofDeployment(d *appsv1.Deployment) (w Workload, err error) {
 }
 
 func (o *observer) statefulSets(ctx context.Context) error {
-	return pages("list the StatefulSets in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
+	return kube.Pages("list the StatefulSets in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
 		list, err := o.c.Client.AppsV1().StatefulSets(o.c.Namespace).List(ctx, options)
 		if err != nil {
 			return "", 0, err
@@ -192,7 +174,7 @@ func ofStatefulSet(s *appsv1.StatefulSet) (w Workload, err error) {
 }
 
 func (o *observer) daemonSets(ctx context.Context) error {
-	return pages("list the DaemonSets in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
+	return kube.Pages("list the DaemonSets in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
 		list, err := o.c.Client.AppsV1().DaemonSets(o.c.Namespace).List(ctx, options)
 		if err != nil {
 			return "", 0, err
@@ -238,7 +220,7 @@ func (o *observer) owners(ctx context.Context) (map[string]int, error) {
 		return nil, kube.Classify(err, "make a client of the cluster")
 	}
 	newest := make(map[int]string)
-	err = pages("list the ReplicaSets in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
+	err = kube.Pages("list the ReplicaSets in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
 		list, err := client.Resource(appsv1.SchemeGroupVersion.WithResource("replicasets")).Namespace(o.c.Namespace).List(ctx, options)
 		if err != nil {
 			return "", 0, err
@@ -272,7 +254,7 @@ type labelled struct {
 
 func (o *observer) pods(ctx context.Context, owners map[string]int) ([]labelled, error) {
 	var all []labelled
-	err := pages("list the pods in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
+	err := kube.Pages("list the pods in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
 		list, err := o.c.Client.CoreV1().Pods(o.c.Namespace).List(ctx, options)
 		if err != nil {
 			return "", 0, err
@@ -338,7 +320,7 @@ func (o *observer) behind(ctx context.Context, service string, pods []labelled) 
 }
 
 func (o *observer) jobs(ctx context.Context) error {
-	return pages("list the Jobs in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
+	return kube.Pages("list the Jobs in namespace "+o.c.Namespace, func(options metav1.ListOptions) (string, int, error) {
 		list, err := o.c.Client.BatchV1().Jobs(o.c.Namespace).List(ctx, options)
 		if err != nil {
 			return "", 0, err

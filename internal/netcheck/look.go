@@ -17,10 +17,8 @@ import (
 	"github.com/upkeep-run/upkeep/internal/reach"
 )
 
-const (
-	page       = 500
-	maxObjects = 20_000 // of one kind
-)
+// mostForeign bounds the policies of one kind that are named; one is enough to make answers unknown.
+const mostForeign = 500
 
 // foreignGroups are the API groups of policies that the model cannot read, and their kinds.
 var foreignGroups = map[string][]string{
@@ -54,17 +52,17 @@ func Look(ctx context.Context, c *kube.Cluster, n Network) (State, error) {
 			s.Unread = append(s.Unread, err.Error())
 		}
 	}
-	services, err := all("list the Services of namespace "+c.Namespace, func(o metav1.ListOptions) (string, []corev1.Service, error) {
+	err := kube.Pages("list the Services of namespace "+c.Namespace, func(o metav1.ListOptions) (string, int, error) {
 		list, err := c.Client.CoreV1().Services(c.Namespace).List(ctx, o)
 		if err != nil {
-			return "", nil, err
+			return "", 0, err
 		}
-		return list.Continue, list.Items, nil
+		s.Services = append(s.Services, list.Items...)
+		return list.Continue, len(list.Items), nil
 	})
 	if err != nil {
 		return s, err
 	}
-	s.Services = services
 	return s, s.readForeign(ctx, c, namespaces)
 }
 
@@ -73,22 +71,26 @@ func (s *State) read(ctx context.Context, c *kube.Cluster, namespace string) err
 	if err != nil {
 		return kube.Classify(err, "read namespace "+namespace+", whose labels policies select by")
 	}
-	pods, err := all("list the pods of namespace "+namespace, func(o metav1.ListOptions) (string, []corev1.Pod, error) {
+	var pods []corev1.Pod
+	err = kube.Pages("list the pods of namespace "+namespace, func(o metav1.ListOptions) (string, int, error) {
 		list, err := c.Client.CoreV1().Pods(namespace).List(ctx, o)
 		if err != nil {
-			return "", nil, err
+			return "", 0, err
 		}
-		return list.Continue, list.Items, nil
+		pods = append(pods, list.Items...)
+		return list.Continue, len(list.Items), nil
 	})
 	if err != nil {
 		return err
 	}
-	policies, err := all("list the NetworkPolicies of namespace "+namespace, func(o metav1.ListOptions) (string, []networkingv1.NetworkPolicy, error) {
+	var policies []networkingv1.NetworkPolicy
+	err = kube.Pages("list the NetworkPolicies of namespace "+namespace, func(o metav1.ListOptions) (string, int, error) {
 		list, err := c.Client.NetworkingV1().NetworkPolicies(namespace).List(ctx, o)
 		if err != nil {
-			return "", nil, err
+			return "", 0, err
 		}
-		return list.Continue, list.Items, nil
+		policies = append(policies, list.Items...)
+		return list.Continue, len(list.Items), nil
 	})
 	if err != nil {
 		return err
@@ -97,22 +99,6 @@ func (s *State) read(ctx context.Context, c *kube.Cluster, namespace string) err
 	s.World.Pods = append(s.World.Pods, pods...)
 	s.World.Policies = append(s.World.Policies, policies...)
 	return nil
-}
-
-// all reads a list page by page.
-func all[T any](doing string, next func(metav1.ListOptions) (token string, items []T, err error)) (items []T, err error) {
-	for options := (metav1.ListOptions{Limit: page}); ; {
-		token, more, err := next(options)
-		if err != nil {
-			return nil, kube.Classify(err, doing)
-		}
-		if items = append(items, more...); len(items) > maxObjects {
-			return nil, failure.New(failure.BadConfig, "could not %s: there are more than %d", doing, maxObjects)
-		}
-		if options.Continue = token; token == "" {
-			return items, nil
-		}
-	}
 }
 
 // readForeign finds policies of other kinds. Where they cannot be listed, there may be some.
@@ -141,7 +127,7 @@ func (s *State) readForeign(ctx context.Context, c *kube.Cluster, namespaces []s
 			resource := schema.GroupVersionResource{Group: g.Name, Version: g.PreferredVersion.Version, Resource: r.Name}
 			for _, namespace := range namespaces {
 				in := client.Resource(resource)
-				list, err := in.Namespace(map[bool]string{true: namespace}[r.Namespaced]).List(ctx, metav1.ListOptions{Limit: page})
+				list, err := in.Namespace(map[bool]string{true: namespace}[r.Namespaced]).List(ctx, metav1.ListOptions{Limit: mostForeign})
 				err = kube.Classify(err, fmt.Sprintf("list %s.%s", r.Name, g.Name))
 				switch {
 				case failure.Is(err, failure.ClusterForbids):

@@ -16,12 +16,6 @@ import (
 	"github.com/upkeep-run/upkeep/internal/kube"
 )
 
-const (
-	page = 500
-	// maxObjects bounds the objects of one kind that are looked through for notes.
-	maxObjects = 20_000
-)
-
 // owned are the pods that a workload has made, through whatever is between.
 func (s *Stopper) owned(ctx context.Context, ref Ref, pods []corev1.Pod) ([]corev1.Pod, error) {
 	var of []corev1.Pod
@@ -154,23 +148,21 @@ func (s *Stopper) Left(ctx context.Context, target string) ([]Ref, error) {
 	}
 	found := []Ref{}
 	for _, name := range Kinds() {
-		seen := 0
-		for options := (metav1.ListOptions{Limit: page}); ; {
-			list, err := client.Resource(kinds[name].resource).Namespace(s.Cluster.Namespace).List(ctx, options)
+		resource := kinds[name].resource
+		err := kube.Pages(fmt.Sprintf("list the %s of namespace %s", resource.Resource, s.Cluster.Namespace), func(options metav1.ListOptions) (string, int, error) {
+			list, err := client.Resource(resource).Namespace(s.Cluster.Namespace).List(ctx, options)
 			if err != nil {
-				return nil, kube.Classify(err, fmt.Sprintf("list the %s of namespace %s", kinds[name].resource.Resource, s.Cluster.Namespace))
+				return "", 0, err
 			}
 			for _, o := range list.Items {
 				if left(&o, target) {
 					found = append(found, Ref{name, o.Name})
 				}
 			}
-			if seen += len(list.Items); seen > maxObjects {
-				return nil, failure.New(failure.BadConfig, "namespace %s has more than %d %s", s.Cluster.Namespace, maxObjects, kinds[name].resource.Resource)
-			}
-			if options.Continue = list.Continue; options.Continue == "" {
-				break
-			}
+			return list.Continue, len(list.Items), nil
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	return found, nil

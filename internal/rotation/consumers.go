@@ -21,13 +21,8 @@ import (
 	"github.com/upkeep-run/upkeep/internal/ownership"
 )
 
-const (
-	page = 500
-	// maxObjects bounds the objects of one kind that are looked through.
-	maxObjects = 20_000
-	// maxNamed bounds how many of what is not restarted are named.
-	maxNamed = 50
-)
+// maxNamed bounds how many of what is not restarted are named.
+const maxNamed = 50
 
 // Consumer is a workload that reads the password, as it was when it was looked at.
 type Consumer struct {
@@ -211,7 +206,7 @@ func (s Secrets) list(ctx context.Context) (all []workload, err error) {
 			return l.Continue, len(l.Items), nil
 		},
 	} {
-		if err := pages("list the "+kind+"s of namespace "+s.Cluster.Namespace, next); err != nil {
+		if err := kube.Pages("list the "+kind+"s of namespace "+s.Cluster.Namespace, next); err != nil {
 			return nil, err
 		}
 	}
@@ -220,23 +215,6 @@ func (s Secrets) list(ctx context.Context) (all []workload, err error) {
 }
 
 func (w workload) ref() Ref { return Ref{w.Kind, w.Object.GetName()} }
-
-// pages reads a list page after page.
-func pages(doing string, next func(metav1.ListOptions) (token string, n int, err error)) error {
-	seen := 0
-	for o := (metav1.ListOptions{Limit: page}); ; {
-		token, n, err := next(o)
-		if err != nil {
-			return kube.Classify(err, doing)
-		}
-		if seen += n; seen > maxObjects {
-			return failure.New(failure.BadConfig, "could not %s: there are more than %d", doing, maxObjects)
-		}
-		if o.Continue = token; token == "" {
-			return nil
-		}
-	}
-}
 
 // consumers finds who reads the keys, and says who of them is restarted. What serves the database is not.
 func (s Secrets) consumers(ctx context.Context, e Entry, serves *corev1.Pod, p *Plan) (found []itself.Workload, err error) {
@@ -276,7 +254,7 @@ func (s Secrets) consumers(ctx context.Context, e Entry, serves *corev1.Pod, p *
 
 // loose names who reads the keys and is restarted by nobody: pods of Jobs, and pods of their own.
 func (s Secrets) loose(ctx context.Context, e Entry, all []workload, other func(string, ...any)) error {
-	return pages("list the pods of namespace "+s.Cluster.Namespace, func(o metav1.ListOptions) (string, int, error) {
+	return kube.Pages("list the pods of namespace "+s.Cluster.Namespace, func(o metav1.ListOptions) (string, int, error) {
 		l, err := s.Cluster.Client.CoreV1().Pods(s.Cluster.Namespace).List(ctx, o)
 		if err != nil {
 			return "", 0, err
