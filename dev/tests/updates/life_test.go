@@ -169,17 +169,27 @@ func (l *life) start(more ...string) *harness.Worker {
 // goes its own way.
 func (l *life) until(what string, holds func() bool) {
 	l.t.Helper()
-	deadline := time.Now().Add(harness.Patience)
-	for !holds() {
-		l.harm.tend(l)
-		if l.struck && l.harm.ends() {
-			return
+	l.poll(what, func() bool {
+		if holds() {
+			return true
 		}
+		l.harm.tend(l)
+		return l.struck && l.harm.ends()
+	})
+}
+
+// poll looks, and helps, until it is done.
+func (l *life) poll(what string, done func() bool) {
+	l.t.Helper()
+	deadline := time.Now().Add(harness.Patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
 		if time.Now().After(deadline) {
 			l.t.Fatalf("not within %s: %s\n%s", harness.Patience, what, l.state())
 		}
 		l.help()
-		time.Sleep(50 * time.Millisecond)
+		<-tick.C
 	}
 }
 
@@ -248,12 +258,7 @@ func (l *life) wait(what string, holds func() bool) {
 	l.t.Helper()
 	ended := false
 	l.until(what, func() bool { ended = holds(); return ended })
-	deadline := time.Now().Add(harness.Patience)
-	for !ended && !holds() {
-		require.True(l.t, time.Now().Before(deadline), "%s\n%s", what, l.state())
-		l.help()
-		time.Sleep(50 * time.Millisecond)
-	}
+	l.poll(what, func() bool { return ended || holds() })
 }
 
 // reach waits until something is so on GitHub. Where the run that would bring it about was ended, the next
