@@ -2,7 +2,6 @@ package starter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -40,23 +39,9 @@ type reviews struct {
 }
 
 func (c *cli) onReviews(ctx context.Context, target string, keys []string, work func(context.Context, reviews) error) error {
-	known, err := config.Load(c.configPath)
-	if err != nil {
-		return err
-	}
-	t, err := known.Target(target)
-	if err != nil {
-		return err
-	}
-	c.about.Target = t.Name
-	ctx, cancel := context.WithTimeout(ctx, storeAnswersWithin)
-	defer cancel()
-	store, err := objstore.Open(ctx, known.Store)
-	if err != nil {
-		return err
-	}
-	trusted := append(slices.Clone(t.Kubernetes.BaselineKeys), keys...)
-	return errors.Join(work(ctx, reviews{store, t.Name, trusted}), store.Close())
+	return c.onTarget(ctx, target, func(ctx context.Context, t *config.Target, store objstore.Store) error {
+		return work(ctx, reviews{store, t.Name, append(slices.Clone(t.Kubernetes.BaselineKeys), keys...)})
+	})
 }
 
 // of reads the newest review that a run has written.

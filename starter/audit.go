@@ -77,13 +77,7 @@ something there was nothing to hold it against.`,
 					return err
 				}
 				c.tellAudit(r)
-				switch {
-				case len(r.Findings) > 0:
-					return Exit{ExitFailed}
-				case len(r.NotProven) > 0:
-					return Exit{ExitPartially}
-				}
-				return nil
+				return checked(len(r.Findings), len(r.NotProven))
 			})
 		},
 	}
@@ -91,6 +85,17 @@ something there was nothing to hold it against.`,
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "a public key whose checkpoints are trusted; may be given again")
 	cmd.Flags().BoolVar(&offline, "offline", false, "ask Temporal nothing")
 	return cmd
+}
+
+// checked is how a command ends that has checked something.
+func checked(wrong, notProven int) error {
+	switch {
+	case wrong > 0:
+		return Exit{ExitFailed}
+	case notProven > 0:
+		return Exit{ExitPartially}
+	}
+	return nil
 }
 
 func (c *cli) verifyStore(ctx context.Context, outside audit.Outside) (*audit.Report, error) {

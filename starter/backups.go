@@ -155,6 +155,13 @@ func (b Backups) Release(ctx context.Context, id string) error {
 
 // inStore works with the backups of a target in the store of the configuration.
 func (c *cli) inStore(ctx context.Context, target string, work func(context.Context, Backups) error) error {
+	return c.onTarget(ctx, target, func(ctx context.Context, t *config.Target, store objstore.Store) error {
+		return work(ctx, Backups{Store: store, Target: t.Name, Keys: t.Encryption.Ring(store, t.Name)})
+	})
+}
+
+// onTarget works with a target, and with the store, of the configuration.
+func (c *cli) onTarget(ctx context.Context, target string, work func(context.Context, *config.Target, objstore.Store) error) error {
 	known, err := config.Load(c.configPath)
 	if err != nil {
 		return err
@@ -170,7 +177,7 @@ func (c *cli) inStore(ctx context.Context, target string, work func(context.Cont
 	if err != nil {
 		return err
 	}
-	return errors.Join(work(ctx, Backups{Store: store, Target: t.Name, Keys: t.Encryption.Ring(store, t.Name)}), store.Close())
+	return errors.Join(work(ctx, t, store), store.Close())
 }
 
 func (c *cli) backups() *cobra.Command {

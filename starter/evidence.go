@@ -60,17 +60,11 @@ something there was nothing to hold it against.`,
 				return err
 			}
 			c.tellEvidence(r)
-			switch {
-			case len(r.Findings) > 0:
-				return Exit{ExitFailed}
-			case len(r.NotProven) > 0:
-				return Exit{ExitPartially}
-			}
-			return nil
+			return checked(len(r.Findings), len(r.NotProven))
 		},
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "a public key that is trusted; may be given again")
-	cmd.Flags().StringVar(&head, "head", "", "the hash of the newest entry, ")
+	cmd.Flags().StringVar(&head, "head", "", "the hash of the newest entry: evidenceHead in the document of the run, or as an earlier check printed it")
 	return cmd
 }
 
