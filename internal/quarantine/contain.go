@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -18,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/fault"
@@ -76,9 +79,12 @@ func (g *gather) fail(err error) {
 }
 
 // Contain does what the plan says: the policies first, then the labels, then the node. Done twice, it finds it
-// done. It goes on after what fails, and what of it a right is missing for it leaves undone, and says so.
+// done. It goes on after what fails, and what of it a right is missing for it leaves undone, and says so. One that
+// comes when the case is over takes back the policies that it has made for nobody.
 func Contain(ctx context.Context, c *kube.Cluster, plan Plan, o Order) (Contained, error) {
 	g := &gather{out: Contained{Pods: []Image{}}}
+	var made []*networkingv1.NetworkPolicy
+	needed := make(map[string]bool) // namespaces in which a pod is not gone, nor let go of
 	each(plan.Deny, func(namespace string) {
 		pods := 0
 		for _, p := range plan.Pods {
@@ -86,8 +92,12 @@ func Contain(ctx context.Context, c *kube.Cluster, plan Plan, o Order) (Containe
 				pods++
 			}
 		}
-		if err := deny(ctx, c, namespace, o, pods); err != nil {
+		policy, isNew, err := deny(ctx, c, namespace, o, pods)
+		if err != nil {
 			g.fail(err)
+		}
+		if isNew {
+			g.with(func(*Contained) { made = append(made, policy) })
 		}
 	})
 	each(plan.Narrow, func(n Narrowed) {
@@ -95,7 +105,19 @@ func Contain(ctx context.Context, c *kube.Cluster, plan Plan, o Order) (Containe
 			g.undone(err, fmt.Sprintf("NetworkPolicy %s still lets pods in quarantine through", n.Ref))
 		}
 	})
-	each(plan.Pods, func(p Pod) { g.cutOff(ctx, c, p, o) })
+	each(plan.Pods, func(p Pod) {
+		if !g.cutOff(ctx, c, p, o) {
+			g.with(func(*Contained) { needed[p.Namespace] = true })
+		}
+	})
+	each(made, func(policy *networkingv1.NetworkPolicy) {
+		if needed[policy.Namespace] {
+			return
+		}
+		if err := takeBack(ctx, c, policy, o); err != nil {
+			g.undone(err, "NetworkPolicy "+policy.Name+" stays in namespace "+policy.Namespace+", and denies nobody")
+		}
+	})
 	for _, n := range plan.Cordon {
 		if err := cordon(ctx, c, n, o); err != nil {
 			g.undone(err, "node "+n.Name+" is not cordoned: kubectl cordon "+n.Name)
@@ -136,24 +158,43 @@ func each[T any](all []T, do func(T)) {
 }
 
 // deny makes the case's policy of a namespace, or makes it again what it must be. The patch is the whole of it,
-// so nothing is read before.
-func deny(ctx context.Context, c *kube.Cluster, namespace string, o Order, pods int) error {
+// so nothing is read before; when it was not there, it is new.
+func deny(ctx context.Context, c *kube.Cluster, namespace string, o Order, pods int) (policy *networkingv1.NetworkPolicy, isNew bool, err error) {
 	data, err := json.Marshal(map[string]any{
 		"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
 		"metadata": map[string]any{
 			"name": DenyName(o.Case), "namespace": namespace, "labels": map[string]string{"app.kubernetes.io/managed-by": "upkeep"},
-			"annotations": map[string]string{countNote: strconv.Itoa(pods)},
+			"annotations": map[string]string{countNote: strconv.Itoa(pods), sinceNote: o.At.UTC().Format(time.RFC3339Nano)},
 		},
 		"spec": map[string]any{"podSelector": map[string]any{"matchLabels": map[string]string{Label: o.Case}}, "policyTypes": []string{"Ingress", "Egress"}},
 	})
 	if err != nil {
-		return fmt.Errorf("encode a policy: %w", err)
+		return nil, false, fmt.Errorf("encode a policy: %w", err)
 	}
 	denyBefore.Hit()
-	force := true
-	_, err = c.Client.NetworkingV1().NetworkPolicies(namespace).Patch(ctx, DenyName(o.Case), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: manager, Force: &force})
+	policy = &networkingv1.NetworkPolicy{}
+	force, status := true, 0 // only the status tells whether it is new, so it is not the typed client that asks
+	err = c.Client.NetworkingV1().RESTClient().Patch(types.ApplyPatchType).Namespace(namespace).Resource("networkpolicies").Name(DenyName(o.Case)).
+		VersionedParams(&metav1.PatchOptions{FieldManager: manager, Force: &force}, scheme.ParameterCodec).Body(data).Do(ctx).StatusCode(&status).Into(policy)
 	denyAfter.Hit()
-	return kube.Classify(err, "make NetworkPolicy "+DenyName(o.Case)+" in namespace "+namespace)
+	if err != nil {
+		return nil, false, kube.Classify(err, "make NetworkPolicy "+DenyName(o.Case)+" in namespace "+namespace)
+	}
+	return policy, status == http.StatusCreated, nil
+}
+
+// takeBack removes a policy that was made for nobody: an attempt that was frozen makes it when it wakes up after the
+// case has ended. It stays when a pod has the label, and when a later run of the case has applied its own since: that
+// changes it, and the label comes after it.
+func takeBack(ctx context.Context, c *kube.Cluster, policy *networkingv1.NetworkPolicy, o Order) error {
+	held, err := holders(ctx, c, policy.Namespace, o.Case)
+	if err != nil || held != "" {
+		return err
+	}
+	if err := deletePolicy(ctx, c, policy); !failure.Is(err, failure.ObjectConflict) {
+		return err
+	}
+	return nil
 }
 
 // narrow excepts pods in quarantine from a policy. What it was stands on it, by case.
@@ -220,8 +261,9 @@ func again(do func() error) (err error) {
 	return err
 }
 
-// cutOff takes a pod's labels away, and puts it into quarantine.
-func (g *gather) cutOff(ctx context.Context, c *kube.Cluster, p Pod, o Order) {
+// cutOff takes a pod's labels away, and puts it into quarantine. It reports whether there is nothing to cut off any
+// more: the pod is gone, or the case has let go of it.
+func (g *gather) cutOff(ctx context.Context, c *kube.Cluster, p Pod, o Order) (over bool) {
 	seen := p.seen() // it is read only if it has changed since it was planned
 	err := again(func() error {
 		pod, err := seen, error(nil)
@@ -229,7 +271,8 @@ func (g *gather) cutOff(ctx context.Context, c *kube.Cluster, p Pod, o Order) {
 			pod, err = c.Client.CoreV1().Pods(p.Namespace).Get(ctx, p.Name, metav1.GetOptions{})
 		}
 		if apierrors.IsNotFound(err) || err == nil && pod.UID != p.UID {
-			g.with(func(out *Contained) { out.Gone = append(out.Gone, p.Ref) })
+			g.gone(p)
+			over = true
 			return nil
 		}
 		if err != nil {
@@ -239,12 +282,14 @@ func (g *gather) cutOff(ctx context.Context, c *kube.Cluster, p Pod, o Order) {
 		if !done {
 			switch err := mark(ctx, c, pod, taken, note); {
 			case failure.Is(err, failure.MissingObject):
-				g.with(func(out *Contained) { out.Gone = append(out.Gone, p.Ref) })
+				g.gone(p)
+				over = true
 				return nil
 			case err != nil:
 				return err
 			}
 		}
+		over = note.Over
 		g.with(func(out *Contained) {
 			if remark != "" {
 				out.Remarks = append(out.Remarks, remark)
@@ -256,7 +301,10 @@ func (g *gather) cutOff(ctx context.Context, c *kube.Cluster, p Pod, o Order) {
 	if err != nil {
 		g.fail(err)
 	}
+	return over
 }
+
+func (g *gather) gone(p Pod) { g.with(func(out *Contained) { out.Gone = append(out.Gone, p.Ref) }) }
 
 // seen is the pod as it was planned; nil: it is to be read.
 func (p Pod) seen() *corev1.Pod {

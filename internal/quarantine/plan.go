@@ -123,8 +123,11 @@ type Plan struct {
 	Gaps    []string   `json:"gaps,omitempty"`
 }
 
-// countNote is the annotation of a case's policy that says how many pods it is for.
-const countNote = "upkeep.run/quarantine-pods"
+// The annotations of a case's policy.
+const (
+	countNote = "upkeep.run/quarantine-pods"  // how many pods it is for
+	sinceNote = "upkeep.run/quarantine-since" // the time of the order, by which runs of one case are told apart
+)
 
 // DenyName is the name of a case's policy, in every namespace.
 func DenyName(caseID string) string { return "upkeep-quarantine-" + caseID }

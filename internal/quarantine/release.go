@@ -354,6 +354,16 @@ func undeny(ctx context.Context, c *kube.Cluster, namespace, caseID string) erro
 	return kube.Classify(err, "delete NetworkPolicy "+DenyName(caseID)+" in namespace "+namespace)
 }
 
+// deletePolicy removes a policy, if it still is as it was read.
+func deletePolicy(ctx context.Context, c *kube.Cluster, policy *networkingv1.NetworkPolicy) error {
+	deleteBefore.Hit()
+	err := c.Client.NetworkingV1().NetworkPolicies(policy.Namespace).Delete(ctx, policy.Name, metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &policy.UID, ResourceVersion: &policy.ResourceVersion},
+	})
+	deleteAfter.Hit()
+	return kube.Classify(err, "delete NetworkPolicy "+policy.Name+" in namespace "+policy.Namespace)
+}
+
 func uncordon(ctx context.Context, c *kube.Cluster, n Cordoned, o Order) (remark string, err error) {
 	client, err := dynamic.NewForConfig(c.Config)
 	if err != nil {
