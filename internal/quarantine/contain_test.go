@@ -78,7 +78,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		var o metav1.DeleteOptions
 		_ = json.NewDecoder(r.Body).Decode(&o)
-		if o.Preconditions != nil && (*o.Preconditions.UID != s.policy.UID || *o.Preconditions.ResourceVersion != s.policy.ResourceVersion) {
+		if o.Preconditions == nil || *o.Preconditions.UID != s.policy.UID || *o.Preconditions.ResourceVersion != s.policy.ResourceVersion {
 			status(http.StatusConflict, metav1.StatusReasonConflict)
 			return
 		}
@@ -205,4 +205,17 @@ func TestAContainmentThatComesLateTakesBackOnlyWhatItMade(t *testing.T) {
 		require.NoError(t, err)
 		require.NotNil(t, s.policy)
 	})
+}
+
+func TestAnEndThatComesLateLeavesALaterRunsPolicy(t *testing.T) {
+	s, c, plan, o := quarantined(t)
+	end := ReleasePlan{Case: plan.Case, Deny: plan.Deny}
+	_, _, err := deny(t.Context(), c, "shop", later(o), 1)
+	require.NoError(t, err)
+	_, err = Lift(t.Context(), c, end, o)
+	require.NoError(t, err)
+	require.NotNil(t, s.policy, "its pods do not have the label yet")
+	_, err = Lift(t.Context(), c, end, later(later(o)))
+	require.NoError(t, err)
+	require.Nil(t, s.policy)
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -263,7 +264,7 @@ func Lift(ctx context.Context, c *kube.Cluster, plan ReleasePlan, o Order) (Rele
 				g.undone(err, "NetworkPolicy "+n.String()+" keeps its exception for pods in quarantine")
 			}
 		}
-		if err := undeny(ctx, c, namespace, o.Case); err != nil {
+		if err := again(func() error { return undeny(ctx, c, namespace, o) }); err != nil {
 			g.undone(err, "NetworkPolicy "+DenyName(o.Case)+" stays in namespace "+namespace)
 		}
 	})
@@ -344,14 +345,16 @@ func holders(ctx context.Context, c *kube.Cluster, namespace, caseID string) (st
 	return few(names), nil
 }
 
-func undeny(ctx context.Context, c *kube.Cluster, namespace, caseID string) error {
-	deleteBefore.Hit()
-	err := c.Client.NetworkingV1().NetworkPolicies(namespace).Delete(ctx, DenyName(caseID), metav1.DeleteOptions{})
-	deleteAfter.Hit()
-	if apierrors.IsNotFound(err) {
+// undeny removes the case's policy of a namespace, unless it is a later run's.
+func undeny(ctx context.Context, c *kube.Cluster, namespace string, o Order) error {
+	policy, err := c.Client.NetworkingV1().NetworkPolicies(namespace).Get(ctx, DenyName(o.Case), metav1.GetOptions{})
+	if err != nil {
+		return kube.Classify(err, "read NetworkPolicy "+DenyName(o.Case)+" in namespace "+namespace)
+	}
+	if since, err := time.Parse(time.RFC3339Nano, policy.Annotations[sinceNote]); err == nil && since.After(o.At) {
 		return nil
 	}
-	return kube.Classify(err, "delete NetworkPolicy "+DenyName(caseID)+" in namespace "+namespace)
+	return deletePolicy(ctx, c, policy)
 }
 
 // deletePolicy removes a policy, if it still is as it was read.
