@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -69,16 +70,14 @@ func Collect(ctx context.Context, c *kube.Cluster, k *Keeper, pods []Pod, note f
 // pods keeps each pod's object and its logs, many at once.
 func (x *collector) pods(ctx context.Context, pods []Pod) error {
 	var (
-		wg   sync.WaitGroup
-		lock sync.Mutex
-		errs []error
-		done int
+		group errgroup.Group
+		lock  sync.Mutex
+		errs  []error
+		done  int
 	)
-	slots := make(chan struct{}, podsAtOnce)
+	group.SetLimit(podsAtOnce)
 	for _, p := range pods {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
+		group.Go(func() error {
 			err := x.pod(ctx, p)
 			lock.Lock()
 			defer lock.Unlock()
@@ -86,9 +85,10 @@ func (x *collector) pods(ctx context.Context, pods []Pod) error {
 				errs = append(errs, err)
 			}
 			x.note(fmt.Sprintf("%d of %d pods", done, len(pods)))
+			return nil
 		})
 	}
-	wg.Wait()
+	_ = group.Wait() // one pod's error keeps no other's evidence
 	return errors.Join(errs...)
 }
 

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -145,16 +146,15 @@ func (g *gather) undone(err error, remark string) {
 
 // each does something for each of many, some at once.
 func each[T any](all []T, do func(T)) {
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, atOnce)
+	var group errgroup.Group
+	group.SetLimit(atOnce)
 	for _, one := range all {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
+		group.Go(func() error {
 			do(one)
+			return nil
 		})
 	}
-	wg.Wait()
+	_ = group.Wait() // it has no errors
 }
 
 // deny makes the case's policy of a namespace, or makes it again what it must be. The patch is the whole of it,
@@ -228,14 +228,14 @@ func reselect(ctx context.Context, c *kube.Cluster, policy *networkingv1.Network
 	if err != nil {
 		return fmt.Errorf("encode a note: %w", err)
 	}
-	return patch(ctx, func(data []byte) error {
+	return patch(func(data []byte) error {
 		_, err := c.Client.NetworkingV1().NetworkPolicies(policy.Namespace).Patch(ctx, policy.Name, types.MergePatchType, data, metav1.PatchOptions{FieldManager: manager})
 		return kube.Classify(err, "change NetworkPolicy "+policy.Namespace+"/"+policy.Name)
 	}, policy, map[string]any{"annotations": map[string]string{Note: string(text)}}, map[string]any{"podSelector": map[string]any{"matchExpressions": expressions}})
 }
 
 // patch sends a merge patch that holds only for the object as it was read.
-func patch(_ context.Context, send func([]byte) error, object metav1.Object, metadata, spec map[string]any) error {
+func patch(send func([]byte) error, object metav1.Object, metadata, spec map[string]any) error {
 	metadata["resourceVersion"], metadata["uid"] = object.GetResourceVersion(), string(object.GetUID())
 	whole := map[string]any{"metadata": metadata}
 	if spec != nil {
@@ -359,7 +359,7 @@ func mark(ctx context.Context, c *kube.Cluster, pod *corev1.Pod, change map[stri
 	if err != nil {
 		return fmt.Errorf("encode a note: %w", err)
 	}
-	return patch(ctx, func(data []byte) error {
+	return patch(func(data []byte) error {
 		_, err := c.Client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, data, metav1.PatchOptions{FieldManager: manager})
 		return kube.Classify(err, "change the labels of pod "+pod.Namespace+"/"+pod.Name)
 	}, pod, map[string]any{"labels": change, "annotations": map[string]string{Note: string(text)}}, nil)
