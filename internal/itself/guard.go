@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 )
 
 // resolveQuickly bounds the resolving of names where nothing may wait for it.
@@ -46,10 +45,7 @@ func (g Guard) Why(pod *corev1.Pod, services []corev1.Service) string {
 			return fmt.Sprintf("%s (%s) is it", what, endpoint)
 		}
 		for _, service := range services {
-			if service.Namespace != pod.Namespace || len(service.Spec.Selector) == 0 || !labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pod.Labels)) {
-				continue
-			}
-			if named(host(endpoint), service.Name, service.Namespace, g.self.Namespace) || slices.ContainsFunc(service.Spec.ClusterIPs, func(ip string) bool { return slices.Contains(g.addresses[what], ip) }) {
+			if service.Namespace == pod.Namespace && g.self.behind(host(endpoint), g.addresses[what], &service, pod.Labels) {
 				return fmt.Sprintf("%s (%s) is behind Service %s, which selects it", what, endpoint, service.Name)
 			}
 		}

@@ -164,8 +164,7 @@ func (s Self) checkEndpoints(ctx context.Context, c *kube.Cluster, doing string,
 		for _, w := range workloads {
 			name := w.Kind + " " + w.Object.GetName()
 			for _, service := range services.Items {
-				is := named(host, service.Name, c.Namespace, s.Namespace) || slices.ContainsFunc(service.Spec.ClusterIPs, func(ip string) bool { return slices.Contains(addresses, ip) })
-				if is && len(service.Spec.Selector) > 0 && labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(w.Pods)) {
+				if s.behind(host, addresses, &service, w.Pods) {
 					return refuse(doing, name, fmt.Sprintf("%s (%s) is behind Service %s, whose pods it makes", what, endpoint, service.Name))
 				}
 			}
@@ -177,6 +176,14 @@ func (s Self) checkEndpoints(ctx context.Context, c *kube.Cluster, doing string,
 		}
 	}
 	return nil
+}
+
+// behind reports whether an endpoint is a Service that sends to pods with these labels.
+func (s Self) behind(host string, addresses []string, service *corev1.Service, pods map[string]string) bool {
+	if len(service.Spec.Selector) == 0 || !labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(pods)) {
+		return false
+	}
+	return named(host, service.Name, service.Namespace, s.Namespace) || slices.ContainsFunc(service.Spec.ClusterIPs, func(ip string) bool { return slices.Contains(addresses, ip) })
 }
 
 // named reports whether a host's name is a Service's in a namespace, as seen from a pod of another.
