@@ -6,6 +6,7 @@
 package reach
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -183,18 +184,11 @@ func podOf(p *corev1.Pod) pod {
 	for _, c := range p.Spec.Containers {
 		for _, port := range c.Ports {
 			if port.Name != "" {
-				to.ports[portName{protocolOf(port.Protocol), port.Name}] = port.ContainerPort
+				to.ports[portName{cmp.Or(port.Protocol, corev1.ProtocolTCP), port.Name}] = port.ContainerPort
 			}
 		}
 	}
 	return to
-}
-
-func protocolOf(p corev1.Protocol) corev1.Protocol {
-	if p == "" {
-		return corev1.ProtocolTCP
-	}
-	return p
 }
 
 // selecting finds the pods of selectors, each distinct one once.
@@ -303,7 +297,7 @@ func ruleOf(namespace string, ports []networkingv1.NetworkPolicyPort, peers []ne
 func portOf(p networkingv1.NetworkPolicyPort) port {
 	protocol := corev1.ProtocolTCP
 	if p.Protocol != nil {
-		protocol = protocolOf(*p.Protocol)
+		protocol = cmp.Or(*p.Protocol, protocol)
 	}
 	switch {
 	case p.Port == nil:
@@ -337,15 +331,6 @@ func peerOf(namespace string, p networkingv1.NetworkPolicyPeer, s selecting) (pe
 		to.except = append(to.except, except)
 	}
 	return to, nil
-}
-
-// Pods are the pods of the model, in the order in which they were given.
-func (m *Model) Pods() []End {
-	all := make([]End, len(m.pods))
-	for i := range m.pods {
-		all[i] = End{Pod: m.pods[i].name}
-	}
-	return all
 }
 
 // Isolated reports whether a policy selects a pod for what comes in, so that not everything does.
