@@ -314,11 +314,15 @@ func (k *Keeper) write(ctx context.Context) error {
 	segmentAfter.Hit()
 	k.lock.Lock()
 	if errors.Is(err, objstore.ErrExist) {
-		return failure.New(failure.Fenced, "another attempt goes on with the evidence of case %s", k.caseID)
+		return k.fenced()
 	}
 	if err != nil {
 		return err
 	}
 	k.segment, k.head, k.waiting, k.written = k.segment+1, head, k.waiting[took:], k.written+took
 	return nil
+}
+
+func (k *Keeper) fenced() error {
+	return failure.New(failure.Fenced, "another attempt goes on with the evidence of case %s", k.caseID)
 }

@@ -187,6 +187,17 @@ func TestEvidenceGoesOnWhereItEnded(t *testing.T) {
 	require.True(t, failure.Is(err, failure.UnsafeArchive), "nothing is added to what is broken: %v", err)
 }
 
+func TestAnAttemptThatComesLateSealsNothing(t *testing.T) {
+	dir := t.TempDir()
+	late := keep(t, dir)
+	require.NoError(t, late.Keep(t.Context(), "a", []byte("a")))
+	other := keep(t, dir)
+	require.NoError(t, other.Keep(t.Context(), "b", []byte("b")))
+	require.NoError(t, other.Seal(t.Context(), "shop", "run-1", time.Unix(0, 0)))
+	require.True(t, failure.Is(late.Seal(t.Context(), "shop", "run-1", time.Unix(0, 0)), failure.Fenced))
+	require.Empty(t, check(t, filepath.Join(dir, "case"), Outside{Head: other.Head().Hash}).Findings)
+}
+
 func TestManyKeepAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	k := keep(t, dir)

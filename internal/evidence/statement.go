@@ -71,9 +71,18 @@ func (s signer) KeyID() (string, error) { return hex.EncodeToString(s.public), n
 func (s signer) Public() crypto.PublicKey { return s.public }
 
 // Seal writes the signed statement of the log as it stands. Done twice, it finds it done. One that is there and
-// says less, of a log that has grown since, is replaced.
+// says less, of a log that has grown since, is replaced; one that another attempt may have written, which has made
+// the log grow, is not.
 func (k *Keeper) Seal(ctx context.Context, target, run string, at time.Time) error {
-	head := k.Head()
+	k.lock.Lock()
+	head, next := k.head, segmentName(k.segment+1)
+	k.lock.Unlock()
+	switch _, err := k.store.Stat(ctx, k.folder+next); {
+	case err == nil:
+		return k.fenced()
+	case !errors.Is(err, objstore.ErrNotExist):
+		return err
+	}
 	data, err := json.Marshal(Statement{
 		Type: statementType, Subject: []Subject{{"custody", map[string]string{"sha256": head.Hash}}}, PredicateType: predicateType,
 		Predicate: Predicate{Case: k.caseID, Target: target, Run: run, At: at.UTC(), Head: head},
