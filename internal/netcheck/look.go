@@ -109,7 +109,7 @@ func (s *State) readForeign(ctx context.Context, c *kube.Cluster, namespaces []s
 	}
 	client, err := metadata.NewForConfig(c.Config)
 	if err != nil {
-		return err
+		return kube.Classify(err, "make a client")
 	}
 	for _, g := range groups.Groups {
 		kinds, ok := foreignGroups[g.Name]
