@@ -80,9 +80,15 @@ bench: prerequisites build ## measure against pg_dump and pg_restore and write d
 bench-deps: build ## measure the look-up of dependencies against Renovate and write docs/benchmarks-dependencies.md (BENCH_RUNS=3; needs npm and the internet)
 	cd dev && go run ./bench-deps -runs $${BENCH_RUNS:-3} -out ../docs/benchmarks-dependencies.md
 .PHONY: bench-cluster
-bench-cluster: prerequisites-cluster programs ## measure recoveries on a cluster, as e2e finds one, against the guide's commands, and write docs/benchmarks-cluster.md (BENCH_RUNS=3; BENCH_ONLY=wedged,loss)
+bench-cluster: prerequisites-cluster programs ## measure recoveries on a cluster, as e2e finds one, against the guide's commands, and write docs/benchmarks-cluster.md; then incidents and access (BENCH_RUNS=3; BENCH_ONLY=wedged,loss: of these alone)
 	cd dev && go build -o ../bin/ ./bench-cluster
 	@dev/with-cluster.sh ../bin/bench-cluster -runs $${BENCH_RUNS:-3} -only "$${BENCH_ONLY:-}" -out $${BENCH_OUT:-../docs/benchmarks-cluster.md}
+	@[ -n "$${BENCH_ONLY:-}" ] || $(MAKE) bench-incident bench-access
+
+.PHONY: bench-incident
+bench-incident: prerequisites-cluster programs ## measure the containment of an incident and its evidence on a cluster on this machine, and write docs/benchmarks-incident.md (BENCH_RUNS=5)
+	cd dev && go build -o ../bin/ ./bench-incident
+	@dev/with-cluster.sh ../bin/bench-incident -runs $${BENCH_RUNS:-5} -out ../docs/benchmarks-incident.md
 
 .PHONY: bench-access
 bench-access: ## measure a review of access on the cluster of KUBECONFIG, among 10,000 roles and 10,000 bindings, and write docs/benchmarks-access.md (BENCH_N=10000 BENCH_RUNS=5)
