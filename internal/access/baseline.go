@@ -92,7 +92,11 @@ func folder(target string) string {
 }
 
 // Encode is the file of a review.
-func (r *Review) Encode() []byte { return append(canonical(r), '\n') }
+func (r *Review) Encode() []byte {
+	var b bytes.Buffer
+	_ = json.NewEncoder(&b).Encode(r) // plain data always encodes; canonical, and a line's end, in one piece
+	return b.Bytes()
+}
 
 // Decode reads the file of a review that has this hash.
 func Decode(data []byte, hash string) (*Review, error) {

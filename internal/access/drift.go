@@ -154,7 +154,7 @@ func (d *Drift) roles(before, now *Review) {
 			continue // the grants say it
 		}
 		tell := func(from, to []Rule, verb string, more bool) {
-			have := index(to, func(r Rule) string { return key([]Rule{r}) })
+			have := index(to, func(r Rule) content { return key([]Rule{r}) })
 			for _, r := range from {
 				if _, ok := have[key([]Rule{r})]; !ok {
 					d.add(Changed, "role", fmt.Sprintf("%s %s %s", is.Ref, verb, r), more)

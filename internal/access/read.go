@@ -209,7 +209,7 @@ func (t terms) list(all []string) []string {
 }
 
 // rules keeps the rules of a role, and the same ones once.
-func (r *reader) rules(given []rbacv1.PolicyRule, t terms, same map[string][]Rule) ([]Rule, error) {
+func (r *reader) rules(given []rbacv1.PolicyRule, t terms, same map[content][]Rule) ([]Rule, error) {
 	rules := ordered(given)
 	key := key(rules)
 	if kept, ok := same[key]; ok {
@@ -226,7 +226,7 @@ func (r *reader) rules(given []rbacv1.PolicyRule, t terms, same map[string][]Rul
 
 func (r *reader) clusterRoles(ctx context.Context, _ string) error {
 	var all []Role
-	t, same := terms{}, map[string][]Rule{}
+	t, same := terms{}, map[content][]Rule{}
 	err := pages(ctx, r.client.RbacV1().ClusterRoles().List, func() { all = nil }, func(page *rbacv1.ClusterRoleList) error {
 		for i := range page.Items {
 			o := &page.Items[i]
@@ -247,7 +247,7 @@ func (r *reader) clusterRoles(ctx context.Context, _ string) error {
 
 func (r *reader) roles(ctx context.Context, namespace string) error {
 	var all []Role
-	t, same := terms{}, map[string][]Rule{}
+	t, same := terms{}, map[content][]Rule{}
 	err := pages(ctx, r.client.RbacV1().Roles(namespace).List, func() { all = nil }, func(page *rbacv1.RoleList) error {
 		for i := range page.Items {
 			o := &page.Items[i]

@@ -2,9 +2,11 @@ package access
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -146,7 +148,7 @@ func (k *known) resolve() {
 		}
 	}
 	k.roles = make(map[Ref]*rights, len(roles))
-	same := make(map[string]*rights) // by their content: many roles grant the same
+	same := make(map[content]*rights) // by their content: many roles grant the same
 	for ref, r := range roles {
 		rules := r.Rules
 		if len(r.Aggregates) > 0 {
@@ -160,18 +162,22 @@ func (k *known) resolve() {
 	}
 }
 
-// key tells rules from others: texts may have any character, so each is told with its length.
-func key(rules []Rule) string {
-	var b strings.Builder
+// content is what tells rules from others: a hash, since there are many, whose texts are long.
+type content [sha256.Size]byte
+
+// key is the content of rules. Texts may have any character, so each is told with its length.
+func key(rules []Rule) content {
+	var b []byte
 	for _, r := range rules {
 		for _, list := range [][]string{r.Verbs, r.Groups, r.Resources, r.Names, r.URLs} {
-			fmt.Fprint(&b, len(list), ":")
+			b = append(strconv.AppendInt(b, int64(len(list)), 10), ':')
 			for _, v := range list {
-				fmt.Fprint(&b, len(v), ":", v)
+				b = append(strconv.AppendInt(b, int64(len(v)), 10), ':')
+				b = append(b, v...)
 			}
 		}
 	}
-	return b.String()
+	return sha256.Sum256(b)
 }
 
 // aggregate is what a role grants, and what it will once its controller has looked at the labels again.
