@@ -35,7 +35,7 @@ type Result struct {
 	Lower     int         `json:"lowerRisks"`
 	Paths     int         `json:"paths"`
 	Added     int         `json:"addedSinceBaseline"`
-	Removed   int         `json:"removedSinceBaseline"`
+	Other     int         `json:"otherSinceBaseline"` // changes by which nobody may do more
 	Unread    []string    `json:"unread,omitempty"`   // what may not be read
 	Grant     string      `json:"grant,omitempty"`    // the command that lets it be read
 	Review    string      `json:"review"`             // URL of the whole review

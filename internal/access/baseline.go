@@ -103,16 +103,25 @@ func Decode(data []byte, hash string) (*Review, error) {
 	if HashOf(data) != hash {
 		return nil, errors.New("it is not what was written: its SHA-256 is another")
 	}
+	if v := versionOf(data); v != Version {
+		return nil, fmt.Errorf("it has the version %d, and this Upkeep knows %d", v, Version)
+	}
 	r := new(Review)
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(r); err != nil {
 		return nil, errors.New("it cannot be read")
 	}
-	if r.Version != Version {
-		return nil, fmt.Errorf("it has the version %d, and this Upkeep knows %d", r.Version, Version)
-	}
 	return r, nil
+}
+
+// versionOf is the version that a file says it has; 0: none.
+func versionOf(data []byte) int {
+	var v struct {
+		Version int `json:"version"`
+	}
+	_ = json.Unmarshal(data, &v) // what is no JSON says none
+	return v.Version
 }
 
 // Chain reads the baselines of a target in their order, and checks that each is as it was signed, and that
@@ -139,8 +148,11 @@ func Chain(ctx context.Context, store objstore.Store, target string) ([]*Baselin
 		if err != nil {
 			return nil, err
 		}
+		if v := versionOf(data); v > Version { // whose fields are not known here, so that it cannot be written again alike
+			return nil, failure.New(failure.FormatTooNew, "%s has the version %d, and this Upkeep knows %d", key, v, Version).Do("use the Upkeep that wrote it, or a newer one")
+		}
 		b := new(Baseline)
-		if json.Unmarshal(data, b) != nil || !bytes.Equal(canonical(b), data) {
+		if json.Unmarshal(data, b) != nil || b.Version != Version || !bytes.Equal(canonical(b), data) {
 			return nil, bad(target, "%s is not as it was written", key)
 		}
 		switch {
@@ -150,8 +162,6 @@ func Chain(ctx context.Context, store objstore.Store, target string) ([]*Baselin
 			return nil, bad(target, "%s is of target %s and has the number %d: it was moved", key, Show(b.Target), b.Seq)
 		case b.Prev != last:
 			return nil, bad(target, "%s does not follow the one before", key)
-		case b.Version != Version:
-			return nil, failure.New(failure.FormatTooNew, "%s has the version %d, and this Upkeep knows %d", key, b.Version, Version).Do("use the Upkeep that wrote it")
 		}
 		b.file = HashOf(data)
 		last = b.file

@@ -163,3 +163,16 @@ func TestWhatIsMissingOrForeign(t *testing.T) {
 	_, _, err = Newest(t.Context(), s.Store, "shop", []string{all[1].Key})
 	require.ErrorContains(t, err, "which is not trusted here")
 }
+
+func TestABaselineOfANewerUpkeepIsNamedSo(t *testing.T) {
+	s := newShelf(t)
+	file := s.path(format.BaselineKey("shop", 1))
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+	require.NoError(t, os.WriteFile(file, []byte(`{"version":99,"unheardOf":true}`), 0o600))
+	_, err := Chain(t.Context(), s.Store, "shop")
+	require.True(t, failure.Is(err, failure.FormatTooNew), "%v", err)
+
+	newer := []byte(`{"version":99,"unheardOf":true}`)
+	_, err = Decode(newer, HashOf(newer))
+	require.ErrorContains(t, err, "version 99")
+}

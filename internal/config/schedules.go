@@ -55,7 +55,7 @@ func usual(t Target) (all []schedule.Schedule) {
 		add("quarterly-major-updates", updatedependencies.WorkflowType, `{"type":"major","dryRun":true}`, must("0 8 1 */3 *"))
 	}
 	for _, e := range t.Secrets { // each asks before it changes anything
-		add("quarterly-rotation-"+e.Name, rotatesecret.WorkflowType, `{"secret":"`+e.Name+`"}`, must("0 9 1 */3 *"))
+		add("quarterly-rotation-"+e.Name, rotatesecret.WorkflowType, `{"secret":"`+e.Name+`"}`, must("0 10 1 */3 *"))
 	}
 	return all
 }

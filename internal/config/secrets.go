@@ -53,11 +53,7 @@ func (p *parser) entry(n *yaml.Node) rotation.Entry {
 		"owner": p.text(&e.Owner, what+"'s owner", checkIdentifier),
 		"roles": p.texts(&e.Roles, what+"'s roles", 2, checkIdentifier),
 		"role":  p.text(&e.Role, what+"'s role", checkIdentifier),
-		"withoutOverlap": func(n *yaml.Node) {
-			if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || n.Decode(&alone) != nil {
-				p.fail(n, "a secret's withoutOverlap must be true or false")
-			}
-		},
+		"withoutOverlap": p.flag(&alone, "a secret's withoutOverlap"),
 		"consumers": func(n *yaml.Node) { e.Consumers = p.consumers(n) },
 	}, "name", "secret", "keys")
 	if n.Kind != yaml.MappingNode {

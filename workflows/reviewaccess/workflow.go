@@ -98,7 +98,7 @@ func (w *review) conclude() {
 	check := run.Check{Name: "drift since the baseline", Verdict: run.Pass, Detail: "nothing has changed"}
 	if !d.None {
 		w.result.Baseline = fmt.Sprintf("%d, accepted by %s, as claimed, %s; signed by the key %.16s", d.Seq, access.Show(d.By), d.At.UTC().Format(time.RFC3339), d.Key)
-		w.result.Accepted, w.result.Added, w.result.Removed = d.Baseline, d.Added, d.Other
+		w.result.Accepted, w.result.Added, w.result.Other = d.Baseline, d.Added, d.Other
 	}
 	switch {
 	case d.None:
