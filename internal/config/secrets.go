@@ -50,11 +50,11 @@ func (p *parser) entry(n *yaml.Node) rotation.Entry {
 				"url":      p.text(&e.Keys.URL, "keys.url", checkRotatedKey),
 			})
 		},
-		"owner": p.text(&e.Owner, what+"'s owner", checkIdentifier),
-		"roles": p.texts(&e.Roles, what+"'s roles", 2, checkIdentifier),
-		"role":  p.text(&e.Role, what+"'s role", checkIdentifier),
+		"owner":          p.text(&e.Owner, what+"'s owner", checkIdentifier),
+		"roles":          p.texts(&e.Roles, what+"'s roles", 2, checkIdentifier),
+		"role":           p.text(&e.Role, what+"'s role", checkIdentifier),
 		"withoutOverlap": p.flag(&alone, "a secret's withoutOverlap"),
-		"consumers": func(n *yaml.Node) { e.Consumers = p.consumers(n) },
+		"consumers":      func(n *yaml.Node) { e.Consumers = p.consumers(n) },
 	}, "name", "secret", "keys")
 	if n.Kind != yaml.MappingNode {
 		return e
