@@ -5,6 +5,7 @@ package harness
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -274,15 +275,40 @@ func (s *Stack) Await(t testing.TB, id string) *run.Document {
 // Until waits until a run's document is as wanted.
 func (s *Stack) Until(t testing.TB, id string, wanted func(*run.Document) bool) *run.Document {
 	t.Helper()
-	var newest *run.Document
-	require.Eventually(t, func() bool {
-		doc, err := s.Starter.Show(t.Context(), id)
-		if err == nil {
+	var (
+		newest *run.Document
+		last   error // of the newest look
+	)
+	for deadline, tick := time.Now().Add(Patience), time.Tick(100*time.Millisecond); ; <-tick {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // a question may have gone to a frozen worker
+		doc, err := s.Starter.Show(ctx, id)
+		cancel()
+		if last = err; err == nil {
 			newest = doc
+			if wanted(doc) {
+				return doc
+			}
 		}
-		return err == nil && wanted(doc)
-	}, Patience, 100*time.Millisecond, "run %s: %+v", id, &newest)
-	return newest
+		if time.Now().After(deadline) {
+			text, _ := json.MarshalIndent(newest, "", " ") // plain data
+			require.Fail(t, "what is waited for did not come", "run %s (%v): %s\n%s", id, last, text, s.pending(id))
+		}
+	}
+}
+
+// pending says what Temporal has of a run's activities.
+func (s *Stack) pending(id string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	d, err := s.Client.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		return err.Error()
+	}
+	text := fmt.Sprintf("at %s: %s, %d events", time.Now().UTC().Format(time.RFC3339Nano), d.GetWorkflowExecutionInfo().GetStatus(), d.GetWorkflowExecutionInfo().GetHistoryLength())
+	for _, a := range d.GetPendingActivities() {
+		text += fmt.Sprintf("\npending %s", a)
+	}
+	return text
 }
 
 // Run starts a run and waits for its end.
@@ -323,8 +349,13 @@ func (s *Stack) Namespace() string {
 // database, no session, no temporary file in the store.
 func (s *Stack) NothingLeft(t testing.TB, servers ...*pgserver.Server) {
 	t.Helper()
-	require.Eventually(t, func() bool { return s.leftovers(t, servers) == "" }, 30*time.Second, 100*time.Millisecond)
-	require.Empty(t, s.leftovers(t, servers))
+	for deadline, tick := time.Now().Add(Patience), time.Tick(100*time.Millisecond); ; <-tick {
+		found := s.leftovers(t, servers)
+		if found == "" {
+			return
+		}
+		require.True(t, time.Now().Before(deadline), "something is left: %s", found)
+	}
 }
 
 // Leftovers lists what NothingLeft looks for.
