@@ -140,6 +140,7 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.Contain:           k.Contain,
 		kubernetes.CheckContained:    k.CheckContained,
 		kubernetes.TryContained:      k.TryContained,
+		kubernetes.ReadSuspects:      k.ReadSuspects,
 		kubernetes.CollectEvidence:   k.CollectEvidence,
 		kubernetes.PlanQuarantineEnd: k.PlanQuarantineEnd,
 		kubernetes.EndQuarantine:     k.EndQuarantine,

@@ -2,11 +2,13 @@ package kubernetes
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 
 	"filippo.io/age"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
 	"github.com/upkeep-run/upkeep/api/run"
@@ -19,6 +21,8 @@ import (
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/netprobe"
 	"github.com/upkeep-run/upkeep/internal/objstore"
+	"github.com/upkeep-run/upkeep/internal/ownpod"
+	"github.com/upkeep-run/upkeep/internal/podreader"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
 )
@@ -29,6 +33,7 @@ const (
 	Contain           = "Contain"
 	CheckContained    = "CheckContained"
 	TryContained      = "TryContained"
+	ReadSuspects      = "ReadSuspects"
 	CollectEvidence   = "CollectEvidence"
 	PlanQuarantineEnd = "PlanQuarantineEnd"
 	EndQuarantine     = "EndQuarantine"
@@ -58,7 +63,15 @@ type EndRequest struct {
 // TryOrder asks whether the network holds the suspects off.
 type TryOrder struct {
 	EndRequest
-	RunID string `json:"runId"`
+	RunID   string                 `json:"runId"`
+	Listens []quarantine.Listening `json:"listens,omitempty"` // as their processes were read
+}
+
+// ReadOrder says whose processes and connections are read; at the first look they become evidence.
+type ReadOrder struct {
+	EvidenceOrder
+	Done quarantine.Contained `json:"done"`
+	Look int                  `json:"look"` // from 1
 }
 
 // EndOrder is the end of a quarantine to carry out.
@@ -142,12 +155,8 @@ func (a *Activities) CheckContained(ctx context.Context, in EndRequest) (postgre
 // TryContained tries whether the network holds the suspects off, from pods of Upkeep's own. What keeps them from
 // running leaves it unproven, and is no error: nobody waits for a right or a quota.
 func (a *Activities) TryContained(ctx context.Context, in TryOrder) ([]run.Check, error) {
-	open := run.Check{
-		Name: "connections that were open", Verdict: run.NotProven,
-		Detail: "many networks leave them alive, and no pod of another's can see them: they may live until the pods are deleted",
-	}
 	unproven := func(why string) ([]run.Check, error) {
-		return []run.Check{{Name: "enforcement", Verdict: run.NotProven, Detail: "whether the cluster's network enforces the policies was not tried: " + why}, open}, nil
+		return []run.Check{{Name: "enforcement", Verdict: run.NotProven, Detail: "whether the cluster's network enforces the policies was not tried: " + why}}, nil
 	}
 	image := in.Kubernetes.Network.Prober.Image
 	if image == "" {
@@ -157,14 +166,14 @@ func (a *Activities) TryContained(ctx context.Context, in TryOrder) ([]run.Check
 	if err != nil {
 		return nil, err
 	}
-	err = netprobe.Reap(ctx, c, a.Realm, a.Ended)
-	trials, untried := quarantine.Trials(w, in.Plan, in.Done, c.Namespace)
+	err = ownpod.Reap(ctx, c, a.Realm, a.Ended)
+	trials, untried := quarantine.Trials(w, in.Plan, in.Done, c.Namespace, in.Listens)
 	var found [][2]netprobe.Found
 	if err == nil {
 		found, err = quarantine.Try(ctx, c, netprobe.Options{RunID: in.RunID, Realm: a.Realm, Image: image, Command: proberCommand}, trials)
 	}
 	if err == nil {
-		err = netprobe.Remove(ctx, c, a.Realm, in.RunID)
+		err = ownpod.Remove(ctx, c, a.Realm, in.RunID)
 	}
 	switch {
 	case failure.Is(err, failure.ClusterForbids), failure.Is(err, failure.ObjectRefused):
@@ -172,32 +181,123 @@ func (a *Activities) TryContained(ctx context.Context, in TryOrder) ([]run.Check
 	case err != nil:
 		return nil, err
 	}
-	return append(quarantine.Judge(trials, found, untried), open), nil
+	return quarantine.Judge(trials, found, untried), nil
 }
 
-// CollectEvidence keeps what there is to know of the suspects, and signs it.
-func (a *Activities) CollectEvidence(ctx context.Context, in EvidenceOrder) (Kept, error) {
+// keeper opens the evidence of a case, where it ends.
+func (a *Activities) keeper(ctx context.Context, in EvidenceOrder) (k *evidence.Keeper, at string, done func(), err error) {
 	if a.Key == nil {
-		return Kept{}, failure.New(failure.BadConfig, "this worker has no key to sign evidence with").Do("give it a --data folder")
-	}
-	c, err := in.Kubernetes.Connect(ctx)
-	if err != nil {
-		return Kept{}, err
+		return nil, "", nil, failure.New(failure.BadConfig, "this worker has no key to sign evidence with").Do("give it a --data folder")
 	}
 	var recipients []age.Recipient
 	if in.Encryption != nil {
 		if recipients, err = keyring.ParseRecipients(in.Encryption.Recipients); err != nil {
-			return Kept{}, err
+			return nil, "", nil, err
 		}
 	}
 	store, err := objstore.Open(ctx, in.Store)
 	if err != nil {
+		return nil, "", nil, err
+	}
+	done = func() { _ = store.Close() } // what was written is durable already
+	folder := format.RunKey(in.RunID, in.Folder)
+	if k, err = evidence.Open(ctx, store, folder, in.Order.Case, a.Key, recipients); err != nil {
+		done()
+		return nil, "", nil, err
+	}
+	return k, store.URL(folder), done, nil
+}
+
+// ReadSuspects reads the suspects' processes and connections by pods on their nodes, where the target's configuration
+// asks for it, and judges whether a connection lives on. What keeps such a pod from running leaves it unproven, and
+// is no error.
+func (a *Activities) ReadSuspects(ctx context.Context, in ReadOrder) (quarantine.Reading, error) {
+	unproven := func(why string) (quarantine.Reading, error) {
+		return quarantine.Reading{Check: quarantine.Unseen(why)}, nil
+	}
+	image := in.Kubernetes.QuarantinePolicy().Reader.Image
+	if image == "" {
+		return unproven(noReader)
+	}
+	c, w, err := in.look(ctx, a.Temporal)
+	if err != nil {
+		return quarantine.Reading{}, err
+	}
+	refs := make([]quarantine.Ref, len(in.Pods))
+	for i, p := range in.Pods {
+		refs[i] = quarantine.Ref{Namespace: p.Namespace, Name: p.Name}
+	}
+	watch := w.Watch(refs, in.Done)
+	progress.Report(ctx, progress.Progress{Phase: "reading processes", Note: fmt.Sprintf("on %d nodes", len(watch.Nodes))})
+	found, err := podreader.Read(ctx, c, podreader.Options{RunID: in.RunID, Realm: a.Realm, Look: in.Look, Image: image, Command: readerCommand}, watch.Nodes)
+	switch {
+	case failure.Is(err, failure.ClusterForbids), failure.Is(err, failure.ObjectRefused):
+		for range watch.Nodes {
+			found = append(found, podreader.Found{Why: err.Error()})
+		}
+	case err != nil:
+		return quarantine.Reading{}, err
+	}
+	watch.Note(found)
+	if in.Look == 1 {
+		if err := a.keepRead(ctx, in.EvidenceOrder, watch); err != nil {
+			return quarantine.Reading{}, err
+		}
+	}
+	// Those that stay for an error are removed at the end of the run, or by later runs.
+	_ = ownpod.Remove(ctx, c, a.Realm, in.RunID)
+	_ = ownpod.Reap(ctx, c, a.Realm, a.Ended)
+	return w.JudgeOld(watch), nil
+}
+
+// entriesAtOnce is how many entries of the evidence wait to be written together.
+const entriesAtOnce = 64
+
+// noReader is why nobody reads suspects' processes by default.
+const noReader = "kubernetes.incidents.reader.image is not set in upkeep.yaml"
+
+// processesOf is the evidence of what a pod ran, and to whom it was connected.
+func processesOf(namespace, name string) string {
+	return "processes/" + namespace + "/" + name + ".json"
+}
+
+// keepRead keeps what was read of each pod, or why there is nothing.
+func (a *Activities) keepRead(ctx context.Context, in EvidenceOrder, watch *quarantine.Watch) error {
+	k, _, done, err := a.keeper(ctx, in)
+	if err != nil {
+		return err
+	}
+	defer done()
+	var all errgroup.Group // those that come together are written together
+	all.SetLimit(entriesAtOnce)
+	for _, x := range watch.Pods {
+		all.Go(func() error {
+			name := processesOf(x.Namespace, x.Name)
+			if x.Seen == nil {
+				return k.Gap(ctx, name, x.Why)
+			}
+			data, err := json.MarshalIndent(x.Seen, "", " ")
+			if err != nil {
+				return fmt.Errorf("encode evidence: %w", err)
+			}
+			return k.Keep(ctx, name, data)
+		})
+	}
+	return all.Wait()
+}
+
+// CollectEvidence keeps what there is to know of the suspects, and signs it.
+func (a *Activities) CollectEvidence(ctx context.Context, in EvidenceOrder) (Kept, error) {
+	k, url, done, err := a.keeper(ctx, in)
+	if err != nil {
 		return Kept{}, err
 	}
-	defer func() { _ = store.Close() }() // what was written is durable already
-	folder := format.RunKey(in.RunID, in.Folder)
-	k, err := evidence.Open(ctx, store, folder, in.Order.Case, a.Key, recipients)
+	defer done()
+	c, err := in.Kubernetes.Connect(ctx)
 	if err != nil {
+		return Kept{}, err
+	}
+	if err := notRead(ctx, k, in); err != nil {
 		return Kept{}, err
 	}
 	err = evidence.Collect(ctx, c, k, in.Pods, func(note string) { progress.Report(ctx, progress.Progress{Phase: "keeping evidence", Note: note}) })
@@ -207,7 +307,20 @@ func (a *Activities) CollectEvidence(ctx context.Context, in EvidenceOrder) (Kep
 	if err := k.Seal(ctx, in.Order.Target, in.RunID, in.At); err != nil {
 		return Kept{}, err
 	}
-	return Kept{Head: k.Head(), URL: store.URL(folder), Sealed: len(recipients) > 0}, nil
+	return Kept{Head: k.Head(), URL: url, Sealed: in.Encryption != nil && len(in.Encryption.Recipients) > 0}, nil
+}
+
+// notRead makes a gap of what no reader has read before.
+func notRead(ctx context.Context, k *evidence.Keeper, in EvidenceOrder) error {
+	if in.Kubernetes.QuarantinePolicy().Reader.Image == "" {
+		return k.Gap(ctx, "processes", noReader)
+	}
+	var all errgroup.Group
+	all.SetLimit(entriesAtOnce)
+	for _, p := range in.Pods {
+		all.Go(func() error { return k.Gap(ctx, processesOf(p.Namespace, p.Name), "no reader has come to it in time") })
+	}
+	return all.Wait()
 }
 
 // PlanQuarantineEnd says what comes of letting the pods go, or of deleting them. It changes nothing.

@@ -6,6 +6,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/netprobe"
+	"github.com/upkeep-run/upkeep/internal/ownpod"
 )
 
 // The activity types of ValidateNetwork.
@@ -15,8 +16,11 @@ const (
 	RemoveProbes = "RemoveNetworkProbes"
 )
 
-// proberCommand is Upkeep's own program in its image.
-var proberCommand = []string{"upkeep", "probe", "--"}
+// proberCommand and readerCommand are Upkeep's own program in its image.
+var (
+	proberCommand = []string{"upkeep", "probe", "--"}
+	readerCommand = []string{"upkeep", "processes", "--"}
+)
 
 // ProbeOrder says whose probes, and where.
 type ProbeOrder struct {
@@ -53,7 +57,7 @@ func (a *Activities) ProbeNetwork(ctx context.Context, in ProbeRequest) ([]netch
 	if err != nil {
 		return nil, err
 	}
-	if err := netprobe.Reap(ctx, c, a.Realm, a.Ended); err != nil {
+	if err := ownpod.Reap(ctx, c, a.Realm, a.Ended); err != nil {
 		return nil, err
 	}
 	probes := make([]netprobe.Probe, len(in.Plan.Sources))
@@ -69,11 +73,11 @@ func (a *Activities) ProbeNetwork(ctx context.Context, in ProbeRequest) ([]netch
 	return netcheck.Judge(in.Plan, found), nil
 }
 
-// RemoveProbes removes the run's pods; done twice, it finds it done.
+// RemoveProbes removes the run's pods, those that read among them; done twice, it finds it done.
 func (a *Activities) RemoveProbes(ctx context.Context, in ProbeOrder) error {
 	c, err := in.Kubernetes.Connect(ctx)
 	if err != nil {
 		return err
 	}
-	return netprobe.Remove(ctx, c, a.Realm, in.RunID)
+	return ownpod.Remove(ctx, c, a.Realm, in.RunID)
 }

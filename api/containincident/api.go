@@ -78,13 +78,26 @@ type Result struct {
 	EvidenceBytes  int64  `json:"evidenceBytes,omitempty"`
 	EvidenceSealed bool   `json:"evidenceSealed,omitempty"` // encrypted, for the readers of the target's backups
 
+	// Urgent is what cannot wait, such as connections that live on, as they were last seen.
+	Urgent []string `json:"urgent,omitempty"`
+
 	OpenedAt    time.Time `json:"openedAt,omitzero"`
 	ContainedAt time.Time `json:"containedAt,omitzero"`
 	EvidenceAt  time.Time `json:"evidenceAt,omitzero"`
+	ProvedAt    time.Time `json:"provedAt,omitzero"`  // all that can be tried had been tried, whatever came of it
+	DecidedAt   time.Time `json:"decidedAt,omitzero"` // by people, last
 	EndedAt     time.Time `json:"endedAt,omitzero"`
 	RecoveredAt time.Time `json:"recoveredAt,omitzero"`
 
-	ContainSeconds float64 `json:"containSeconds,omitempty"` // from the start of the run to policies and labels accepted
+	// Times in seconds, all from the start of the run: until policies and labels were accepted, until what can be
+	// tried had been tried, until the evidence was signed, until people had last decided, until the suspects were
+	// deleted or let go of, and until the service was healthy.
+	ContainSeconds  float64 `json:"containSeconds,omitempty"`
+	ProveSeconds    float64 `json:"proveSeconds,omitempty"`
+	EvidenceSeconds float64 `json:"evidenceSeconds,omitempty"`
+	DecideSeconds   float64 `json:"decideSeconds,omitempty"`
+	EndSeconds      float64 `json:"endSeconds,omitempty"`
+	RecoverSeconds  float64 `json:"recoverSeconds,omitempty"`
 
 	Decisions []string `json:"decisions,omitempty"` // of people, with the hashes of what they decided on
 	Ended     string   `json:"ended,omitempty"`     // Deleted or Released

@@ -122,7 +122,7 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 // maxNamespaces bounds the namespaces of incidents.
 const maxNamespaces = 20
 
-// incidents reads what may be cut off without an approval.
+// incidents reads what may be cut off without an approval, and how suspects' processes are read.
 func (p *parser) incidents(n *yaml.Node) *quarantine.Policy {
 	q := quarantine.Default
 	p.fields(n, "kubernetes.incidents", map[string]func(*yaml.Node){
@@ -130,6 +130,11 @@ func (p *parser) incidents(n *yaml.Node) *quarantine.Policy {
 		"pods":        p.number(&q.Pods, "kubernetes.incidents.pods", 0, quarantine.MaxPods),
 		"podsPerHour": p.number(&q.PodsPerHour, "kubernetes.incidents.podsPerHour", 0, 100*quarantine.MaxPods),
 		"inAtOnce":    p.number(&q.InAtOnce, "kubernetes.incidents.inAtOnce", 0, maxNamespaces+1),
+		"reader": func(n *yaml.Node) {
+			p.fields(n, "kubernetes.incidents.reader", map[string]func(*yaml.Node){
+				"image": p.text(&q.Reader.Image, "kubernetes.incidents.reader.image", checkImage),
+			}, "image")
+		},
 	})
 	return &q
 }

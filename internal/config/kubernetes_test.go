@@ -53,9 +53,9 @@ func TestIncidentsAreBounded(t *testing.T) {
 	c, err := Parse("upkeep.yaml", []byte(clustered))
 	require.NoError(t, err)
 	require.Equal(t, quarantine.Default, c.Targets[0].Kubernetes.QuarantinePolicy())
-	c, err = Parse("upkeep.yaml", []byte(strings.Replace(clustered, "      release: lang", "      incidents: {namespaces: [jobs], pods: 3, inAtOnce: 2}\n      release: lang", 1)))
+	c, err = Parse("upkeep.yaml", []byte(strings.Replace(clustered, "      release: lang", "      incidents: {namespaces: [jobs], pods: 3, inAtOnce: 2, reader: {image: \"upkeep:v1\"}}\n      release: lang", 1)))
 	require.NoError(t, err)
-	require.Equal(t, quarantine.Policy{Namespaces: []string{"jobs"}, Pods: 3, PodsPerHour: quarantine.Default.PodsPerHour, InAtOnce: 2}, c.Targets[0].Kubernetes.QuarantinePolicy())
+	require.Equal(t, quarantine.Policy{Namespaces: []string{"jobs"}, Pods: 3, PodsPerHour: quarantine.Default.PodsPerHour, InAtOnce: 2, Reader: quarantine.Reader{Image: "upkeep:v1"}}, c.Targets[0].Kubernetes.QuarantinePolicy())
 }
 
 func TestParseNamesWhatIsWrongOfACluster(t *testing.T) {
@@ -68,6 +68,7 @@ func TestParseNamesWhatIsWrongOfACluster(t *testing.T) {
 		"no role":                          {"      role: langfuse\n", "", `lacks the key "name" or the key "role"`},
 		"a url too":                        {"service: lang-observatory-postgresql", "service: pg\n      url: postgres://a@b/c", "give one or the other"},
 		"an incident in the cluster's own": {"release: lang-observatory", "release: lang-observatory\n      incidents: {namespaces: [kube-system]}", "must not be kube-system"},
+		"a reader without an image":        {"release: lang-observatory", "release: lang-observatory\n      incidents: {reader: {}}", "lacks the key \"image\""},
 		"too many pods of an incident":     {"release: lang-observatory", "release: lang-observatory\n      incidents: {pods: 100000}", "kubernetes.incidents.pods must be a whole number"},
 
 		"neither":                     {"      service: lang-observatory-postgresql\n", "", `lacks the key "url"`},

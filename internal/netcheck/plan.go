@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/upkeep-run/upkeep/internal/netprobe"
+	"github.com/upkeep-run/upkeep/internal/ownpod"
 	"github.com/upkeep-run/upkeep/internal/reach"
 )
 
@@ -89,7 +90,7 @@ func workloads(s State) []workload {
 	by := map[string][]*corev1.Pod{}
 	for i := range s.World.Pods {
 		pod := &s.World.Pods[i]
-		if pod.Namespace == s.Namespace && runs(pod) && !netprobe.Is(pod) {
+		if pod.Namespace == s.Namespace && runs(pod) && !ownpod.Is(pod) {
 			name := belongs(pod)
 			by[name] = append(by[name], pod)
 		}
@@ -294,7 +295,7 @@ func (p *planner) pods(namespace string, set map[string]string) (pods []*corev1.
 	selector := labels.SelectorFromSet(set)
 	for i := range p.state.World.Pods {
 		pod := &p.state.World.Pods[i]
-		if pod.Namespace == namespace && runs(pod) && !netprobe.Is(pod) && selector.Matches(labels.Set(pod.Labels)) {
+		if pod.Namespace == namespace && runs(pod) && !ownpod.Is(pod) && selector.Matches(labels.Set(pod.Labels)) {
 			pods = append(pods, pod)
 		}
 	}
@@ -391,32 +392,8 @@ func named(pod *corev1.Pod, name string) (int32, bool) {
 // proven says by what it is known that something listens on a port of the pod's own address: its kubelet
 // connects to it, and finds it ready.
 func proven(pod *corev1.Pod, port reach.Port) string {
-	if !ready(pod) || port.Protocol != corev1.ProtocolTCP {
-		return ""
-	}
-	for _, c := range pod.Spec.Containers {
-		probe := c.ReadinessProbe
-		if probe == nil {
-			continue
-		}
-		var at intstr.IntOrString
-		switch {
-		case probe.HTTPGet != nil && probe.HTTPGet.Host == "":
-			at = probe.HTTPGet.Port
-		case probe.TCPSocket != nil && probe.TCPSocket.Host == "":
-			at = probe.TCPSocket.Port
-		case probe.GRPC != nil:
-			at = intstr.FromInt32(probe.GRPC.Port)
-		default:
-			continue
-		}
-		number := at.IntVal
-		if at.Type == intstr.String {
-			number, _ = named(pod, at.StrVal)
-		}
-		if number == port.Number {
-			return "its readiness probe connects to it"
-		}
+	if port.Protocol == corev1.ProtocolTCP && netprobe.Ready(pod, port.Number) {
+		return "its readiness probe connects to it"
 	}
 	return ""
 }

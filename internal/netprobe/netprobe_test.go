@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/upkeep-run/upkeep/internal/ownpod"
 )
 
 // listen returns an address where something listens, and how to end that.
@@ -87,16 +89,16 @@ func TestAddresses(t *testing.T) {
 // TestNobodyElseTakesAPod: it has an owner, is never ready, and holds nothing.
 func TestNobodyElseTakesAPod(t *testing.T) {
 	o := Options{RunID: "r", Realm: "n", Image: "upkeep:test", Command: []string{"upkeep", "probe", "--"}}
-	owner := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: o.name(), UID: "u"}}
+	owner := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: o.group().Name(), UID: "u"}}
 	labels := map[string]string{"app": "web"}
-	p := o.pod(owner, 0, Probe{Labels: labels, To: []Address{{netip.MustParseAddrPort("10.0.0.1:80"), true}}})
+	p := o.group().Own(owner, 0, o.pod(Probe{Labels: labels, To: []Address{{netip.MustParseAddrPort("10.0.0.1:80"), true}}}))
 	require.True(t, metav1.IsControlledBy(p, owner))
-	require.True(t, Is(p))
+	require.True(t, ownpod.Is(p))
 	require.Equal(t, "web", p.Labels["app"])
 	require.Len(t, labels, 1, "the source's own are left as they are")
 	require.NotEmpty(t, p.Spec.ReadinessGates)
 	require.False(t, *p.Spec.AutomountServiceAccountToken)
 	require.Empty(t, p.Spec.Volumes)
 	require.Equal(t, []string{"upkeep", "probe", "--", "10.0.0.1:80/open"}, p.Spec.Containers[0].Command)
-	require.NotEqual(t, o.name(), Options{RunID: "r", Realm: "another"}.name())
+	require.NotEqual(t, o.group().Name(), Options{RunID: "r", Realm: "another"}.group().Name())
 }

@@ -34,6 +34,7 @@ type Policy struct {
 	Pods        int      `json:"pods"`                 // of one case
 	PodsPerHour int      `json:"podsPerHour"`          // of all cases of these namespaces
 	InAtOnce    int      `json:"inAtOnce"`             // namespaces of one case
+	Reader      Reader   `json:"reader,omitzero"`
 }
 
 // Default is the policy of a target that says nothing of it.

@@ -17,6 +17,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/netprobe"
+	"github.com/upkeep-run/upkeep/internal/ownpod"
 )
 
 const (
@@ -37,13 +38,15 @@ type Trial struct {
 	in      []door           // of suspects, tried from the first
 }
 
-// door is a port of a suspect, and the same port of a pod like it that is not suspected, if there is one.
+// door is a port of a suspect, and by what it is known that something listens there: the same port of a pod like it
+// that is not suspected and answers, or what was seen of the suspect itself.
 type door struct {
 	to, control netip.AddrPort
+	listens     bool
 }
 
-// Trials says what to try. Untried says in words what of the case it leaves out.
-func Trials(w World, plan Plan, done Contained, home string) (trials []Trial, untried []string) {
+// Trials says what to try. Seen are the ports on which suspects were seen to listen. Untried says in words what of the case it leaves out.
+func Trials(w World, plan Plan, done Contained, home string, seen []Listening) (trials []Trial, untried []string) {
 	out := w.listening(plan, home)
 	elsewhere, over := 0, 0
 	for _, image := range done.Pods {
@@ -61,7 +64,7 @@ func Trials(w World, plan Plan, done Contained, home string) (trials []Trial, un
 		t := Trial{Suspect: image.Ref, Probes: [2]netprobe.Probe{
 			{Labels: had, Node: pod.Spec.NodeName}, {Labels: pod.Labels, Node: pod.Spec.NodeName},
 		}}
-		in := w.doors(pod, had, plan, home)
+		in := w.doors(pod, had, plan, home, seen)
 		if j := slices.IndexFunc(trials, func(x Trial) bool {
 			return x.Probes[0].Node == pod.Spec.NodeName && maps.Equal(x.Probes[0].Labels, had) && maps.Equal(x.Probes[1].Labels, pod.Labels)
 		}); j >= 0 {
@@ -103,7 +106,7 @@ func Trials(w World, plan Plan, done Contained, home string) (trials []Trial, un
 func (w World) listening(plan Plan, home string) (all []netip.AddrPort) {
 	for i := range w.Pods {
 		pod := &w.Pods[i]
-		if pod.Namespace == home && !plan.suspects(pod) && !netprobe.Is(pod) {
+		if pod.Namespace == home && !plan.suspects(pod) && !ownpod.Is(pod) {
 			all = append(all, w.ports(pod, pod.Labels)...)
 		}
 	}
@@ -155,18 +158,32 @@ func (w World) ports(pod *corev1.Pod, by map[string]string) (all []netip.AddrPor
 	return all
 }
 
-// doors are a suspect's ports, each beside that of a pod with the same containers that is not suspected.
-func (w World) doors(pod *corev1.Pod, had map[string]string, plan Plan, home string) (all []door) {
+// doors are a suspect's ports, those that it declares and those on which it was seen to listen, each beside that of a
+// pod with the same containers that is not suspected. Its kubelet's own look at a port does as well: a node's traffic
+// says nothing of policies, but that something listens.
+func (w World) doors(pod *corev1.Pod, had map[string]string, plan Plan, home string, seen []Listening) (all []door) {
 	var like *corev1.Pod
+	ports := w.ports(pod, had)
+	listens := func(uint16) bool { return false }
+	if i := slices.IndexFunc(seen, func(l Listening) bool { return l.UID == pod.UID }); i >= 0 {
+		listens = func(port uint16) bool { return slices.Contains(seen[i].Ports, port) }
+		if ip, err := netip.ParseAddr(pod.Status.PodIP); err == nil && !pod.Spec.HostNetwork {
+			for _, port := range seen[i].Ports {
+				if to := netip.AddrPortFrom(ip, port); !slices.Contains(ports, to) {
+					ports = append(ports, to)
+				}
+			}
+		}
+	}
 	for i := range w.Pods {
 		other := &w.Pods[i]
-		if other.Namespace == home && !plan.suspects(other) && !netprobe.Is(other) && other.Status.PodIP != "" && other.Status.Phase == corev1.PodRunning && sameContainers(pod, other) {
+		if other.Namespace == home && !plan.suspects(other) && !ownpod.Is(other) && other.Status.PodIP != "" && other.Status.Phase == corev1.PodRunning && sameContainers(pod, other) {
 			like = other
 			break
 		}
 	}
-	for _, to := range w.ports(pod, had) {
-		d := door{to: to}
+	for _, to := range ports {
+		d := door{to: to, listens: listens(to.Port()) || netprobe.Ready(pod, int32(to.Port()))}
 		if like != nil {
 			if ip, err := netip.ParseAddr(like.Status.PodIP); err == nil {
 				d.control = netip.AddrPortFrom(ip, to.Port())
@@ -249,10 +266,10 @@ func Judge(trials []Trial, found [][2]netprobe.Found, untried []string) []run.Ch
 				in.wrong = append(in.wrong, fmt.Sprintf("%s is reached", d.to))
 			case is == netprobe.Unsteady || is == netprobe.Untried:
 				in.open = append(in.open, fmt.Sprintf("%s: %s", d.to, is))
-			case control == netprobe.Reached:
+			case control == netprobe.Reached, d.listens:
 				in.shown++
 			default:
-				in.open = append(in.open, fmt.Sprintf("%s: %s, and nothing like it answers, so it shows nothing", d.to, is))
+				in.open = append(in.open, fmt.Sprintf("%s: %s, and nothing shows that it listens, so it shows nothing", d.to, is))
 			}
 		}
 	}
@@ -261,7 +278,7 @@ func Judge(trials []Trial, found [][2]netprobe.Found, untried []string) []run.Ch
 	}
 	return []run.Check{
 		out.check("what goes out", "%d connections that a pod with the labels of before makes, one with those in quarantine does not"),
-		in.check("what comes in", "%d ports of suspects do not answer where those of pods like them do"),
+		in.check("what comes in", "%d ports of suspects do not answer: those of pods like them do, or they were seen to listen"),
 	}
 }
 

@@ -48,7 +48,7 @@ func heldWorld(t *testing.T) (World, Plan, Contained) {
 
 func TestSuspectsOfAKindAreTriedOnceBesideWhatTheyCouldReach(t *testing.T) {
 	w, plan, done := heldWorld(t)
-	trials, untried := Trials(w, plan, done, "shop")
+	trials, untried := Trials(w, plan, done, "shop", nil)
 	require.Empty(t, untried)
 	require.Len(t, trials, 1)
 	require.Equal(t, 1, trials[0].Others)
@@ -66,16 +66,16 @@ func TestSuspectsOfAKindAreTriedOnceBesideWhatTheyCouldReach(t *testing.T) {
 	control := address("10.0.0.3:80", true)
 	require.Equal(t, append(out(true), address("10.0.0.1:80", false), control, address("10.0.0.2:80", false), control), before.To)
 
-	_, untried = Trials(w, plan, done, "elsewhere")
+	_, untried = Trials(w, plan, done, "elsewhere", nil)
 	require.Equal(t, []string{"2 pods in other namespaces than elsewhere"}, untried)
 	w.Pods[0].UID = "another"
-	trials, _ = Trials(w, plan, done, "shop")
+	trials, _ = Trials(w, plan, done, "shop", nil)
 	require.Zero(t, trials[0].Others, "one that is gone is not tried")
 }
 
 func TestOnlyWhatAnsweredBeforeProvesAnything(t *testing.T) {
 	w, plan, done := heldWorld(t)
-	trials, _ := Trials(w, plan, done, "shop")
+	trials, _ := Trials(w, plan, done, "shop", nil)
 	for name, c := range map[string]struct {
 		before, now string // outcomes, as pods write them
 		untried     []string

@@ -75,8 +75,10 @@ type Target struct {
 	// expectations of its network name.
 	Tries  bool
 	Others []string
-	// Incidents are the namespaces beside the target's in which pods may be cut off.
+	// Incidents are the namespaces beside the target's in which pods may be cut off. Reads says that the suspects'
+	// processes are read by pods on their nodes.
 	Incidents []string
+	Reads     bool
 }
 
 // contain is what an incident's suspects are found and cut off with in a namespace, and their evidence is kept.
@@ -98,9 +100,12 @@ func (n need) contain(namespace string) {
 			n.allow(namespace, r.group, r.resource, verbs)
 		}
 	}
-	if n.Tries && !n.dry && namespace == n.Namespace {
+	if (n.Tries || n.Reads) && !n.dry && namespace == n.Namespace {
 		n.in("", "pods", "create")
 		n.in("", "configmaps", "create get list delete")
+	}
+	if n.Reads && !n.dry {
+		n.remark("ContainIncident: the pods that read suspects' processes share their node's process ids, which Pod Security forbids in namespaces that are not privileged")
 	}
 	n.remark("ContainIncident: a suspect node needs get, and patch, on nodes besides; evidence of what the pods may do in the whole cluster list on clusterroles and clusterrolebindings; without them these are gaps")
 }
@@ -124,7 +129,7 @@ func Of(t *config.Target) Target {
 		out.Probes = append(out.Probes, p.Service)
 	}
 	out.Tries, out.Others = k.Network.Prober.Image != "", k.Network.Others()
-	out.Incidents = k.QuarantinePolicy().Namespaces
+	out.Incidents, out.Reads = k.QuarantinePolicy().Namespaces, k.QuarantinePolicy().Reader.Image != ""
 	for _, s := range t.Secrets {
 		out.Rotated = append(out.Rotated, s.Secret, s.PendingName())
 	}

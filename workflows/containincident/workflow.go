@@ -42,8 +42,11 @@ type incident struct {
 	order  kubernetes.ContainOrder
 	done   quarantine.Contained
 	proof  postgres.Proof // of the newest look
-	tried  []run.Check    // whether the network enforces it
+	tried  []run.Check    // whether the network enforces it, and what was open before lives on
 	result api.Result
+
+	probed []run.Check // by pods with the suspects' labels
+	old    reading     // of the suspects' own connections
 }
 
 func body(r *procedure.Run, in api.Input) error {
@@ -71,10 +74,12 @@ func body(r *procedure.Run, in api.Input) error {
 	x.order.Incident = kubernetes.Incident{
 		Kubernetes: k, Store: r.Target().Store, Suspects: suspects, Order: quarantine.Order{Case: caseID, Target: r.Target().Name, At: r.Now().UTC()},
 	}
+	x.old.Check = quarantine.Unseen("nobody has looked yet")
 	if err := x.contain(); err != nil || r.DryRun() {
 		return err
 	}
 	err = x.conclude()
+	x.timed()
 	if err != nil && x.result.Ended == "" && len(x.done.Pods) > 0 {
 		r.Left("case %s: %s stay in quarantine; to end it, start %s again with the same input", caseID, pods(x.result.Contained), api.WorkflowType)
 	}
@@ -162,6 +167,7 @@ func (x *incident) conclude() error {
 	if err := x.look(); err != nil {
 		return err
 	}
+	x.read(true) // what vanishes first, first
 	if err := x.keep(); err != nil {
 		return err
 	}
@@ -173,6 +179,7 @@ func (x *incident) conclude() error {
 		if err := x.look(); err != nil { // somebody may fight back
 			return err
 		}
+		x.read(false)
 		ended, err := x.end(remove)
 		switch {
 		case ended:
@@ -199,6 +206,7 @@ func (x *incident) look() error {
 		return err
 	}
 	x.remark("it was undone meanwhile, and done again: " + was)
+	x.old.stale = true // it may have opened others meanwhile
 	request.Done = x.done
 	return x.check(request)
 }
@@ -217,24 +225,26 @@ func (x *incident) check(request kubernetes.EndRequest) error {
 
 // show puts all that is known of the containment into the result.
 func (x *incident) show() {
+	x.tried = append(slices.Clone(x.probed), x.old.Check)
 	x.result.Verdict, x.result.Checks = x.proof.Verdict, slices.Concat(x.proof.Checks, x.tried)
 	for _, c := range x.tried {
 		x.result.Verdict = x.result.Verdict.And(c.Verdict)
 	}
-	x.SetResult(x.result)
+	x.timed()
 }
 
 // try tries whether the network holds the suspects off. The evidence, which may vanish, came first.
 func (x *incident) try() error {
 	if x.Kubernetes().Network.Prober.Image != "" {
-		x.Always(step("Remove the pods that probe", kubernetes.RemoveProbes), kubernetes.ProbeOrder{Kubernetes: x.Kubernetes(), RunID: x.ID()})
+		x.removeProbes()
 	}
-	order := kubernetes.TryOrder{EndRequest: kubernetes.EndRequest{ContainOrder: x.order, Done: x.done}, RunID: x.ID()}
-	if err := x.Do(step("Try whether the network holds them off", kubernetes.TryContained), order, &x.tried); err != nil {
+	order := kubernetes.TryOrder{EndRequest: kubernetes.EndRequest{ContainOrder: x.order, Done: x.done}, RunID: x.ID(), Listens: x.old.Listens}
+	if err := x.Do(step("Try whether the network holds them off", kubernetes.TryContained), order, &x.probed); err != nil {
 		return err
 	}
+	x.result.ProvedAt = x.Now()
 	verdict := run.Pass
-	for _, c := range x.tried {
+	for _, c := range x.probed {
 		if verdict = verdict.And(c.Verdict); c.Verdict == run.Fail {
 			x.result.FollowUps = append(x.result.FollowUps, "the network does not hold the suspects off ("+c.Name+"): delete them, or cut off their nodes by other means")
 		}
@@ -244,14 +254,13 @@ func (x *incident) try() error {
 	return nil
 }
 
+// removeProbes sees to it that no pod of the run's own is left, however it ends.
+func (x *incident) removeProbes() {
+	x.Always(step("Remove the pods that probe", kubernetes.RemoveProbes), kubernetes.ProbeOrder{Kubernetes: x.Kubernetes(), RunID: x.ID()})
+}
+
 func (x *incident) keep() error {
-	order := kubernetes.EvidenceOrder{Incident: x.order.Incident, Encryption: x.Target().Encryption, RunID: x.ID(), Folder: "evidence-" + x.Key(), At: x.Now(), Pods: []evidence.Pod{}}
-	for _, p := range x.order.Plan.Pods {
-		order.Pods = append(order.Pods, evidence.Pod{Namespace: p.Namespace, Name: p.Name})
-	}
-	for _, n := range x.order.Plan.Not {
-		order.Pods = append(order.Pods, evidence.Pod{Namespace: n.Pod.Namespace, Name: n.Pod.Name})
-	}
+	order := x.evidence()
 	s := step("Keep the evidence", kubernetes.CollectEvidence)
 	s.Options = procedure.Long
 	var kept kubernetes.Kept
@@ -264,6 +273,18 @@ func (x *incident) keep() error {
 	x.result.EvidenceBytes, x.result.EvidenceSealed = kept.Bytes, kept.Sealed
 	x.SetResult(x.result)
 	return nil
+}
+
+// evidence says of what evidence is kept.
+func (x *incident) evidence() kubernetes.EvidenceOrder {
+	order := kubernetes.EvidenceOrder{Incident: x.order.Incident, Encryption: x.Target().Encryption, RunID: x.ID(), Folder: "evidence-" + x.Key(), At: x.Now(), Pods: []evidence.Pod{}}
+	for _, p := range x.order.Plan.Pods {
+		order.Pods = append(order.Pods, evidence.Pod{Namespace: p.Namespace, Name: p.Name})
+	}
+	for _, n := range x.order.Plan.Not {
+		order.Pods = append(order.Pods, evidence.Pod{Namespace: n.Pod.Namespace, Name: n.Pod.Name})
+	}
+	return order
 }
 
 // end asks how the case ends, and ends it. It reports whether it has.
@@ -336,8 +357,9 @@ func (x *incident) recover(removed bool) error {
 // decided notes a decision on the newest plan.
 func (x *incident) decided(what string) {
 	a := x.Decision()
+	x.result.DecidedAt = a.DecidedAt
 	x.result.Decisions = append(x.result.Decisions, fmt.Sprintf("%s: %s, as claimed, %s %s (%s), on plan %.12s", a.DecidedAt.UTC().Format("2006-01-02T15:04:05Z"), a.By, a.Decision, what, a.Reason, a.Hash))
-	x.SetResult(x.result)
+	x.timed()
 }
 
 // pods names some of many.

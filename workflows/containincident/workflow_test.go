@@ -24,7 +24,7 @@ const input = `{"reason":"it talks to the database","pods":"web-1"}`
 
 func incident() *proceduretest.World {
 	return &proceduretest.World{
-		Cluster:    &config.Kubernetes{Namespace: "shop", Release: "shop"},
+		Cluster:    &config.Kubernetes{Namespace: "shop", Release: "shop", Incidents: &quarantine.Policy{Reader: quarantine.Reader{Image: "upkeep:test"}}},
 		Quarantine: quarantine.Plan{Pods: []quarantine.Pod{{Ref: quarantine.Ref{Namespace: "shop", Name: "web-1"}, UID: "u"}}, Deny: []string{"shop"}},
 	}
 }
@@ -69,7 +69,8 @@ func TestASuspectIsCutOffAndDeleted(t *testing.T) {
 		require.Less(t, index(t, calls, a), index(t, calls, b))
 	}
 	before(kubernetes.Contain, kubernetes.CheckContained)
-	before(kubernetes.CheckContained, kubernetes.CollectEvidence)
+	before(kubernetes.CheckContained, kubernetes.ReadSuspects)
+	before(kubernetes.ReadSuspects, kubernetes.CollectEvidence)
 	before(kubernetes.CollectEvidence, kubernetes.TryContained)
 	before(kubernetes.TryContained, store.WritePlan)
 	require.Contains(t, w.Turns(), "asks for shared database shared backups exclusive release", "backups go on, and what would be in the way waits")

@@ -17,6 +17,7 @@ const (
 	Quick   Options = iota // a look, or a small write
 	Long                   // reads or writes a whole database
 	Waiting                // waits for another run, a quarter of an hour at most, and is tried a few times
+	Brief                  // a look that nothing waits for longer than three minutes, worker or not
 	Patient                // waits for something outside, for as long as it takes, also while that cannot be reached
 )
 
@@ -34,8 +35,11 @@ func (o Options) activity() workflow.ActivityOptions {
 		// What may pass by itself is tried for about five minutes; then the run parks.
 		RetryPolicy: &temporal.RetryPolicy{InitialInterval: time.Second, BackoffCoefficient: 2, MaximumInterval: 45 * time.Second, MaximumAttempts: 12},
 	}
-	if o != Quick {
+	if o != Quick && o != Brief {
 		a.StartToCloseTimeout = 7 * 24 * time.Hour
+	}
+	if o == Brief {
+		a.ScheduleToCloseTimeout, a.RetryPolicy.MaximumAttempts = 3*time.Minute, 3
 	}
 	if o == Waiting {
 		a.StartToCloseTimeout, a.RetryPolicy.MaximumAttempts = 20*time.Minute, 3

@@ -46,6 +46,7 @@ type Run struct {
 	always    []cleanup
 	verdict   run.Verdict
 	ending    bool            // the summary is final
+	alarm     string          // what the summary begins with until then
 	abandon   *run.Decision   // who gave the run up
 	trail     audit.Chain     // of what it meant to do and did
 	plans     []string        // hashes of those that it stored
@@ -228,6 +229,14 @@ func (r *Run) SetResult(result any) {
 
 // Say sets the run's summary.
 func (r *Run) Say(format string, args ...any) { r.doc.Summary = fmt.Sprintf(format, args...) }
+
+// Alarm puts what cannot wait before the summary, from now on and until the run ends; "": there is nothing more.
+func (r *Run) Alarm(text string) {
+	r.alarm = limit(text)
+	if text != "" {
+		r.doc.Summary = r.alarm
+	}
+}
 
 // Judge lowers the run's verdict to that of a check.
 func (r *Run) Judge(v run.Verdict) {

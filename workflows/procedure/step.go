@@ -176,6 +176,9 @@ func (r *Run) begin(step Step) int {
 	r.began = append(r.began, workflow.Now(r.ctx))
 	if !r.ending {
 		r.doc.Summary = step.Name
+		if r.alarm != "" {
+			r.doc.Summary = r.alarm + "; now: " + step.Name
+		}
 	}
 	return len(r.doc.Steps) - 1
 }

@@ -79,6 +79,8 @@ type World struct {
 	// "": PASS.
 	Quarantine quarantine.Plan
 	Enforced   run.Verdict
+	// Readings is what the next looks at the suspects' connections come to, and PASS after them.
+	Readings []quarantine.Reading
 	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
 	// its health come to, and PASS after them.
 	Services []recovery.State
@@ -134,7 +136,7 @@ func (w *World) Forget() {
 	defer w.mu.Unlock()
 	w.Hub = Hub{}
 	w.Owners = ownership.Measures{}
-	w.Quarantine, w.Enforced, w.quarantines = quarantine.Plan{}, "", nil
+	w.Quarantine, w.Enforced, w.Readings, w.quarantines = quarantine.Plan{}, "", nil, nil
 	w.Access, w.Drift, w.accepted = access.Summary{}, store.AccessDrift{}, nil
 	w.Secrets, w.RotationLeft, w.RotationDone, w.OldSessions = nil, "", false, nil
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
@@ -485,6 +487,14 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 				return []run.Check{{Name: "what goes out", Verdict: w.Enforced, Detail: "tried"}}
 			}
 			return []run.Check{{Name: "what goes out", Verdict: run.Pass, Detail: "tried"}}
+		}),
+		kubernetes.ReadSuspects: answer(w, kubernetes.ReadSuspects, func(kubernetes.ReadOrder) quarantine.Reading {
+			if len(w.Readings) > 0 {
+				next := w.Readings[0]
+				w.Readings = w.Readings[1:]
+				return next
+			}
+			return quarantine.Reading{Check: run.Check{Name: quarantine.OldConnections, Verdict: run.Pass, Detail: "none lives"}}
 		}),
 		kubernetes.CollectEvidence: answer(w, kubernetes.CollectEvidence, func(in kubernetes.EvidenceOrder) kubernetes.Kept {
 			return kubernetes.Kept{Head: evidence.Head{Entries: 4, Items: 3, Gaps: 1, Bytes: 1024, Hash: "ab"}, URL: in.Store + "/runs/" + in.RunID + "/" + in.Folder}
