@@ -227,6 +227,9 @@ func (a *Activities) ReadSuspects(ctx context.Context, in ReadOrder) (quarantine
 	for i, p := range in.Pods {
 		refs[i] = quarantine.Ref{Namespace: p.Namespace, Name: p.Name}
 	}
+	if over, err := a.Ended(ctx, in.RunID); err == nil && over { // an attempt that was frozen until now
+		return quarantine.Reading{}, failure.New(failure.Fenced, "the run %s is over", in.RunID)
+	}
 	watch := w.Watch(refs, in.Done)
 	progress.Report(ctx, progress.Progress{Phase: "reading processes", Note: fmt.Sprintf("on %d nodes", len(watch.Nodes))})
 	found, err := podreader.Read(ctx, c, podreader.Options{RunID: in.RunID, Realm: a.Realm, Look: in.Look, Image: image, Command: readerCommand}, watch.Nodes)

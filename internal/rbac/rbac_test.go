@@ -174,6 +174,24 @@ func TestWhatEachProcedureNeeds(t *testing.T) {
 	require.ErrorContains(t, err, "RecoverService")
 }
 
+// TestReadersAreGrantedWhereTheyAreAskedFor: what makes pods is given for those that probe or read, and else not.
+func TestReadersAreGrantedWhereTheyAreAskedFor(t *testing.T) {
+	for name, c := range map[string]struct {
+		tries, reads, dry bool
+		want              bool
+	}{
+		"neither": {}, "probes": {tries: true, want: true}, "readers": {reads: true, want: true}, "a dry run": {tries: true, reads: true, dry: true},
+	} {
+		needs, err := rbac.Target{Namespace: "shop", Incidents: []string{"jobs"}, Tries: c.tries, Reads: c.reads}.Needs([]string{"ContainIncident"}, c.dry)
+		require.NoError(t, err)
+		lines := strings.Join(flat(needs[rbac.Cluster].Rules("shop")), "\n")
+		require.Equal(t, c.want, strings.Contains(lines, "create,patch,delete pods"), "%s: %s", name, lines)
+		require.Equal(t, c.want, strings.Contains(lines, "configmaps"), "%s: %s", name, lines)
+		require.NotContains(t, strings.Join(flat(needs[rbac.Cluster].Rules("jobs")), "\n"), "configmaps", "they are made in the target's own namespace")
+		require.Equal(t, c.reads && !c.dry, strings.Contains(strings.Join(needs[rbac.Cluster].Remarks, "\n"), "Pod Security"), name)
+	}
+}
+
 func TestNothingIsGrantedThatUpkeepIsNeverGiven(t *testing.T) {
 	for _, target := range []rbac.Target{unknown, known()} {
 		for _, dry := range []bool{false, true} {

@@ -14,6 +14,9 @@ import (
 // fresh is for how long people may decide by what was read of the suspects' connections.
 const fresh = time.Hour
 
+// deleteNow is what to do about a connection that lives on.
+const deleteNow = ": delete the pod now"
+
 // reading is what the newest look at the suspects' own connections has found.
 type reading struct {
 	quarantine.Reading
@@ -60,10 +63,18 @@ func (x *incident) alarm(found quarantine.Reading) {
 		return
 	}
 	for _, lives := range found.Lives {
-		x.result.Urgent = append(x.result.Urgent, lives+": delete the pod now")
+		x.result.Urgent = append(x.result.Urgent, lives+deleteNow)
 	}
 	x.result.FollowUps = append(x.result.FollowUps, x.result.Urgent...)
 	x.Alarm(strings.Join(x.result.Urgent, "; "))
+}
+
+// alarmOver says of what was urgent that it is no more: the pods are gone, and their connections with them.
+func (x *incident) alarmOver() {
+	for _, u := range x.result.Urgent {
+		x.remark(strings.TrimSuffix(u, deleteNow) + ", until the pod was deleted")
+	}
+	x.alarm(quarantine.Reading{})
 }
 
 // timed puts into the result how long everything took, from when the case was opened.

@@ -86,6 +86,20 @@ func TestWhatHasEndedSinceIsNotUrgentAnyMore(t *testing.T) {
 	require.Equal(t, run.Pass, got.Verdict)
 }
 
+func TestADeletedPodsConnectionIsNotUrgentAnyMore(t *testing.T) {
+	w := unreleased()
+	w.Readings = []quarantine.Reading{living()}
+	r := proceduretest.New(t, w)
+	say(t, r, run.ApproveUpdate)
+	doc := r.Do(api.WorkflowType, input)
+	require.Equal(t, run.Failed, doc.Outcome, "it did live on")
+	got := result(t, doc)
+	require.Empty(t, got.Urgent)
+	require.NotContains(t, got.FollowUps, lives+": delete the pod now")
+	require.Contains(t, got.Remarks, lives+", until the pod was deleted")
+	require.NotContains(t, doc.Summary, "delete the pod now")
+}
+
 func TestWhoDecidesAtOnceWaitsForNoSecondLook(t *testing.T) {
 	w := incident()
 	r := proceduretest.New(t, w)

@@ -79,6 +79,9 @@ func body(r *procedure.Run, in api.Input) error {
 		return err
 	}
 	err = x.conclude()
+	if x.result.Ended == api.Deleted {
+		x.alarmOver()
+	}
 	x.timed()
 	if err != nil && x.result.Ended == "" && len(x.done.Pods) > 0 {
 		r.Left("case %s: %s stay in quarantine; to end it, start %s again with the same input", caseID, pods(x.result.Contained), api.WorkflowType)

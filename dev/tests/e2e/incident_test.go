@@ -20,6 +20,9 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/dev/internal/stack"
+	"github.com/upkeep-run/upkeep/internal/evidence"
+	"github.com/upkeep-run/upkeep/internal/procread"
+	"github.com/upkeep-run/upkeep/internal/quarantine"
 )
 
 // scene is a namespace of its own: a database's stand-in, which a policy guards, those who may talk to it, each
@@ -43,6 +46,11 @@ const scene = `{"apiVersion": "v1", "kind": "List", "items": [
 // talks is a pod that holds one connection open and talks over it: its log has a line for each connection, and
 // for each answer.
 const talks = `while :; do echo opened; (while :; do echo hello; sleep 0.2; done) | nc db 81 | while read l; do echo "answer $l $(date +%s)"; done; sleep 0.2; done`
+
+// scened is the target of a scene, with pods that probe and pods that read.
+func scened(here stack.Namespace) string {
+	return fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s, network: {prober: {image: \"upkeep:%[2]s\"}}, incidents: {reader: {image: \"upkeep:%[2]s\"}}}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", here, imageTag())
+}
 
 // crime sets the scene.
 func crime(t *testing.T) stack.Namespace {
@@ -132,7 +140,7 @@ func TestContainIncident(t *testing.T) {
 	beside(t, ownAccounts)
 	t.Parallel()
 	here := crime(t)
-	s := harness.New(t, fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s, network: {prober: {image: \"upkeep:"+imageTag()+"\"}}}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", here))
+	s := harness.New(t, scened(here))
 	who := narrow(t, s, "incident", "--procedure", api.WorkflowType)
 	// What pods may do in the whole cluster is asked of it besides, as what "upkeep rbac" prints says.
 	everywhere := string(here)
@@ -170,10 +178,9 @@ func TestContainIncident(t *testing.T) {
 	require.Len(t, found.Narrowed, 2, "the policies that need no label")
 	require.Len(t, found.NotContained, 1)
 	require.Contains(t, found.NotContained[0], "its node's network")
-	require.Equal(t, run.NotProven, found.Verdict, "host is at large")
-	verdicts := map[string]run.Verdict{}
+	verdicts, details := map[string]run.Verdict{}, map[string]string{}
 	for _, c := range found.Checks {
-		verdicts[c.Name] = c.Verdict
+		verdicts[c.Name], details[c.Name] = c.Verdict, c.Detail
 		t.Log(c.Name, c.Verdict, c.Detail)
 	}
 	require.Equal(t, run.Pass, verdicts["policies"])
@@ -184,6 +191,7 @@ func TestContainIncident(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, left)
 
+	ends := run.PartiallySucceeded
 	t.Run("nothing new gets through, and its neighbours notice nothing", func(t *testing.T) {
 		require.NoError(t, until(20*time.Second, func() error {
 			if fetches(here, "intruder") == nil {
@@ -196,8 +204,23 @@ func TestContainIncident(t *testing.T) {
 		require.Equal(t, opened, goesOn(t, here, "neighbour", 10).opened, "it has the connection that it had")
 		now := talked(t, here, "intruder")
 		t.Logf("the connection that the intruder had open: %+v, then %+v", was, now)
-		// Whether the network has ended it is the network's affair: the report must not say that it has.
-		require.Contains(t, fmt.Sprint(found.Checks), "they may live until the pods are deleted")
+		// Whether the network has ended it is the network's affair: the report must say which.
+		lives := now.opened == was.opened && now.answered > was.answered
+		require.Equal(t, lives, verdicts[quarantine.OldConnections] == run.Fail, "%s", details[quarantine.OldConnections])
+		require.Equal(t, lives, len(found.Urgent) > 0)
+		if lives {
+			old := fmt.Sprintf("an old connection of %s/intruder to ", here)
+			require.Contains(t, found.Urgent[0], old)
+			require.Contains(t, found.Urgent[0], fmt.Sprintf(":81 (Service %s/db) lives on: delete the pod now", here))
+			require.Contains(t, asks.Summary, old)
+			require.Contains(t, asks.Approval.Words, old)
+			require.Contains(t, fmt.Sprint(found.FollowUps), old)
+			require.Equal(t, run.Fail, found.Verdict)
+			ends = run.Failed
+		} else {
+			require.Equal(t, run.Pass, verdicts[quarantine.OldConnections], "it was seen to end, or to send in vain: %s", details[quarantine.OldConnections])
+			require.Equal(t, run.NotProven, found.Verdict, "host is at large")
+		}
 		labels, err := here.Kubectl("get", "pod", "intruder", "-o", "jsonpath={.metadata.labels}")
 		require.NoError(t, err)
 		require.JSONEq(t, fmt.Sprintf(`{"note":"kept","upkeep.run/quarantine":%q}`, found.Case), labels)
@@ -212,6 +235,13 @@ func TestContainIncident(t *testing.T) {
 		items, err := filepath.Glob(filepath.Join(folder, "items", "*"))
 		require.NoError(t, err)
 		require.NotEmpty(t, items)
+		read := processes(t, folder)
+		require.Len(t, read, len(suspects)+1, "those of host are evidence too")
+		intruder := read["processes/"+string(here)+"/intruder.json"]
+		require.True(t, slices.ContainsFunc(intruder.First.Processes, func(p procread.Process) bool {
+			return slices.Equal(p.Argv, []string{"nc", "db", "81"}) && strings.Contains(p.Exe, "busybox") && p.Container != ""
+		}), "%+v", intruder.First.Processes)
+		require.True(t, slices.ContainsFunc(intruder.First.Sockets, func(s procread.Socket) bool { return s.Remote.Port() == 81 }), "%+v", intruder.First.Sockets)
 		copied := t.TempDir()
 		require.NoError(t, os.CopyFS(copied, os.DirFS(folder)))
 		require.NoError(t, os.Remove(filepath.Join(copied, "items", filepath.Base(items[0]))))
@@ -223,7 +253,7 @@ func TestContainIncident(t *testing.T) {
 	require.Contains(t, asks.Approval.Words, "one too many")
 	require.Contains(t, asks.Approval.Words, "takes it back as the pod of its name")
 	doc := s.Await(t, id)
-	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+	require.Equal(t, ends, doc.Outcome, doc.Summary)
 	require.NoError(t, until(20*time.Second, func() error { return fetches(here, "intruder") }))
 	bare := shapes(t, here, "intruder", "store-0")
 	require.NotContains(t, bare, "quarantine", "policies and labels are what they were")
@@ -238,7 +268,7 @@ func TestContainIncident(t *testing.T) {
 		id := s.Start(t, api.WorkflowType, `{"reason":"again","pods":"intruder,store-0"}`)
 		decides(t, s, id, run.ApproveUpdate, "")
 		doc := s.Await(t, id)
-		require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+		require.Equal(t, ends, doc.Outcome, doc.Summary)
 		_, err := here.Kubectl("get", "pod", "intruder")
 		require.ErrorContains(t, err, "NotFound")
 		_, err = here.Kubectl("rollout", "status", "statefulset/store", "--timeout=60s")
@@ -247,6 +277,65 @@ func TestContainIncident(t *testing.T) {
 		require.Equal(t, opened, goesOn(t, here, "neighbour", 5).opened, "from the beginning to the end")
 	})
 	who.audited(t, "create networkpolicies.networking.k8s.io") // asked for by a patch that makes it
+}
+
+// processes are those of the suspects that are among the evidence in a folder, by the names of the items.
+func processes(t *testing.T, folder string) map[string]procread.Seen {
+	t.Helper()
+	segments, err := filepath.Glob(filepath.Join(folder, "custody", "*"))
+	require.NoError(t, err)
+	all := map[string]procread.Seen{}
+	for _, segment := range segments {
+		data, err := os.ReadFile(segment)
+		require.NoError(t, err)
+		for line := range strings.Lines(string(data)) {
+			var e evidence.Entry
+			require.NoError(t, json.Unmarshal([]byte(line), &e))
+			if e.Kind != evidence.KindItem || !strings.HasPrefix(e.Name, "processes/") {
+				continue
+			}
+			item, err := os.ReadFile(filepath.Join(folder, "items", e.SHA256))
+			require.NoError(t, err)
+			var seen procread.Seen
+			require.NoError(t, json.Unmarshal(item, &seen))
+			all[e.Name] = seen
+		}
+	}
+	return all
+}
+
+// TestAReaderThatPodSecurityForbidsHoldsNothingUp: what cannot be read is said, and the rest is as ever.
+func TestAReaderThatPodSecurityForbidsHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	here := stack.Namespace(fmt.Sprintf("%s-guarded-%d", namespace, time.Now().UnixNano()%1e6))
+	require.NoError(t, here.Create())
+	t.Cleanup(func() { require.NoError(t, here.Remove()) })
+	_, err := kubectl("label", "namespace", string(here), "pod-security.kubernetes.io/enforce=baseline")
+	require.NoError(t, err)
+	require.NoError(t, here.Apply(fmt.Sprintf(small, fmt.Sprintf(client, "sleep 100000"))))
+	_, err = here.Kubectl("wait", "--for=condition=Ready", "pod/db", "pod/intruder", "--timeout=80s")
+	require.NoError(t, err)
+	s := harness.New(t, scened(here))
+	serve(t, s, "w")
+	id := s.Start(t, api.WorkflowType, `{"reason":"a trial","pods":"intruder"}`)
+	decides(t, s, id, run.ApproveUpdate, "")
+	doc := s.Await(t, id)
+	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+	var r api.Result
+	require.NoError(t, json.Unmarshal(doc.Result, &r))
+	require.Equal(t, api.Deleted, r.Ended)
+	require.Empty(t, r.Urgent)
+	i := slices.IndexFunc(r.Checks, func(c run.Check) bool { return c.Name == quarantine.OldConnections })
+	require.Equal(t, run.NotProven, r.Checks[i].Verdict)
+	require.Contains(t, r.Checks[i].Detail, "PodSecurity")
+	require.Contains(t, r.Checks[i].Detail, "delete the pods to be sure")
+	if !allInPods {
+		require.Empty(t, processes(t, strings.TrimPrefix(r.Evidence, "file://")))
+		require.NotZero(t, r.EvidenceGaps)
+	}
+	left, err := here.Kubectl("get", "pods,configmaps", "-l", "upkeep.run/probe", "-o", "name")
+	require.NoError(t, err)
+	require.Empty(t, left)
 }
 
 // small is a scene for one suspect, among what a quarantine changes and what it leaves alone.
@@ -267,7 +356,7 @@ func contains(t *testing.T) trial {
 	_, err := here.Kubectl("wait", "--for=condition=Ready", "pod/db", "pod/intruder", "--timeout=80s")
 	require.NoError(t, err)
 	before := shapes(t, here, "db")
-	s := harness.New(t, fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s, network: {prober: {image: \"upkeep:"+imageTag()+"\"}}}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", here))
+	s := harness.New(t, scened(here))
 	return trial{
 		stack: s, procedure: api.WorkflowType, input: `{"reason":"a trial","pods":"intruder"}`,
 		look: func(t *testing.T) string { return shapes(t, here, "db") },

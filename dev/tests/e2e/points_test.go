@@ -122,6 +122,9 @@ func containCases() (all []string) {
 				all = append(all, point)
 			}
 		}
+		if strings.HasPrefix(point, "probe/") { // first by the pods that read, then by those that probe
+			all = append(all, point+":2")
+		}
 	}
 	return all
 }
