@@ -4,8 +4,8 @@
 //
 // What it takes: the node's process ids. Of /proc/<pid> everybody may read stat, status, cmdline, cgroup and net;
 // only the links exe and ns/net of others' processes are for whoever has CAP_SYS_PTRACE, and Kubernetes gives that
-// to programs of user 0 alone, as it sets no ambient capabilities. Without it, exe is empty, and sockets are read
-// for each process.
+// to programs of user 0 alone, as it sets no ambient capabilities. Without it, or where a security module of the
+// kernel says no, exe is empty, and sockets are read for each process.
 package procread
 
 import (

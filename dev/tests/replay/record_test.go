@@ -106,6 +106,8 @@ var scenarios = []scenario{
 	{procedure: recoverservice.WorkflowType, name: "healthy", input: `{}`, world: inCluster},
 	{procedure: recoverservice.WorkflowType, name: "restarted", input: `{}`, world: crashes},
 	{procedure: containincident.WorkflowType, name: "deleted", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: containincident.WorkflowType, name: "lives-on", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: livesOn, during: decideOnPlan(run.ApproveUpdate),
+		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
 	{procedure: containincident.WorkflowType, name: "given-up", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decide(run.AbandonUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
 	{procedure: containincident.WorkflowType, name: "dry-run", input: `{"dryRun":true,"reason":"it talks to the database","pods":"web-1"}`, world: suspects},
@@ -149,6 +151,16 @@ func inCluster(w *proceduretest.World) {
 func suspects(w *proceduretest.World) {
 	inCluster(w)
 	w.Quarantine = quarantine.Plan{Pods: []quarantine.Pod{{Ref: quarantine.Ref{Namespace: "shop", Name: "web-1"}, UID: "u"}}, Deny: []string{"shop"}}
+}
+
+// livesOn has a suspect whose old connection lives on, as a reader sees.
+func livesOn(w *proceduretest.World) {
+	suspects(w)
+	w.Cluster.Incidents = &quarantine.Policy{Pods: 20, PodsPerHour: 60, InAtOnce: 1, Reader: quarantine.Reader{Image: "upkeep:test"}}
+	w.Readings = []quarantine.Reading{{
+		Check: run.Check{Name: quarantine.OldConnections, Verdict: run.Fail, Detail: "an old connection of shop/web-1 to 10.0.0.4:5432 lives on: delete the pods now"},
+		Lives: []string{"an old connection of shop/web-1 to 10.0.0.4:5432 lives on"},
+	}}
 }
 
 // connects has one connection to try in the world's cluster, and this come of it.
