@@ -32,6 +32,12 @@ const (
 	CollectEvidence   = "CollectEvidence"
 	PlanQuarantineEnd = "PlanQuarantineEnd"
 	EndQuarantine     = "EndQuarantine"
+
+	PlanWithdrawal = "PlanAccessWithdrawal"
+	Withdraw       = "WithdrawAccess"
+	CheckAccess    = "CheckAccess"
+	RenewAccounts  = "RenewAccounts"
+	ReturnAccess   = "ReturnAccess"
 )
 
 // Incident is a case of a target.
@@ -53,6 +59,13 @@ type EndRequest struct {
 	ContainOrder
 	Done   quarantine.Contained `json:"done"`
 	Delete bool                 `json:"delete"`
+	// Access is what was planned and taken of it; Back has it given back, Renew the accounts made anew, and Rotate
+	// are the target's secrets that are rotated after that.
+	Access   quarantine.AccessPlan `json:"access,omitzero"`
+	Withdrew quarantine.Withdrawn  `json:"withdrew,omitzero"`
+	Back     bool                  `json:"back,omitempty"`
+	Renew    bool                  `json:"renew,omitempty"`
+	Rotate   []string              `json:"rotate,omitempty"`
 }
 
 // TryOrder asks whether the network holds the suspects off.
@@ -212,11 +225,19 @@ func (a *Activities) CollectEvidence(ctx context.Context, in EvidenceOrder) (Kep
 
 // PlanQuarantineEnd says what comes of letting the pods go, or of deleting them. It changes nothing.
 func (a *Activities) PlanQuarantineEnd(ctx context.Context, in EndRequest) (quarantine.ReleasePlan, error) {
-	_, w, err := in.look(ctx, a.Temporal)
+	c, w, err := in.look(ctx, a.Temporal)
 	if err != nil {
 		return quarantine.ReleasePlan{}, err
 	}
-	return quarantine.PlanRelease(w, in.Plan, in.Done, in.Delete), nil
+	out := quarantine.PlanRelease(w, in.Plan, in.Done, in.Delete)
+	if out.Access, err = quarantine.PlanReturn(ctx, c, in.Withdrew, in.Plan.Case, in.Back); err != nil {
+		return out, err
+	}
+	if in.Renew {
+		out.Accounts, err = quarantine.PlanRenewal(ctx, c, quarantine.Users(w, in.Plan, in.Access))
+	}
+	out.Rotate = in.Rotate
+	return out, err
 }
 
 // EndQuarantine lets the pods go, or deletes them and waits until they are gone, and then takes away what was made

@@ -175,6 +175,22 @@ func PlanAccess(w World, b Bindings, plan Plan, s Suspects, p Policy, now time.T
 	return out
 }
 
+// Users are the accounts of a plan with who runs as them now.
+func Users(w World, plan Plan, a AccessPlan) []Suspected {
+	suspects := make(map[Ref]bool)
+	for _, p := range plan.Pods {
+		if pod := find(w.Pods, p.Ref); pod != nil && pod.UID == p.UID {
+			suspects[p.Ref] = true
+		}
+	}
+	all := slices.Clone(a.Accounts)
+	for i := range all {
+		all[i].Others, all[i].More = nil, 0
+		w.users(&all[i], suspects, a.Who)
+	}
+	return all
+}
+
 // accounts are those of the suspects: of those that are cut off, of those that cannot be, and what is named.
 func (w World) accounts(plan Plan, s Suspects, p Policy, who string) (all []Suspected) {
 	suspects := make(map[Ref]bool)

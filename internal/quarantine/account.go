@@ -48,8 +48,8 @@ type Renewed struct {
 	Not  string   `json:"not,omitempty"`  // why it stays as it is
 }
 
-// users names all the pods that are hit.
-func (r Renewed) users() string {
+// Users names all the other pods that are hit.
+func (r Renewed) Users() string {
 	if r.More > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(r.Hits, ", "), r.More)
 	}
@@ -126,11 +126,15 @@ func Renew(ctx context.Context, c *kube.Cluster, accounts []Renewed, o Order) (o
 		if remark != "" {
 			out.Remarks, out.Undone = append(out.Remarks, remark), true
 			out.FollowUps = append(out.FollowUps, "make account "+r.String()+" anew, whose tokens are good still: "+renewByHand(r.Ref))
+			return
 		}
 		if err != nil {
 			errs = append(errs, err)
+			return
 		}
+		out.Renewed = append(out.Renewed, r.Ref)
 	})
+	slices.SortFunc(out.Renewed, compare)
 	slices.Sort(out.Remarks)
 	slices.Sort(out.FollowUps)
 	return out, errors.Join(errs...)

@@ -169,7 +169,7 @@ func (r ReleasePlan) accessWords() (words string, conflicts []string) {
 			continue
 		}
 		words += "; make account " + a.String() + " anew, which ends every token of it"
-		if users := a.users(); users != "" {
+		if users := a.Users(); users != "" {
 			words += ", also those of " + users
 		}
 	}

@@ -204,6 +204,7 @@ type Released struct {
 	Pods    []Ref    `json:"pods"`
 	Remarks []string `json:"remarks,omitempty"`
 	Undone  bool     `json:"undone,omitempty"`
+	Renewed []Ref    `json:"renewed,omitempty"` // accounts that were made anew
 	// FollowUps are for a person to see to.
 	FollowUps []string `json:"followUps,omitempty"`
 }

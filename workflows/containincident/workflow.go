@@ -43,6 +43,7 @@ type incident struct {
 	done   quarantine.Contained
 	proof  postgres.Proof // of the newest look
 	tried  []run.Check    // whether the network enforces it
+	access rights
 	result api.Result
 }
 
@@ -71,12 +72,19 @@ func body(r *procedure.Run, in api.Input) error {
 	x.order.Incident = kubernetes.Incident{
 		Kubernetes: k, Store: r.Target().Store, Suspects: suspects, Order: quarantine.Order{Case: caseID, Target: r.Target().Name, At: r.Now().UTC()},
 	}
+	if err := x.access.read(r, in); err != nil {
+		return err
+	}
 	if err := x.contain(); err != nil || r.DryRun() {
 		return err
 	}
 	err = x.conclude()
 	if err != nil && x.result.Ended == "" && len(x.done.Pods) > 0 {
-		r.Left("case %s: %s stay in quarantine; to end it, start %s again with the same input", caseID, pods(x.result.Contained), api.WorkflowType)
+		out := ""
+		if len(x.result.Withdrawn) > 0 {
+			out = ", and their accounts out of " + pods(x.result.Withdrawn)
+		}
+		r.Left("case %s: %s stay in quarantine%s; to end it, start %s again with the same input", caseID, pods(x.result.Contained), out, api.WorkflowType)
 	}
 	return err
 }
@@ -100,12 +108,23 @@ func (x *incident) contain() error {
 	}
 	x.result.Foreign, x.result.Gaps = plan.Foreign, plan.Gaps
 	if x.DryRun() {
-		x.SetResult(plan)
+		if err := x.planAccess(); err != nil {
+			return err
+		}
+		access := x.access.order.Plan
+		x.SetResult(struct {
+			quarantine.Plan
+			Access quarantine.AccessPlan `json:"access"`
+		}{plan, access})
 		over := ""
 		if len(plan.Over) > 0 {
 			over = ", after an approval (" + strings.Join(plan.Over, "; ") + ")"
 		}
-		x.Say("dry run: it would %s%s", plan.Words(), over)
+		then := ""
+		if words := access.Words(x.access.order.Asked); words != "" {
+			then = "; then " + words
+		}
+		x.Say("dry run: it would %s%s%s", plan.Words(), over, then)
 		return nil
 	}
 	x.SetResult(x.result)
@@ -159,6 +178,9 @@ func (x *incident) remark(remarks ...string) {
 func (x *incident) conclude() error {
 	// Nothing that changes what runs, removes backups or replaces the database goes on beside it; backups do.
 	x.Reserve(priority, procedure.Share(target.Database), procedure.Share(target.Backups), procedure.Exclude(target.Release))
+	if err := x.withdraw(); err != nil { // a token that was copied is good outside of the pods
+		return err
+	}
 	if err := x.look(); err != nil {
 		return err
 	}
@@ -171,6 +193,9 @@ func (x *incident) conclude() error {
 	remove := true
 	for {
 		if err := x.look(); err != nil { // somebody may fight back
+			return err
+		}
+		if err := x.lookAtAccess(); err != nil {
 			return err
 		}
 		ended, err := x.end(remove)
@@ -217,8 +242,8 @@ func (x *incident) check(request kubernetes.EndRequest) error {
 
 // show puts all that is known of the containment into the result.
 func (x *incident) show() {
-	x.result.Verdict, x.result.Checks = x.proof.Verdict, slices.Concat(x.proof.Checks, x.tried)
-	for _, c := range x.tried {
+	x.result.Verdict, x.result.Checks = x.proof.Verdict, slices.Concat(x.proof.Checks, x.access.checks, x.tried)
+	for _, c := range slices.Concat(x.access.checks, x.tried) {
 		x.result.Verdict = x.result.Verdict.And(c.Verdict)
 	}
 	x.SetResult(x.result)
@@ -268,13 +293,16 @@ func (x *incident) keep() error {
 
 // end asks how the case ends, and ends it. It reports whether it has.
 func (x *incident) end(remove bool) (bool, error) {
-	request := kubernetes.EndRequest{ContainOrder: x.order, Done: x.done, Delete: remove}
+	request := kubernetes.EndRequest{ContainOrder: x.order, Done: x.done, Delete: remove, Access: x.access.order.Plan, Withdrew: x.access.order.Done, Back: !remove || x.access.back}
+	if remove {
+		request.Renew, request.Rotate = x.access.renew, x.access.rotate
+	}
 	order := kubernetes.EndOrder{Incident: x.order.Incident}
 	if err := x.Do(step("Plan the end of the quarantine", kubernetes.PlanQuarantineEnd), request, &order.Plan); err != nil {
 		return false, err
 	}
 	warning := ""
-	for _, c := range x.tried {
+	for _, c := range slices.Concat(x.access.checks, x.tried) {
 		if c.Verdict == run.Fail {
 			warning += "; " + c.Name + ": " + c.Detail
 		}
@@ -304,6 +332,9 @@ func (x *incident) end(remove bool) (bool, error) {
 		x.Judge(run.NotProven)
 	}
 	x.Judge(x.result.Verdict) // of the containment, as it was last seen
+	if err := x.endAccess(order); err != nil {
+		return true, err
+	}
 	return true, x.recover(remove)
 }
 
@@ -323,6 +354,9 @@ func (x *incident) recover(removed bool) error {
 		}
 	}
 	if removed {
+		if err := x.rotateSecrets(); err != nil {
+			return err
+		}
 		x.result.FollowUps = append(x.result.FollowUps,
 			"change the secrets that the pods could read; credentials of a cloud that they had obtained are out of Upkeep's reach",
 			"mend what made the pods bad (image, configuration, access), or their controllers make the same again")
