@@ -24,11 +24,12 @@ const (
 	maxOthersAsked = 5
 	// maxQuestions bounds them all.
 	maxQuestions = 2000
-	// settles is how long the API server is given to know of a change of its bindings.
-	settles     = 5 * time.Second
-	askAgain    = 200 * time.Millisecond
-	maxReviewed = 200 // bytes of what the API server says of a review
+	askAgain     = 200 * time.Millisecond
+	maxReviewed  = 200 // bytes of what the API server says of a review
 )
+
+// settles is how long the API server is given to know of a change of its bindings.
+var settles = 5 * time.Second
 
 // question is one that is asked of the API server: may a subject do what a rule of a role gives?
 type question struct {

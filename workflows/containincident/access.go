@@ -24,6 +24,7 @@ type rights struct {
 	planned     bool
 	undone      bool // the withdrawal did not come to its end, and is to be tried again
 	checks      []run.Check
+	followUps   []string // of what is left to the accounts
 }
 
 // read takes from the input what is asked for.
@@ -92,9 +93,12 @@ func (x *incident) withdraw() error {
 	if err := x.checkAccess(); err != nil {
 		return err
 	}
-	for _, f := range x.access.order.Plan.FollowUps(x.access.order.Done, x.access.order.Asked) {
+	x.result.FollowUps = slices.DeleteFunc(x.result.FollowUps, func(f string) bool { return slices.Contains(x.access.followUps, f) })
+	x.access.followUps = x.access.order.Plan.FollowUps(x.access.order.Done, x.access.order.Asked)
+	for _, f := range x.access.followUps {
 		x.followUp(f)
 	}
+	x.SetResult(x.result)
 	return nil
 }
 
@@ -122,9 +126,10 @@ func (x *incident) takeOut(name string) error {
 	return nil
 }
 
-// lookAtAccess sees how it stands, and takes the accounts out again where somebody has put them back.
+// lookAtAccess sees how it stands, and takes the accounts out again where somebody has put them back, or where it could
+// not be done before: somebody may have granted what was missing.
 func (x *incident) lookAtAccess() error {
-	if !x.access.planned || x.access.undone {
+	if !x.access.planned || x.access.undone || x.access.order.Done.Undone() {
 		return x.withdraw()
 	}
 	back, err := x.seeAccess()
