@@ -143,6 +143,7 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.CollectEvidence:   k.CollectEvidence,
 		kubernetes.PlanQuarantineEnd: k.PlanQuarantineEnd,
 		kubernetes.EndQuarantine:     k.EndQuarantine,
+		kubernetes.LiftQuarantine:    k.LiftQuarantine,
 		kubernetes.PlanWithdrawal:    k.PlanWithdrawal,
 		kubernetes.Withdraw:          k.Withdraw,
 		kubernetes.CheckAccess:       k.CheckAccess,

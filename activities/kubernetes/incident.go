@@ -32,6 +32,7 @@ const (
 	CollectEvidence   = "CollectEvidence"
 	PlanQuarantineEnd = "PlanQuarantineEnd"
 	EndQuarantine     = "EndQuarantine"
+	LiftQuarantine    = "LiftQuarantine"
 
 	PlanWithdrawal = "PlanAccessWithdrawal"
 	Withdraw       = "WithdrawAccess"
@@ -240,8 +241,8 @@ func (a *Activities) PlanQuarantineEnd(ctx context.Context, in EndRequest) (quar
 	return out, err
 }
 
-// EndQuarantine lets the pods go, or deletes them and waits until they are gone, and then takes away what was made
-// for them.
+// EndQuarantine lets the pods go, or deletes them and waits until they are gone. What denies them stays until
+// LiftQuarantine.
 func (a *Activities) EndQuarantine(ctx context.Context, in EndOrder) (quarantine.Released, error) {
 	c, err := in.Kubernetes.Connect(ctx)
 	if err != nil {
@@ -259,7 +260,15 @@ func (a *Activities) EndQuarantine(ctx context.Context, in EndOrder) (quarantine
 		return freed, failure.New(failure.LockHeld, "pods in quarantine have not ended within %s: %s; they stay denied until then", settleWithin, left).
 			Do("see why they stay (kubectl describe pod), then resume the run")
 	}
-	out, err := quarantine.Lift(ctx, c, in.Plan, in.Order)
-	out.Pods = freed.Pods
-	return out, err
+	return freed, nil
+}
+
+// LiftQuarantine takes away what was made for the pods. It comes last: until then a run that is started again finds
+// by it that the case is not over.
+func (a *Activities) LiftQuarantine(ctx context.Context, in EndOrder) (quarantine.Released, error) {
+	c, err := in.Kubernetes.Connect(ctx)
+	if err != nil {
+		return quarantine.Released{}, err
+	}
+	return quarantine.Lift(ctx, c, in.Plan, in.Order)
 }

@@ -154,7 +154,7 @@ func LookAtBindings(ctx context.Context, c *kube.Cluster, p Policy) (b Bindings,
 
 // PlanAccess says what the accounts of a plan's suspects are given. It is a function of what is seen alone.
 func PlanAccess(w World, b Bindings, plan Plan, s Suspects, p Policy, now time.Time) AccessPlan {
-	out := AccessPlan{Version: planVersion, Case: plan.Case, Accounts: w.accounts(plan, s, p, b.Who), Grants: []Grant{}, Gaps: slices.Clone(b.Gaps), Who: b.Who}
+	out := AccessPlan{Version: planVersion, Case: plan.Case, Accounts: w.accounts(plan, s, p, b), Grants: []Grant{}, Gaps: slices.Clone(b.Gaps), Who: b.Who}
 	more := 0
 	for i := range b.All {
 		g := out.grant(&b.All[i], now)
@@ -191,8 +191,9 @@ func Users(w World, plan Plan, a AccessPlan) []Suspected {
 	return all
 }
 
-// accounts are those of the suspects: of those that are cut off, of those that cannot be, and what is named.
-func (w World) accounts(plan Plan, s Suspects, p Policy, who string) (all []Suspected) {
+// accounts are those of the suspects: of those that are cut off, of those that cannot be, what is named, and what the
+// case holds already.
+func (w World) accounts(plan Plan, s Suspects, p Policy, b Bindings) (all []Suspected) {
 	suspects := make(map[Ref]bool)
 	add := func(ref Ref) {
 		if !slices.ContainsFunc(all, func(a Suspected) bool { return a.Ref == ref }) {
@@ -215,8 +216,17 @@ func (w World) accounts(plan Plan, s Suspects, p Policy, who string) (all []Susp
 	if s.ServiceAccount != "" {
 		add(Ref{s.Namespace, s.ServiceAccount})
 	}
+	for i := range b.All { // of pods that an earlier run of the case has deleted
+		if t, ours := readWithdrawal(b.All[i].Annotations).of(plan.Case); ours && !t.Over {
+			for _, one := range t.Subjects {
+				if named := access.NewSubject(one.Kind, one.Namespace, one.Name); named.Kind == access.KindAccount {
+					add(Ref{named.Namespace, named.Name})
+				}
+			}
+		}
+	}
 	for i := range all {
-		w.users(&all[i], suspects, who)
+		w.users(&all[i], suspects, b.Who)
 	}
 	slices.SortFunc(all, func(a, b Suspected) int { return compare(a.Ref, b.Ref) })
 	return all
@@ -295,7 +305,7 @@ func (plan *AccessPlan) grant(b *rbacv1.RoleBinding, now time.Time) *Grant {
 	// What an earlier run of the case has taken out, and what another case has: whoever ends last gives it back.
 	for _, t := range readWithdrawal(b.Annotations).Cases {
 		for _, s := range t.Subjects {
-			if !t.Over && !slices.Contains(g.Subjects, s) && (t.Case == plan.Case || plan.means(s)) {
+			if !t.Over && !slices.Contains(g.Subjects, s) && plan.means(s) {
 				g.Subjects = append(g.Subjects, s)
 			}
 		}

@@ -169,6 +169,9 @@ func TestAnEarlierRunOfTheCaseIsFound(t *testing.T) {
 	b.Annotations = map[string]string{Note: `{"cases":[{"case":"` + caseID + `","target":"shop","at":"2026-01-01T00:00:00Z","subjects":[{"kind":"ServiceAccount","namespace":"shop","name":"web"}]}]}`}
 	plan := planned(t, runsAs("web-1=web"), suspects(t, "web-1"), b)
 	require.Equal(t, []rbacv1.Subject{serviceAccount("web")}, plan.Grants[0].Subjects)
+	plan = PlanAccess(World{}, Bindings{All: []rbacv1.RoleBinding{b}}, Plan{Case: caseID}, Suspects{Namespace: "shop"}, Default, now)
+	require.Len(t, plan.Grants, 1, "when its pods are deleted already, too")
+	require.Equal(t, "web", plan.Accounts[0].Name)
 	b.Annotations[Note] = strings.Replace(b.Annotations[Note], caseID, "0ther", 1)
 	plan = planned(t, runsAs("web-1=web"), suspects(t, "web-1"), b)
 	require.Len(t, plan.Grants, 1, "what another case holds is held by this one too")

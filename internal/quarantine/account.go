@@ -64,7 +64,7 @@ func PlanRenewal(ctx context.Context, c *kube.Cluster, accounts []Suspected) (al
 			got, err := c.Client.CoreV1().ServiceAccounts(a.Namespace).Get(ctx, a.Name, metav1.GetOptions{})
 			switch err = kube.Classify(err, "read account "+a.String()); {
 			case failure.Is(err, failure.MissingObject):
-				r.Not = "it is not there"
+				r.Not = "it is not there; if an earlier run of the case was ended while it made it anew, that run's stored plan has all that it had"
 			case failure.Is(err, failure.ClusterForbids):
 				r.Not = "it may not be read, so it could not be made as it was; by hand: " + renewByHand(a.Ref)
 			case err != nil:
@@ -175,7 +175,13 @@ func (r Renewed) step(ctx context.Context, c *kube.Cluster, o Order) (remark str
 	case err != nil && !failure.Is(err, failure.MissingObject):
 		return "", err
 	}
-	return "", r.make(ctx, c, o, nil)
+	// From here to the next account nobody may be stopped: only the time that the attempt has ends it.
+	whole, cancel := context.WithoutCancel(ctx), func() {}
+	if end, ok := ctx.Deadline(); ok {
+		whole, cancel = context.WithDeadline(whole, end)
+	}
+	defer cancel()
+	return "", r.make(whole, c, o, nil)
 }
 
 // make makes the account. Where another of the name is there already it is a conflict: the namespace's own account

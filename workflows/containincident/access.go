@@ -175,24 +175,8 @@ func (x *incident) followUp(words string) {
 
 // endAccess makes the accounts anew and gives them back what was withdrawn, as the plan of the end says.
 func (x *incident) endAccess(order kubernetes.EndOrder) error {
-	do := func(name, activity string) (out quarantine.Released, err error) {
-		s := step(name, activity)
-		s.Whole = true
-		if err := x.Do(s, order, &out); err != nil {
-			return out, err
-		}
-		x.remark(out.Remarks...)
-		for _, f := range out.FollowUps {
-			x.followUp(f)
-		}
-		if out.Undone {
-			x.Judge(run.NotProven)
-			x.Mark(run.NotProven, strings.Join(out.Remarks, "; "))
-		}
-		return out, nil
-	}
 	if len(order.Plan.Accounts) > 0 {
-		out, err := do("Make the suspects' accounts anew", kubernetes.RenewAccounts)
+		out, err := x.release("Make the suspects' accounts anew", kubernetes.RenewAccounts, order)
 		if err != nil {
 			return err
 		}
@@ -208,8 +192,7 @@ func (x *incident) endAccess(order kubernetes.EndOrder) error {
 	if order.Plan.Access[0].Stay {
 		name = "Note that the accounts stay out of their bindings"
 	}
-	if _, err := do(name, kubernetes.ReturnAccess); err != nil {
-		x.Left("case %s: the suspects' accounts may still be out of %s", x.result.Case, pods(x.result.Withdrawn))
+	if _, err := x.release(name, kubernetes.ReturnAccess, order); err != nil {
 		return err
 	}
 	for _, r := range order.Plan.Access {

@@ -44,6 +44,7 @@ type incident struct {
 	proof  postgres.Proof // of the newest look
 	tried  []run.Check    // whether the network enforces it
 	access rights
+	freed  bool // the pods are deleted, or let go of
 	result api.Result
 }
 
@@ -84,7 +85,11 @@ func body(r *procedure.Run, in api.Input) error {
 		if len(x.result.Withdrawn) > 0 {
 			out = ", and their accounts out of " + pods(x.result.Withdrawn)
 		}
-		r.Left("case %s: %s stay in quarantine%s; to end it, start %s again with the same input", caseID, pods(x.result.Contained), out, api.WorkflowType)
+		what := pods(x.result.Contained) + " stay in quarantine"
+		if x.freed {
+			what = "its end is not complete"
+		}
+		r.Left("case %s: %s%s; to end it, start %s again with the same input", caseID, what, out, api.WorkflowType)
 	}
 	return err
 }
@@ -319,23 +324,38 @@ func (x *incident) end(remove bool) (bool, error) {
 	if remove {
 		name, how = "Delete the pods", api.Deleted
 	}
-	s := step(name, kubernetes.EndQuarantine)
-	s.Whole = true
 	order.Order.At = x.Now().UTC() // an attempt to contain that wakes up later finds a later order
-	var out quarantine.Released
-	if err := x.Do(s, order, &out); err != nil {
+	if _, err := x.release(name, kubernetes.EndQuarantine, order); err != nil {
 		return false, err
 	}
-	x.result.Ended, x.result.EndedAt = how, x.Now()
-	x.remark(out.Remarks...)
-	if out.Undone {
-		x.Judge(run.NotProven)
-	}
-	x.Judge(x.result.Verdict) // of the containment, as it was last seen
+	x.freed = true
 	if err := x.endAccess(order); err != nil {
 		return true, err
 	}
+	if _, err := x.release("Take away what was made for the case", kubernetes.LiftQuarantine, order); err != nil {
+		return true, err
+	}
+	x.result.Ended, x.result.EndedAt = how, x.Now()
+	x.Judge(x.result.Verdict) // of the containment, as it was last seen
 	return true, x.recover(remove)
+}
+
+// release is a step of the end of a case. What it leaves undone is not proven.
+func (x *incident) release(name, activity string, order kubernetes.EndOrder) (out quarantine.Released, err error) {
+	s := step(name, activity)
+	s.Whole = true
+	if err := x.Do(s, order, &out); err != nil {
+		return out, err
+	}
+	x.remark(out.Remarks...)
+	for _, f := range out.FollowUps {
+		x.followUp(f)
+	}
+	if out.Undone {
+		x.Judge(run.NotProven)
+		x.Mark(run.NotProven, strings.Join(out.Remarks, "; "))
+	}
+	return out, nil
 }
 
 // recover brings the service back, and says how the case ended.

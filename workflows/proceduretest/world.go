@@ -550,6 +550,9 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			w.quarantines = append(w.quarantines, in)
 			return quarantine.Released{Pods: []quarantine.Ref{}}
 		}),
+		kubernetes.LiftQuarantine: answer(w, kubernetes.LiftQuarantine, func(kubernetes.EndOrder) quarantine.Released {
+			return quarantine.Released{Pods: []quarantine.Ref{}}
+		}),
 		kubernetes.ProveRecovered: check[kubernetes.StopOrder](w, kubernetes.ProveRecovered),
 		postgres.IsSwapped:        answer(w, postgres.IsSwapped, func(postgres.SwapOrder) bool { return w.Swapped }),
 		postgres.DropReplaced:     answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),

@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/api/temporalproto"
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
@@ -106,6 +107,8 @@ var scenarios = []scenario{
 	{procedure: recoverservice.WorkflowType, name: "healthy", input: `{}`, world: inCluster},
 	{procedure: recoverservice.WorkflowType, name: "restarted", input: `{}`, world: crashes},
 	{procedure: containincident.WorkflowType, name: "deleted", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decideOnPlan(run.ApproveUpdate)},
+	{procedure: containincident.WorkflowType, name: "withdrawn", input: `{"reason":"it talks to the database","pods":"web-1","access":"withdraw","recreateAccount":true}`, world: granted,
+		during: decideOnPlan(run.ApproveUpdate)},
 	{procedure: containincident.WorkflowType, name: "given-up", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decide(run.AbandonUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
 	{procedure: containincident.WorkflowType, name: "dry-run", input: `{"dryRun":true,"reason":"it talks to the database","pods":"web-1"}`, world: suspects},
@@ -149,6 +152,18 @@ func inCluster(w *proceduretest.World) {
 func suspects(w *proceduretest.World) {
 	inCluster(w)
 	w.Quarantine = quarantine.Plan{Pods: []quarantine.Pod{{Ref: quarantine.Ref{Namespace: "shop", Name: "web-1"}, UID: "u"}}, Deny: []string{"shop"}}
+}
+
+// granted has a suspect whose account is in a binding.
+func granted(w *proceduretest.World) {
+	suspects(w)
+	binding, role := quarantine.Binding{Namespace: "shop", Name: "web-reads"}, rbacv1.RoleRef{Kind: "Role", Name: "reader"}
+	web := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "shop", Name: "web"}}
+	w.Granted = quarantine.AccessPlan{
+		Accounts: []quarantine.Suspected{{Ref: quarantine.Ref{Namespace: "shop", Name: "web"}}},
+		Grants:   []quarantine.Grant{{Binding: binding, UID: "b", Role: role, Subjects: web}},
+	}
+	w.Withdrawn = quarantine.Withdrawn{Bindings: []quarantine.Held{{Binding: binding, UID: "b", Role: role, Subjects: web}}}
 }
 
 // connects has one connection to try in the world's cluster, and this come of it.
