@@ -255,6 +255,7 @@ func TestAWithdrawalThatComesLateTakesNothing(t *testing.T) {
 			s, c, plan, o := granted(t)
 			done := taking(t, c, plan, o)
 			returning(t, c, done, later(o), back)
+			require.Equal(t, map[bool][]rbacv1.Subject{true: dbAndWeb, false: onlyDB}[back], s.binding.Subjects)
 			s.mu.Lock()
 			s.binding.Subjects = webAndDB // also where a person has given it back since
 			s.mu.Unlock()
