@@ -37,6 +37,13 @@ const (
 	CollectEvidence   = "CollectEvidence"
 	PlanQuarantineEnd = "PlanQuarantineEnd"
 	EndQuarantine     = "EndQuarantine"
+	LiftQuarantine    = "LiftQuarantine"
+
+	PlanWithdrawal = "PlanAccessWithdrawal"
+	Withdraw       = "WithdrawAccess"
+	CheckAccess    = "CheckAccess"
+	RenewAccounts  = "RenewAccounts"
+	ReturnAccess   = "ReturnAccess"
 )
 
 // Incident is a case of a target.
@@ -58,6 +65,13 @@ type EndRequest struct {
 	ContainOrder
 	Done   quarantine.Contained `json:"done"`
 	Delete bool                 `json:"delete"`
+	// Access is what was planned and taken of it; Back has it given back, Renew the accounts made anew, and Rotate
+	// are the target's secrets that are rotated after that.
+	Access   quarantine.AccessPlan `json:"access,omitzero"`
+	Withdrew quarantine.Withdrawn  `json:"withdrew,omitzero"`
+	Back     bool                  `json:"back,omitempty"`
+	Renew    bool                  `json:"renew,omitempty"`
+	Rotate   []string              `json:"rotate,omitempty"`
 }
 
 // TryOrder asks whether the network holds the suspects off.
@@ -328,15 +342,23 @@ func notRead(ctx context.Context, k *evidence.Keeper, in EvidenceOrder) error {
 
 // PlanQuarantineEnd says what comes of letting the pods go, or of deleting them. It changes nothing.
 func (a *Activities) PlanQuarantineEnd(ctx context.Context, in EndRequest) (quarantine.ReleasePlan, error) {
-	_, w, err := in.look(ctx, a.Temporal)
+	c, w, err := in.look(ctx, a.Temporal)
 	if err != nil {
 		return quarantine.ReleasePlan{}, err
 	}
-	return quarantine.PlanRelease(w, in.Plan, in.Done, in.Delete), nil
+	out := quarantine.PlanRelease(w, in.Plan, in.Done, in.Delete)
+	if out.Access, err = quarantine.PlanReturn(ctx, c, in.Withdrew, in.Plan.Case, in.Back); err != nil {
+		return out, err
+	}
+	if in.Renew {
+		out.Accounts, err = quarantine.PlanRenewal(ctx, c, quarantine.Users(w, in.Plan, in.Access))
+	}
+	out.Rotate = in.Rotate
+	return out, err
 }
 
-// EndQuarantine lets the pods go, or deletes them and waits until they are gone, and then takes away what was made
-// for them.
+// EndQuarantine lets the pods go, or deletes them and waits until they are gone. What denies them stays until
+// LiftQuarantine.
 func (a *Activities) EndQuarantine(ctx context.Context, in EndOrder) (quarantine.Released, error) {
 	c, err := in.Kubernetes.Connect(ctx)
 	if err != nil {
@@ -354,7 +376,15 @@ func (a *Activities) EndQuarantine(ctx context.Context, in EndOrder) (quarantine
 		return freed, failure.New(failure.LockHeld, "pods in quarantine have not ended within %s: %s; they stay denied until then", settleWithin, left).
 			Do("see why they stay (kubectl describe pod), then resume the run")
 	}
-	out, err := quarantine.Lift(ctx, c, in.Plan, in.Order)
-	out.Pods = freed.Pods
-	return out, err
+	return freed, nil
+}
+
+// LiftQuarantine takes away what was made for the pods. It comes last: until then a run that is started again finds
+// by it that the case is not over.
+func (a *Activities) LiftQuarantine(ctx context.Context, in EndOrder) (quarantine.Released, error) {
+	c, err := in.Kubernetes.Connect(ctx)
+	if err != nil {
+		return quarantine.Released{}, err
+	}
+	return quarantine.Lift(ctx, c, in.Plan, in.Order)
 }

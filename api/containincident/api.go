@@ -38,7 +38,26 @@ type Input struct {
 	ServiceAccount string `json:"serviceAccount,omitempty"`
 	// Image is a suspect, by its name or digest, with all pods that run it.
 	Image string `json:"image,omitempty"`
+	// Access is what becomes of what the suspects' service accounts are granted: Show or Withdraw. Left out, it is shown.
+	Access string `json:"access,omitempty"`
+	// GiveAccessBack gives the accounts back what was withdrawn also when the pods are deleted; let go of, they get it
+	// back in any case.
+	GiveAccessBack bool `json:"giveAccessBack,omitempty"`
+	// RecreateAccount has the suspects' service accounts deleted and made again once the pods are deleted: every token
+	// of them ends, also those of other pods.
+	RecreateAccount bool `json:"recreateAccount,omitempty"`
+	// Rotate names the target's secrets that are rotated once the pods are deleted, with commas between.
+	Rotate string `json:"rotate,omitempty"`
 }
+
+// What becomes of the suspects' access.
+const (
+	Show     = "show"
+	Withdraw = "withdraw"
+)
+
+// Accesses are all of them.
+var Accesses = []string{Show, Withdraw}
 
 // Case is the id of the incident's case: the same for the same event, or without one for the same suspects.
 func (in Input) Case(target string) string {
@@ -70,6 +89,10 @@ type Result struct {
 	Foreign      []string `json:"foreign,omitempty"`      // policies of other kinds, which may let them through
 	Gaps         []string `json:"gaps,omitempty"`         // what could not be seen
 	Remarks      []string `json:"remarks,omitempty"`      // what stays undone, and what somebody has changed
+
+	Withdrawn []string `json:"withdrawn,omitempty"` // bindings out of which the suspects' accounts were taken
+	Renewed   []string `json:"renewed,omitempty"`   // accounts that were made anew
+	Rotated   []string `json:"rotated,omitempty"`   // secrets that were rotated
 
 	Evidence       string `json:"evidence,omitempty"` // URL of its folder
 	EvidenceHead   string `json:"evidenceHead,omitempty"`

@@ -85,6 +85,24 @@ func (s Subject) groups() []Subject {
 	return []Subject{{Kind: KindGroup, Name: accountsPrefix + s.Namespace}, {Kind: KindGroup, Name: allAccounts}, {Kind: KindGroup, Name: everybody}}
 }
 
+// As is a subject as the API server sees its requests: the user's name, and its groups. A group is seen as one of its
+// members, who has no name.
+func (s Subject) As() (user string, groups []string) {
+	switch s.Kind {
+	case KindGroup:
+		return "", []string{s.Name}
+	case KindUser:
+		return s.Name, []string{everybody}
+	}
+	for _, g := range s.groups() {
+		groups = append(groups, g.Name)
+	}
+	return accountPrefix + s.Namespace + ":" + s.Name, groups
+}
+
+// Basic reports whether a binding gives everybody what Kubernetes itself gives everybody, which is harmless.
+func Basic(binding, role string) bool { return binding == role && slices.Contains(harmless, role) }
+
 // Ref names a role or a binding.
 type Ref struct {
 	Kind      string `json:"kind"`

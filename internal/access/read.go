@@ -126,17 +126,22 @@ func (r *reader) say(ctx context.Context) {
 
 // grant is the command that lets somebody read what a review needs.
 func grant(who string) string {
-	subject := "--user=" + quote(who)
-	if s := NewSubject(KindUser, "", who); s.Kind == KindAccount {
-		subject = "--serviceaccount=" + quote(s.Namespace+":"+s.Name)
-	} else if who == "" {
-		subject = "--user=NAME_OF_THE_USER"
-	}
-	return fmt.Sprintf("kubectl create clusterrole %s --verb=list --resource=%s && kubectl create clusterrolebinding %s --clusterrole=%s %s", role, strings.Join(wanted, ","), role, role, subject)
+	return fmt.Sprintf("kubectl create clusterrole %s --verb=list --resource=%s && kubectl create clusterrolebinding %s --clusterrole=%s %s", role, strings.Join(wanted, ","), role, role, For(who))
 }
 
-// quote keeps a shell from reading a name.
-func quote(name string) string {
+// For is how kubectl is told to whom something is granted; who is a user's name as the API server knows it.
+func For(who string) string {
+	if s := NewSubject(KindUser, "", who); s.Kind == KindAccount {
+		return "--serviceaccount=" + Quote(s.Namespace+":"+s.Name)
+	}
+	if who == "" {
+		return "--user=NAME_OF_THE_USER"
+	}
+	return "--user=" + Quote(who)
+}
+
+// Quote keeps a shell from reading a name.
+func Quote(name string) string {
 	if strings.IndexFunc(name, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(":-._@/", r))
 	}) < 0 {

@@ -119,8 +119,12 @@ func (p *parser) kubernetes(n *yaml.Node) Kubernetes {
 	return k
 }
 
-// maxNamespaces bounds the namespaces of incidents.
-const maxNamespaces = 20
+const (
+	// maxNamespaces bounds the namespaces of incidents.
+	maxNamespaces = 20
+	// maxRoles bounds the roles of each kind that a case may take from an account.
+	maxRoles = 50
+)
 
 // incidents reads what may be cut off without an approval, and how suspects' processes are read.
 func (p *parser) incidents(n *yaml.Node) *quarantine.Policy {
@@ -134,6 +138,16 @@ func (p *parser) incidents(n *yaml.Node) *quarantine.Policy {
 			p.fields(n, "kubernetes.incidents.reader", map[string]func(*yaml.Node){
 				"image": p.text(&q.Reader.Image, "kubernetes.incidents.reader.image", checkImage),
 			}, "image")
+		},
+		"access": func(n *yaml.Node) {
+			const what = "kubernetes.incidents.access"
+			q.Access = &quarantine.AccessPolicy{}
+			p.fields(n, what, map[string]func(*yaml.Node){
+				"roles":        p.texts(&q.Access.Roles, what+".roles", maxRoles, checkRole),
+				"clusterRoles": p.texts(&q.Access.ClusterRoles, what+".clusterRoles", maxRoles, checkRole),
+				"everywhere":   p.texts(&q.Access.Everywhere, what+".everywhere", maxRoles, checkRole),
+				"accounts":     p.texts(&q.Access.Accounts, what+".accounts", maxRoles, kube.NameProblem),
+			})
 		},
 	})
 	return &q
@@ -220,6 +234,14 @@ func (p *parser) probes(n *yaml.Node) (all []health.Probe) {
 		all = append(all, probe)
 	}
 	return all
+}
+
+// checkRole checks the name of a role, which a right is granted by.
+func checkRole(v string) string {
+	if v == "" || len(v) > 253 || strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune("/%*", r) }) {
+		return "must be the name of a role"
+	}
+	return ""
 }
 
 func checkPath(v string) string {

@@ -56,6 +56,9 @@ func TestIncidentsAreBounded(t *testing.T) {
 	c, err = Parse("upkeep.yaml", []byte(strings.Replace(clustered, "      release: lang", "      incidents: {namespaces: [jobs], pods: 3, inAtOnce: 2, reader: {image: \"upkeep:v1\"}}\n      release: lang", 1)))
 	require.NoError(t, err)
 	require.Equal(t, quarantine.Policy{Namespaces: []string{"jobs"}, Pods: 3, PodsPerHour: quarantine.Default.PodsPerHour, InAtOnce: 2, Reader: quarantine.Reader{Image: "upkeep:v1"}}, c.Targets[0].Kubernetes.QuarantinePolicy())
+	c, err = Parse("upkeep.yaml", []byte(strings.Replace(clustered, "      release: lang", "      incidents: {access: {roles: [reader], clusterRoles: [view], everywhere: [\"system:node-reader\"], accounts: [web]}}\n      release: lang", 1)))
+	require.NoError(t, err)
+	require.Equal(t, &quarantine.AccessPolicy{Roles: []string{"reader"}, ClusterRoles: []string{"view"}, Everywhere: []string{"system:node-reader"}, Accounts: []string{"web"}}, c.Targets[0].Kubernetes.QuarantinePolicy().Access)
 }
 
 func TestParseNamesWhatIsWrongOfACluster(t *testing.T) {
@@ -69,6 +72,7 @@ func TestParseNamesWhatIsWrongOfACluster(t *testing.T) {
 		"a url too":                        {"service: lang-observatory-postgresql", "service: pg\n      url: postgres://a@b/c", "give one or the other"},
 		"an incident in the cluster's own": {"release: lang-observatory", "release: lang-observatory\n      incidents: {namespaces: [kube-system]}", "must not be kube-system"},
 		"a reader without an image":        {"release: lang-observatory", "release: lang-observatory\n      incidents: {reader: {}}", "lacks the key \"image\""},
+		"every role":                       {"release: lang-observatory", "release: lang-observatory\n      incidents: {access: {roles: [\"*\"]}}", "kubernetes.incidents.access.roles"},
 		"too many pods of an incident":     {"release: lang-observatory", "release: lang-observatory\n      incidents: {pods: 100000}", "kubernetes.incidents.pods must be a whole number"},
 
 		"neither":                     {"      service: lang-observatory-postgresql\n", "", `lacks the key "url"`},

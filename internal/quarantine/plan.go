@@ -35,6 +35,8 @@ type Policy struct {
 	PodsPerHour int      `json:"podsPerHour"`          // of all cases of these namespaces
 	InAtOnce    int      `json:"inAtOnce"`             // namespaces of one case
 	Reader      Reader   `json:"reader,omitzero"`
+	// Access names what a case may change of access; nil: no right is granted for it.
+	Access *AccessPolicy `json:"access,omitempty"`
 }
 
 // Default is the policy of a target that says nothing of it.

@@ -50,6 +50,12 @@ type ReleasePlan struct {
 	Cordon    []Cordoned `json:"cordon,omitempty"`
 	Conflicts []string   `json:"conflicts,omitempty"`
 	Gone      []Ref      `json:"gone,omitempty"`
+	// Access are the bindings out of which the suspects' accounts were taken.
+	Access []Returned `json:"access,omitempty"`
+	// Accounts are those that are made anew, once the pods are gone; Rotate are the target's secrets that are rotated
+	// after that.
+	Accounts []Renewed `json:"accounts,omitempty"`
+	Rotate   []string  `json:"rotate,omitempty"`
 }
 
 // PlanRelease plans the end of a case's quarantine. What was taken is what the run has kept; what the notes on the
@@ -182,6 +188,8 @@ func (r ReleasePlan) Words() string {
 			words += "; let pods be placed on node " + n.Name + " again"
 		}
 	}
+	more, others := r.accessWords()
+	words, conflicts = words+more, append(conflicts, others...)
 	if len(conflicts) > 0 {
 		words += "; conflicts: " + strings.Join(conflicts[:min(len(conflicts), 10)], "; ")
 		if len(conflicts) > 10 {
@@ -196,6 +204,9 @@ type Released struct {
 	Pods    []Ref    `json:"pods"`
 	Remarks []string `json:"remarks,omitempty"`
 	Undone  bool     `json:"undone,omitempty"`
+	Renewed []Ref    `json:"renewed,omitempty"` // accounts that were made anew
+	// FollowUps are for a person to see to.
+	FollowUps []string `json:"followUps,omitempty"`
 }
 
 // Free lets go of the pods, or deletes them. Done twice, it finds it done. What denies them stays until Lift.

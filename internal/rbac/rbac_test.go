@@ -15,6 +15,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/ownership"
+	"github.com/upkeep-run/upkeep/internal/quarantine"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
 	"github.com/upkeep-run/upkeep/internal/rbac"
 )
@@ -60,6 +61,17 @@ func fixedRoles(t *testing.T) map[string]string {
 		}
 		write(name, remarks, rbac.Owners(rbac.Anywhere, dry).Manifest("upkeep-"+name, rbac.Account{Namespace: "upkeep", Name: "upkeep-" + rbac.Cluster}))
 	}
+	for name, dry := range map[string]bool{"withdraw-access": false, "withdraw-access-dry-run": true} {
+		remarks := []string{
+			"What ContainIncident needs besides where it is to take accounts out of bindings (access: withdraw), in the namespace of the accounts and in the whole cluster.",
+			"It lets it change no binding yet: for that somebody grants it bind on the roles by their names, as in",
+			"kubectl create role NAME -n NAMESPACE --verb=bind --resource=roles.rbac.authorization.k8s.io --resource-name=ROLE, and a binding of that.",
+		}
+		if dry {
+			remarks = []string{"What dry runs of ContainIncident need besides to see all bindings of accounts, in the whole cluster."}
+		}
+		write(name, remarks, rbac.Access(rbac.Anywhere, dry).Manifest("upkeep-"+name, rbac.Account{Namespace: "upkeep", Name: "upkeep-" + rbac.Cluster}))
+	}
 	return files
 }
 
@@ -104,6 +116,7 @@ func known() rbac.Target {
 		Probes: []string{"web"}, Checks: []string{"prometheus"}, Clients: []quiesce.Ref{{Kind: "Deployment", Name: "web"}}, Suspends: true,
 		ClientOwners:  []ownership.Ref{{Group: "argoproj.io", Kind: "Application", Namespace: "argocd", Name: "shop"}},
 		ReleaseOwners: []ownership.Ref{{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease", Namespace: "flux-system", Name: "shop"}},
+		Withdraws:     &quarantine.AccessPolicy{Roles: []string{"reader"}, ClusterRoles: []string{"view"}, Everywhere: []string{"nodes"}, Accounts: []string{"web"}},
 		Past:          &helmrelease.Footprint{States: []helmrelease.State{now}},
 		Rollout: &helmrelease.Footprint{
 			States: []helmrelease.State{now, next}, Gone: []helmrelease.Placed{service},
@@ -203,12 +216,13 @@ func TestNothingIsGrantedThatUpkeepIsNeverGiven(t *testing.T) {
 						all := slices.Concat(r.APIGroups, r.Resources, r.Verbs, r.ResourceNames)
 						require.NotContains(t, strings.Join(all, " "), "*")
 						require.NotContains(t, r.Resources, "nodes/proxy")
+						require.True(t, !slices.Contains(r.Verbs, "bind") || len(r.ResourceNames) > 0, "bind without a name is every right there is")
 						for _, verb := range r.Verbs {
 							if dry {
 								require.True(t, verb == "get" || verb == "list" || verb == "create" && slices.Equal(r.Resources, []string{"pods/portforward"}), "a dry run may %s %v", verb, r.Resources)
 							}
 							if len(r.ResourceNames) > 0 && verb != "get" && verb != "patch" && verb != "update" && verb != "delete" {
-								require.Equal(t, []string{"pods/portforward"}, r.Resources, "a name does not narrow %s", verb)
+								require.True(t, verb == "bind" || slices.Equal([]string{"pods/portforward"}, r.Resources), "a name does not narrow %s", verb)
 							}
 						}
 					}
@@ -216,6 +230,31 @@ func TestNothingIsGrantedThatUpkeepIsNeverGiven(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestAccessIsChangedByName: what a case may take from accounts is granted where the configuration names it, and
+// nowhere else.
+func TestAccessIsChangedByName(t *testing.T) {
+	needs, err := known().Needs([]string{"ContainIncident"}, false)
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"bind clusterroles.rbac.authorization.k8s.io nodes", "create subjectaccessreviews.authorization.k8s.io", "get clusterroles.rbac.authorization.k8s.io nodes,view",
+		"get,list,patch clusterrolebindings.rbac.authorization.k8s.io", "list rolebindings.rbac.authorization.k8s.io",
+	}, flat(needs[rbac.Cluster].Rules("")))
+	within := flat(needs[rbac.Cluster].Rules("shop"))
+	require.Subset(t, within, []string{
+		"bind clusterroles.rbac.authorization.k8s.io view", "get,bind roles.rbac.authorization.k8s.io reader",
+		"get,list,patch rolebindings.rbac.authorization.k8s.io", "get,update,delete serviceaccounts web", "list,create serviceaccounts",
+	})
+	needs, err = known().Needs([]string{"ContainIncident"}, true)
+	require.NoError(t, err)
+	require.NotContains(t, strings.Join(append(flat(needs[rbac.Cluster].Rules("")), flat(needs[rbac.Cluster].Rules("shop"))...), "\n"), "bind ")
+	target := known()
+	target.Withdraws = nil
+	needs, err = target.Needs([]string{"ContainIncident"}, false)
+	require.NoError(t, err)
+	require.NotContains(t, needs[rbac.Cluster].Namespaces(), "")
+	require.NotContains(t, strings.Join(flat(needs[rbac.Cluster].Rules("shop")), "\n"), "bind ")
 }
 
 // TestAChartThatHandsRightsOn: whoever makes a role has what it gives, and what Upkeep is never given is refused.

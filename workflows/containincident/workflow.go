@@ -43,6 +43,8 @@ type incident struct {
 	done   quarantine.Contained
 	proof  postgres.Proof // of the newest look
 	tried  []run.Check    // whether the network enforces it, and what was open before lives on
+	access rights
+	freed  bool // the pods are deleted, or let go of
 	result api.Result
 
 	probed []run.Check // by pods with the suspects' labels
@@ -75,6 +77,9 @@ func body(r *procedure.Run, in api.Input) error {
 		Kubernetes: k, Store: r.Target().Store, Suspects: suspects, Order: quarantine.Order{Case: caseID, Target: r.Target().Name, At: r.Now().UTC()},
 	}
 	x.old.Check = quarantine.Unseen("nobody has looked yet")
+	if err := x.access.read(r, in); err != nil {
+		return err
+	}
 	if err := x.contain(); err != nil || r.DryRun() {
 		return err
 	}
@@ -84,7 +89,15 @@ func body(r *procedure.Run, in api.Input) error {
 	}
 	x.timed()
 	if err != nil && x.result.Ended == "" && len(x.done.Pods) > 0 {
-		r.Left("case %s: %s stay in quarantine; to end it, start %s again with the same input", caseID, pods(x.result.Contained), api.WorkflowType)
+		out := ""
+		if len(x.result.Withdrawn) > 0 {
+			out = ", and their accounts out of " + pods(x.result.Withdrawn)
+		}
+		what := pods(x.result.Contained) + " stay in quarantine"
+		if x.freed {
+			what = "its end is not complete"
+		}
+		r.Left("case %s: %s%s; to end it, start %s again with the same input", caseID, what, out, api.WorkflowType)
 	}
 	return err
 }
@@ -108,12 +121,23 @@ func (x *incident) contain() error {
 	}
 	x.result.Foreign, x.result.Gaps = plan.Foreign, plan.Gaps
 	if x.DryRun() {
-		x.SetResult(plan)
+		if err := x.planAccess(); err != nil {
+			return err
+		}
+		access := x.access.order.Plan
+		x.SetResult(struct {
+			quarantine.Plan
+			Access quarantine.AccessPlan `json:"access"`
+		}{plan, access})
 		over := ""
 		if len(plan.Over) > 0 {
 			over = ", after an approval (" + strings.Join(plan.Over, "; ") + ")"
 		}
-		x.Say("dry run: it would %s%s", plan.Words(), over)
+		then := ""
+		if words := access.Words(x.access.order.Asked); words != "" {
+			then = "; then " + words
+		}
+		x.Say("dry run: it would %s%s%s", plan.Words(), over, then)
 		return nil
 	}
 	x.SetResult(x.result)
@@ -167,6 +191,9 @@ func (x *incident) remark(remarks ...string) {
 func (x *incident) conclude() error {
 	// Nothing that changes what runs, removes backups or replaces the database goes on beside it; backups do.
 	x.Reserve(priority, procedure.Share(target.Database), procedure.Share(target.Backups), procedure.Exclude(target.Release))
+	if err := x.withdraw(); err != nil { // a token that was copied is good outside of the pods
+		return err
+	}
 	if err := x.look(); err != nil {
 		return err
 	}
@@ -183,6 +210,9 @@ func (x *incident) conclude() error {
 			return err
 		}
 		x.read(false)
+		if err := x.lookAtAccess(); err != nil {
+			return err
+		}
 		ended, err := x.end(remove)
 		switch {
 		case ended:
@@ -229,8 +259,8 @@ func (x *incident) check(request kubernetes.EndRequest) error {
 // show puts all that is known of the containment into the result.
 func (x *incident) show() {
 	x.tried = append(slices.Clone(x.probed), x.old.Check)
-	x.result.Verdict, x.result.Checks = x.proof.Verdict, slices.Concat(x.proof.Checks, x.tried)
-	for _, c := range x.tried {
+	x.result.Verdict, x.result.Checks = x.proof.Verdict, slices.Concat(x.proof.Checks, x.access.checks, x.tried)
+	for _, c := range slices.Concat(x.access.checks, x.tried) {
 		x.result.Verdict = x.result.Verdict.And(c.Verdict)
 	}
 	x.timed()
@@ -292,13 +322,16 @@ func (x *incident) evidence() kubernetes.EvidenceOrder {
 
 // end asks how the case ends, and ends it. It reports whether it has.
 func (x *incident) end(remove bool) (bool, error) {
-	request := kubernetes.EndRequest{ContainOrder: x.order, Done: x.done, Delete: remove}
+	request := kubernetes.EndRequest{ContainOrder: x.order, Done: x.done, Delete: remove, Access: x.access.order.Plan, Withdrew: x.access.order.Done, Back: !remove || x.access.back}
+	if remove {
+		request.Renew, request.Rotate = x.access.renew, x.access.rotate
+	}
 	order := kubernetes.EndOrder{Incident: x.order.Incident}
 	if err := x.Do(step("Plan the end of the quarantine", kubernetes.PlanQuarantineEnd), request, &order.Plan); err != nil {
 		return false, err
 	}
 	warning := ""
-	for _, c := range x.tried {
+	for _, c := range slices.Concat(x.access.checks, x.tried) {
 		if c.Verdict == run.Fail {
 			warning += "; " + c.Name + ": " + c.Detail
 		}
@@ -315,20 +348,38 @@ func (x *incident) end(remove bool) (bool, error) {
 	if remove {
 		name, how = "Delete the pods", api.Deleted
 	}
-	s := step(name, kubernetes.EndQuarantine)
-	s.Whole = true
 	order.Order.At = x.Now().UTC() // an attempt to contain that wakes up later finds a later order
-	var out quarantine.Released
-	if err := x.Do(s, order, &out); err != nil {
+	if _, err := x.release(name, kubernetes.EndQuarantine, order); err != nil {
 		return false, err
 	}
-	x.result.Ended, x.result.EndedAt = how, x.Now()
-	x.remark(out.Remarks...)
-	if out.Undone {
-		x.Judge(run.NotProven)
+	x.freed = true
+	if err := x.endAccess(order); err != nil {
+		return true, err
 	}
+	if _, err := x.release("Take away what was made for the case", kubernetes.LiftQuarantine, order); err != nil {
+		return true, err
+	}
+	x.result.Ended, x.result.EndedAt = how, x.Now()
 	x.Judge(x.result.Verdict) // of the containment, as it was last seen
 	return true, x.recover(remove)
+}
+
+// release is a step of the end of a case. What it leaves undone is not proven.
+func (x *incident) release(name, activity string, order kubernetes.EndOrder) (out quarantine.Released, err error) {
+	s := step(name, activity)
+	s.Whole = true
+	if err := x.Do(s, order, &out); err != nil {
+		return out, err
+	}
+	x.remark(out.Remarks...)
+	for _, f := range out.FollowUps {
+		x.followUp(f)
+	}
+	if out.Undone {
+		x.Judge(run.NotProven)
+		x.Mark(run.NotProven, strings.Join(out.Remarks, "; "))
+	}
+	return out, nil
 }
 
 // recover brings the service back, and says how the case ended.
@@ -347,6 +398,9 @@ func (x *incident) recover(removed bool) error {
 		}
 	}
 	if removed {
+		if err := x.rotateSecrets(); err != nil {
+			return err
+		}
 		x.result.FollowUps = append(x.result.FollowUps,
 			"change the secrets that the pods could read; credentials of a cloud that they had obtained are out of Upkeep's reach",
 			"mend what made the pods bad (image, configuration, access), or their controllers make the same again")

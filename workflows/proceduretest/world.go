@@ -81,6 +81,11 @@ type World struct {
 	Enforced   run.Verdict
 	// Readings is what the next looks at the suspects' connections come to, and PASS after them.
 	Readings []quarantine.Reading
+	// Granted is what the suspects' accounts are granted, and Withdrawn what taking it comes to; Rights are what the
+	// next looks at it find, and nothing to remark after them.
+	Granted   quarantine.AccessPlan
+	Withdrawn quarantine.Withdrawn
+	Rights    []quarantine.AccessProof
 	// Services is how its service is at the next looks, and healthy after them; Waits what the next waits for
 	// its health come to, and PASS after them.
 	Services []recovery.State
@@ -116,9 +121,11 @@ type World struct {
 	resumed    []kubernetes.OwnersOrder
 	// quarantines are those that were ended, in order.
 	quarantines []kubernetes.EndOrder
-	watched     []helm.Watched  // what the next looks at a release find; PASS when there are no more
-	leases      []target.Answer // of the next times a run asks for its turn; granted when there are no more
-	turns       []string
+	// returned are the ends of which the access was given back, or left, in order.
+	returned []kubernetes.EndOrder
+	watched  []helm.Watched  // what the next looks at a release find; PASS when there are no more
+	leases   []target.Answer // of the next times a run asks for its turn; granted when there are no more
+	turns    []string
 }
 
 // WatchFinds makes the next watches of a release come to these verdicts, one each.
@@ -137,6 +144,7 @@ func (w *World) Forget() {
 	w.Hub = Hub{}
 	w.Owners = ownership.Measures{}
 	w.Quarantine, w.Enforced, w.Readings, w.quarantines = quarantine.Plan{}, "", nil, nil
+	w.Granted, w.Withdrawn, w.Rights, w.returned = quarantine.AccessPlan{}, quarantine.Withdrawn{}, nil, nil
 	w.Access, w.Drift, w.accepted = access.Summary{}, store.AccessDrift{}, nil
 	w.Secrets, w.RotationLeft, w.RotationDone, w.OldSessions = nil, "", false, nil
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
@@ -275,6 +283,13 @@ func (w *World) Quarantines() []kubernetes.EndOrder {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.quarantines)
+}
+
+// Returned lists the ends of which the access was given back, or left, in order.
+func (w *World) Returned() []kubernetes.EndOrder {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.returned)
 }
 
 // Accepted lists the reviews of access that became baselines, in order.
@@ -504,10 +519,48 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			for _, p := range in.Done.Pods {
 				out.Pods = append(out.Pods, quarantine.Freed{Ref: p.Ref, UID: p.UID, Back: p.Labels, Then: "nobody takes it back"})
 			}
+			for _, h := range in.Withdrew.Bindings {
+				out.Access = append(out.Access, quarantine.Returned{Binding: h.Binding, UID: h.UID, Subjects: h.Subjects, Stay: !in.Back, Do: "kubectl patch"})
+			}
+			for _, a := range in.Access.Accounts {
+				if in.Renew {
+					out.Accounts = append(out.Accounts, quarantine.Renewed{Ref: a.Ref, UID: "a1", Hits: a.Others, Not: a.Not})
+				}
+			}
+			out.Rotate = in.Rotate
 			return out
+		}),
+		kubernetes.PlanWithdrawal: answer(w, kubernetes.PlanWithdrawal, func(in kubernetes.ContainOrder) quarantine.AccessPlan {
+			plan := w.Granted
+			plan.Version, plan.Case = 1, in.Order.Case
+			return plan
+		}),
+		kubernetes.Withdraw: answer(w, kubernetes.Withdraw, func(kubernetes.AccessOrder) quarantine.Withdrawn { return w.Withdrawn }),
+		kubernetes.CheckAccess: answer(w, kubernetes.CheckAccess, func(kubernetes.AccessOrder) quarantine.AccessProof {
+			if len(w.Rights) == 0 {
+				return quarantine.AccessProof{Checks: []run.Check{{Name: "access", Verdict: run.Pass, Detail: "looked at"}}}
+			}
+			proof := w.Rights[0]
+			w.Rights = w.Rights[1:]
+			return proof
+		}),
+		kubernetes.RenewAccounts: answer(w, kubernetes.RenewAccounts, func(in kubernetes.EndOrder) (out quarantine.Released) {
+			for _, a := range in.Plan.Accounts {
+				if a.Not == "" {
+					out.Renewed = append(out.Renewed, a.Ref)
+				}
+			}
+			return out
+		}),
+		kubernetes.ReturnAccess: answer(w, kubernetes.ReturnAccess, func(in kubernetes.EndOrder) quarantine.Released {
+			w.returned = append(w.returned, in)
+			return quarantine.Released{}
 		}),
 		kubernetes.EndQuarantine: answer(w, kubernetes.EndQuarantine, func(in kubernetes.EndOrder) quarantine.Released {
 			w.quarantines = append(w.quarantines, in)
+			return quarantine.Released{Pods: []quarantine.Ref{}}
+		}),
+		kubernetes.LiftQuarantine: answer(w, kubernetes.LiftQuarantine, func(kubernetes.EndOrder) quarantine.Released {
 			return quarantine.Released{Pods: []quarantine.Ref{}}
 		}),
 		kubernetes.ProveRecovered: check[kubernetes.StopOrder](w, kubernetes.ProveRecovered),

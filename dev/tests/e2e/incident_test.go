@@ -312,7 +312,8 @@ func TestAReaderThatPodSecurityForbidsHoldsNothingUp(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, here.Remove()) })
 	_, err := kubectl("label", "namespace", string(here), "pod-security.kubernetes.io/enforce=baseline")
 	require.NoError(t, err)
-	require.NoError(t, here.Apply(fmt.Sprintf(small, fmt.Sprintf(client, "sleep 100000"))))
+	plain := fmt.Sprintf(client, "sleep 100000")
+	require.NoError(t, here.Apply(fmt.Sprintf(small, plain, plain, here)))
 	_, err = here.Kubectl("wait", "--for=condition=Ready", "pod/db", "pod/intruder", "--timeout=80s")
 	require.NoError(t, err)
 	s := harness.New(t, scened(here))
@@ -338,33 +339,64 @@ func TestAReaderThatPodSecurityForbidsHoldsNothingUp(t *testing.T) {
 	require.Empty(t, left)
 }
 
-// small is a scene for one suspect, among what a quarantine changes and what it leaves alone.
+// small is a scene for one suspect, among what a quarantine changes and what it leaves alone. Its account is in a
+// binding with another's, and a neighbour runs as it too.
 const small = `{"apiVersion": "v1", "kind": "List", "items": [
+  {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "friend"}},
+  {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "intruder", "annotations": {"note": "kept"}}, "imagePullSecrets": [{"name": "registry"}]},
+  {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "reader"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list"]}]},
+  {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reads"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+    "subjects": [{"kind": "ServiceAccount", "name": "intruder", "namespace": %[3]q}, {"kind": "ServiceAccount", "name": "friend", "namespace": %[3]q}]},
   {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"}, "spec": {"selector": {"app": "db"}, "ports": [{"port": 8080}]}},
   {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "all-out"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{}]}},
   {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "db", "labels": {"app": "db"}}, "spec": %[1]s},
-  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "intruder", "labels": {"app": "db", "note": "kept"}}, "spec": %[1]s}
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "neighbour", "labels": {"app": "neighbour"}}, "spec": %[2]s},
+  {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "intruder", "labels": {"app": "db", "note": "kept"}}, "spec": %[2]s}
 ]}`
 
-// contains is a trial of ContainIncident, whose suspect is deleted in the end.
-func contains(t *testing.T) trial {
+// setSmall sets the small scene.
+func setSmall(t *testing.T) stack.Namespace {
 	t.Helper()
 	here := stack.Namespace(fmt.Sprintf("%s-crime-%d", namespace, time.Now().UnixNano()%1e9))
 	require.NoError(t, here.Create())
 	t.Cleanup(func() { require.NoError(t, here.Remove()) })
-	require.NoError(t, here.Apply(fmt.Sprintf(small, fmt.Sprintf(client, "sleep 100000"))))
-	_, err := here.Kubectl("wait", "--for=condition=Ready", "pod/db", "pod/intruder", "--timeout=80s")
+	plain := fmt.Sprintf(client, "sleep 100000")
+	require.NoError(t, here.Apply(fmt.Sprintf(small, plain, strings.Replace(plain, "{", `{"serviceAccountName": "intruder", `, 1), here)))
+	_, err := here.Kubectl("wait", "--for=condition=Ready", "pod/db", "pod/intruder", "pod/neighbour", "--timeout=80s")
 	require.NoError(t, err)
+	return here
+}
+
+// bound is who is in the binding of the small scene.
+func bound(t *testing.T, here stack.Namespace) string {
+	t.Helper()
+	names, err := here.Kubectl("get", "rolebinding", "reads", "-o", "jsonpath={.subjects[*].name}")
+	require.NoError(t, err)
+	return strings.TrimSpace(names)
+}
+
+// withAccess is the configuration of a target that lets a case change what the small scene has of access.
+const withAccess = "  - name: crime\n    kubernetes: {namespace: %[1]s, incidents: {reader: {image: %[2]q}, access: {roles: [reader], accounts: [intruder]}}, network: {prober: {image: %[2]q}}}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n"
+
+// contains is a trial of ContainIncident, whose suspect is deleted in the end, and whose account is made anew.
+func contains(t *testing.T) trial {
+	t.Helper()
+	here := setSmall(t)
 	before := shapes(t, here, "db")
-	s := harness.New(t, scened(here))
+	s := harness.New(t, fmt.Sprintf(withAccess, here, "upkeep:"+imageTag()))
 	return trial{
-		stack: s, procedure: api.WorkflowType, input: `{"reason":"a trial","pods":"intruder"}`,
-		look: func(t *testing.T) string { return shapes(t, here, "db") },
+		stack: s, procedure: api.WorkflowType, input: `{"reason":"a trial","pods":"intruder","access":"withdraw","giveAccessBack":true,"recreateAccount":true}`,
+		look: func(t *testing.T) string {
+			account, err := here.Kubectl("get", "serviceaccount", "intruder", "-o", "jsonpath={.metadata.uid} {.metadata.annotations} {.imagePullSecrets}")
+			require.NoError(t, err)
+			return shapes(t, here, "db") + bound(t, here) + account
+		},
 		holds: func(t *testing.T, doc *run.Document, _ int) {
 			require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
 			_, err := here.Kubectl("get", "pod", "intruder")
 			require.ErrorContains(t, err, "NotFound")
 			require.Equal(t, before, shapes(t, here, "db"), "nothing of the quarantine is left")
+			require.ElementsMatch(t, []string{"friend", "intruder"}, strings.Fields(bound(t, here)))
 			left, err := here.Kubectl("get", "pods,configmaps", "-l", "upkeep.run/probe", "-o", "name")
 			require.NoError(t, err)
 			require.Empty(t, left)
@@ -377,6 +409,150 @@ func contains(t *testing.T) trial {
 			}
 		},
 	}
+}
+
+// may reports whether an account may do what the binding of the small scene gives.
+func may(t *testing.T, here stack.Namespace, account string) bool {
+	t.Helper()
+	answer, err := here.Kubectl("auth", "can-i", "get", "configmaps", "--as", fmt.Sprintf("system:serviceaccount:%s:%s", here, account))
+	answer = strings.TrimSpace(answer)
+	require.True(t, answer == "yes" || answer == "no" || err != nil, answer)
+	return answer == "yes"
+}
+
+// verdicts are the checks of a case by their names.
+func verdicts(t *testing.T, doc *run.Document) (r api.Result, of map[string]run.Verdict) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(doc.Result, &r))
+	of = map[string]run.Verdict{}
+	for _, c := range r.Checks {
+		of[c.Name] = c.Verdict
+		t.Log(c.Name, c.Verdict, c.Detail)
+	}
+	return r, of
+}
+
+// good reports whether the API server takes a token.
+func good(t *testing.T, token string) bool {
+	t.Helper()
+	review := fmt.Sprintf(`{"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": %q}}`, token)
+	answer, err := command(time.Minute, review, "kubectl", "create", "-f", "-", "-o", "jsonpath={.status.authenticated}")
+	require.NoError(t, err)
+	return strings.TrimSpace(answer) == "true"
+}
+
+// TestASuspectsAccessIsWithdrawnAndItsAccountMadeAnew: by a worker that has what "upkeep rbac" prints.
+func TestASuspectsAccessIsWithdrawnAndItsAccountMadeAnew(t *testing.T) {
+	beside(t, ownAccounts)
+	t.Parallel()
+	here := setSmall(t)
+	config := strings.NewReplacer(`reader: {image: "x"}, `, "", `, network: {prober: {image: "x"}}`, "").Replace(fmt.Sprintf(withAccess, here, "x"))
+	s := harness.New(t, config)
+	who := narrow(t, s, "access", "--procedure", api.WorkflowType)
+	everywhere := string(here)
+	_, err := kubectl("create", "clusterrole", everywhere, "--verb=list", "--resource=clusterroles") // for the evidence
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, err := kubectl("delete", "clusterrole,clusterrolebinding", everywhere)
+		require.NoError(t, err)
+	})
+	_, err = kubectl("create", "clusterrolebinding", everywhere, "--clusterrole="+everywhere, "--serviceaccount="+namespace+":access")
+	require.NoError(t, err)
+	s.Worker(t, "w", who.env())
+	token, err := here.Kubectl("create", "token", "intruder")
+	require.NoError(t, err)
+	token = strings.TrimSpace(token)
+	require.True(t, good(t, token))
+	require.True(t, may(t, here, "intruder"))
+	had, err := here.Kubectl("get", "serviceaccount", "intruder", "-o", "jsonpath={.metadata.uid}")
+	require.NoError(t, err)
+
+	dry := s.Run(t, api.WorkflowType, `{"dryRun":true,"reason":"a token is out","pods":"intruder","access":"withdraw"}`)
+	require.Equal(t, run.Succeeded, dry.Outcome, dry.Summary)
+	require.Contains(t, dry.Summary, "out of RoleBinding "+string(here)+"/reads")
+	require.Contains(t, dry.Summary, "is also what neighbour runs as")
+	require.Equal(t, "intruder friend", bound(t, here))
+
+	id := s.Start(t, api.WorkflowType, `{"reason":"a token is out","pods":"intruder","access":"withdraw","recreateAccount":true}`)
+	asks := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.AsksApproval() })
+	require.True(t, asks.AsksApproval(), asks.Summary)
+	r, of := verdicts(t, asks)
+	require.Equal(t, []string{"RoleBinding " + string(here) + "/reads"}, r.Withdrawn)
+	require.Equal(t, run.Pass, of["what the accounts may do"])
+	require.NotContains(t, of, "what others may do")
+	require.Equal(t, "friend", bound(t, here))
+	require.False(t, may(t, here, "intruder"))
+	require.True(t, may(t, here, "friend"), "who else is in the binding keeps its rights")
+	require.Contains(t, asks.Approval.Words, "anew, which ends every token of it, also those of neighbour")
+
+	decides(t, s, id, run.ApproveUpdate, "")
+	doc := s.Await(t, id)
+	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+	r, _ = verdicts(t, doc)
+	require.Equal(t, []string{string(here) + "/intruder"}, r.Renewed)
+	require.Contains(t, strings.Join(r.FollowUps, "\n"), "the tokens of neighbour ended")
+	account, err := here.Kubectl("get", "serviceaccount", "intruder", "-o", "jsonpath={.metadata.uid} {.metadata.annotations.note} {.imagePullSecrets[0].name}")
+	require.NoError(t, err)
+	require.NotContains(t, account, strings.TrimSpace(had))
+	require.Contains(t, account, " kept registry")
+	require.False(t, good(t, token), "a token that was copied is good for nothing")
+	_, err = here.Kubectl("get", "pod", "neighbour")
+	require.NoError(t, err)
+
+	require.False(t, may(t, here, "intruder"), "it stays out")
+	i := slices.IndexFunc(r.FollowUps, func(f string) bool { return strings.Contains(f, "stay out of RoleBinding") })
+	require.GreaterOrEqual(t, i, 0, r.FollowUps)
+	_, byHand, _ := strings.Cut(r.FollowUps[i], "is mended: ")
+	_, err = command(time.Minute, "", "sh", "-c", byHand)
+	require.NoError(t, err, byHand)
+	require.Equal(t, "friend intruder", bound(t, here), "the command of the report gives it back")
+	who.audited(t, "create networkpolicies.networking.k8s.io", "bind roles.rbac.authorization.k8s.io", "update serviceaccounts")
+}
+
+// TestAWorkerThatMayNotBind leaves the access, and says with what an admin takes it away or grants the right; granted,
+// the case goes on with it. Let go of, the suspect gets it back beside what somebody has changed.
+func TestAWorkerThatMayNotBind(t *testing.T) {
+	beside(t, ownAccounts)
+	t.Parallel()
+	here := setSmall(t)
+	s := harness.New(t, fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", here))
+	who := narrow(t, s, "unbound", "--procedure", api.WorkflowType)
+	s.Worker(t, "w", who.env())
+	id := s.Start(t, api.WorkflowType, `{"reason":"a token is out","pods":"intruder","access":"withdraw"}`)
+	asks := s.Until(t, id, func(d *run.Document) bool { return d.Outcome.Ended() || d.AsksApproval() })
+	require.True(t, asks.AsksApproval(), asks.Summary)
+	r, of := verdicts(t, asks)
+	require.Equal(t, run.NotProven, of["access that is left"])
+	require.Empty(t, r.Withdrawn)
+	require.Equal(t, "intruder friend", bound(t, here))
+	i := slices.IndexFunc(r.FollowUps, func(f string) bool { return strings.Contains(f, "to take them out: kubectl patch rolebinding reads") })
+	require.GreaterOrEqual(t, i, 0, r.FollowUps)
+	words, allow, _ := strings.Cut(r.FollowUps[i], "; or let Upkeep do it the next time: ")
+	_, byHand, _ := strings.Cut(words, "to take them out: ")
+	_, err := command(time.Minute, "", "sh", "-c", byHand+" --dry-run=server")
+	require.NoError(t, err, byHand)
+	_, err = command(time.Minute, "", "sh", "-c", allow)
+	require.NoError(t, err, allow)
+
+	rejected := decides(t, s, id, run.RejectUpdate, "")
+	asks = s.Until(t, id, func(d *run.Document) bool {
+		return d.Outcome.Ended() || d.AsksApproval() && d.Approval.Hash != rejected.Approval.Hash
+	})
+	r, _ = verdicts(t, asks)
+	require.Equal(t, []string{"RoleBinding " + string(here) + "/reads"}, r.Withdrawn)
+	require.Equal(t, "friend", bound(t, here))
+	_, err = here.Kubectl("patch", "rolebinding", "reads", "--type=json", "-p",
+		fmt.Sprintf(`[{"op":"add","path":"/subjects/-","value":{"kind":"ServiceAccount","name":"default","namespace":%q}}]`, here))
+	require.NoError(t, err)
+	// Asked once more for both, so that the plan is made of what is there now.
+	before := asks.Approval.Hash
+	decides(t, s, id, run.RejectUpdate, rejected.Approval.Hash)
+	again := decides(t, s, id, run.RejectUpdate, before)
+	asks = decides(t, s, id, run.ApproveUpdate, again.Approval.Hash)
+	require.Contains(t, asks.Approval.Words, "somebody has changed who else is in it, and that stays")
+	doc := s.Await(t, id)
+	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+	require.Equal(t, "friend default intruder", bound(t, here))
 }
 
 func TestAKilledContainmentGoesOn(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/api/temporalproto"
 	"go.temporal.io/sdk/client"
 	sdkworker "go.temporal.io/sdk/worker"
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/activities/postgres"
@@ -108,6 +109,8 @@ var scenarios = []scenario{
 	{procedure: containincident.WorkflowType, name: "deleted", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decideOnPlan(run.ApproveUpdate)},
 	{procedure: containincident.WorkflowType, name: "lives-on", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: livesOn, during: decideOnPlan(run.ApproveUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
+	{procedure: containincident.WorkflowType, name: "withdrawn", input: `{"reason":"it talks to the database","pods":"web-1","access":"withdraw","recreateAccount":true}`, world: granted,
+		during: decideOnPlan(run.ApproveUpdate)},
 	{procedure: containincident.WorkflowType, name: "given-up", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decide(run.AbandonUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
 	{procedure: containincident.WorkflowType, name: "dry-run", input: `{"dryRun":true,"reason":"it talks to the database","pods":"web-1"}`, world: suspects},
@@ -161,6 +164,18 @@ func livesOn(w *proceduretest.World) {
 		Check: run.Check{Name: quarantine.OldConnections, Verdict: run.Fail, Detail: "an old connection of shop/web-1 to 10.0.0.4:5432 lives on: delete the pods now"},
 		Lives: []string{"an old connection of shop/web-1 to 10.0.0.4:5432 lives on"},
 	}}
+}
+
+// granted has a suspect whose account is in a binding.
+func granted(w *proceduretest.World) {
+	suspects(w)
+	binding, role := quarantine.Binding{Namespace: "shop", Name: "web-reads"}, rbacv1.RoleRef{Kind: "Role", Name: "reader"}
+	web := []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "shop", Name: "web"}}
+	w.Granted = quarantine.AccessPlan{
+		Accounts: []quarantine.Suspected{{Ref: quarantine.Ref{Namespace: "shop", Name: "web"}}},
+		Grants:   []quarantine.Grant{{Binding: binding, UID: "b", Role: role, Subjects: web}},
+	}
+	w.Withdrawn = quarantine.Withdrawn{Bindings: []quarantine.Held{{Binding: binding, UID: "b", Role: role, Subjects: web}}}
 }
 
 // connects has one connection to try in the world's cluster, and this come of it.
