@@ -410,7 +410,7 @@ func (sc scenario) play(t *testing.T, c client.Client, w *proceduretest.World) {
 	if want == enumspb.WORKFLOW_EXECUTION_STATUS_UNSPECIFIED {
 		want = enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED
 	}
-	require.Equal(t, want, described.GetWorkflowExecutionInfo().GetStatus())
+	require.Equal(t, want, described.GetWorkflowExecutionInfo().GetStatus(), "%v", described.GetWorkflowExecutionInfo().GetMemo())
 }
 
 // historyOf reads the history of the newest run of an id, as far as it goes.
