@@ -105,7 +105,7 @@ func (v *verdict) decision() string {
 
 // decideOnPlan gives a run a decision, signed where the run wants that, and says what comes of it.
 func (c *cli) decideOnPlan(ctx context.Context, s *Starter, v verdict) (string, error) {
-	asking, cancel := context.WithTimeout(ctx, asksFor)
+	asking, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
 	doc, err := s.Show(asking, v.id)
 	switch {
@@ -126,7 +126,7 @@ func (c *cli) decideOnPlan(ctx context.Context, s *Starter, v verdict) (string, 
 	if v.By == "" && v.Signature == "" {
 		v.By = osUser()
 	}
-	deciding, cancel := context.WithTimeout(ctx, asksFor) // signing may have taken a person's time
+	deciding, cancel := context.WithTimeout(ctx, answersWithin) // signing may have taken a person's time
 	defer cancel()
 	if err := s.DecideOnPlan(deciding, v.id, v.approve, v.PlanDecision); err != nil {
 		return "", err

@@ -59,8 +59,8 @@ type Exit struct{ Code int }
 
 func (e Exit) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
 
-// asksFor is how long a run may take to answer.
-const asksFor = 15 * time.Second
+// answersWithin is how long a run may take to answer.
+const answersWithin = 15 * time.Second
 
 // usage is a mistake on the command line.
 type usage struct{ error }
@@ -444,7 +444,7 @@ func (c *cli) cancel() *cobra.Command {
 func (c *cli) tell(ctx context.Context, id string, wait bool, order func(context.Context, *Starter) (does string, err error)) error {
 	c.about.RunID = id
 	return c.connected(func(s *Starter) error {
-		asking, cancel := context.WithTimeout(ctx, asksFor)
+		asking, cancel := context.WithTimeout(ctx, answersWithin)
 		defer cancel()
 		does, err := order(asking, s)
 		if err != nil {
