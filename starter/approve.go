@@ -20,8 +20,8 @@ import (
 // planDigits are those by which a plan is meant; fewer than are printed could be another's.
 var planDigits = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
 
-// verdict is a decision on a plan that a person gives on the command line.
-type verdict struct {
+// planDecision is a decision on a plan that a person gives on the command line.
+type planDecision struct {
 	run.PlanDecision
 	id        string
 	approve   bool
@@ -32,7 +32,7 @@ type verdict struct {
 
 // approve is the command that approves a run's plan, or rejects it.
 func (c *cli) approve(approve bool) *cobra.Command {
-	v := verdict{approve: approve}
+	v := planDecision{approve: approve}
 	wait := false
 	cmd := &cobra.Command{
 		Use: "reject ID", Short: "Reject the plan that a run waits with; the run undoes what it did", Args: args(1, "a run's id"),
@@ -82,7 +82,7 @@ A signature is for one question: of this run, this plan, this moment, with this 
 	return cmd
 }
 
-func (v *verdict) check() error {
+func (v *planDecision) check() error {
 	if v.Reason == "" {
 		return usage{errors.New("--reason must say why")}
 	}
@@ -96,7 +96,7 @@ func (v *verdict) check() error {
 }
 
 // decision is what is decided.
-func (v *verdict) decision() string {
+func (v *planDecision) decision() string {
 	if v.approve {
 		return run.Approved
 	}
@@ -104,7 +104,7 @@ func (v *verdict) decision() string {
 }
 
 // decideOnPlan gives a run a decision, signed where the run wants that, and says what comes of it.
-func (c *cli) decideOnPlan(ctx context.Context, s *Starter, v verdict) (string, error) {
+func (c *cli) decideOnPlan(ctx context.Context, s *Starter, v planDecision) (string, error) {
 	asking, cancel := context.WithTimeout(ctx, answersWithin)
 	defer cancel()
 	doc, err := s.Show(asking, v.id)
@@ -142,7 +142,7 @@ func (c *cli) decideOnPlan(ctx context.Context, s *Starter, v verdict) (string, 
 
 // sign has a decision signed where that is wanted, and refuses to where it is not: a signature that nobody asked
 // for would look as if it counted.
-func (c *cli) sign(ctx context.Context, doc *run.Document, v *verdict) error {
+func (c *cli) sign(ctx context.Context, doc *run.Document, v *planDecision) error {
 	signs := v.print || v.signWith != "" || v.signature != ""
 	how := "sign it with --sign-with KEYFILE, or elsewhere: see --print"
 	switch {
