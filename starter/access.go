@@ -173,9 +173,11 @@ type BaselineListed struct {
 	SHA256 string    `json:"sha256"` // of its file
 	At     time.Time `json:"at"`
 	By     string    `json:"by"`
-	Reason string    `json:"reason"`
-	Run    string    `json:"run"`
-	Key    string    `json:"key"`
+	// Signers are the fingerprints of the keys by which they signed.
+	Signers []string `json:"signers,omitempty"`
+	Reason  string   `json:"reason"`
+	Run     string   `json:"run"`
+	Key     string   `json:"key"`
 }
 
 func (c *cli) verifyAccess(target *string) *cobra.Command {
@@ -203,7 +205,7 @@ whose signature is trusted, or there is no baseline.`,
 				}
 				listed := []BaselineListed{}
 				for _, b := range all {
-					listed = append(listed, BaselineListed{b.Seq, b.Hash(), b.At, b.By, b.Reason, b.Run, b.Key})
+					listed = append(listed, BaselineListed{Seq: b.Seq, SHA256: b.Hash(), At: b.At, By: b.By, Signers: b.Signers, Reason: b.Reason, Run: b.Run, Key: b.Key})
 				}
 				if has != "" && !slices.ContainsFunc(listed, func(l BaselineListed) bool { return l.SHA256 == strings.ToLower(has) }) {
 					return failure.New(failure.BadBaseline, "the baseline %.64s is not among those of target %s: it was removed or altered", access.Show(has), r.target).Do("see who has changed the store, and bring the file back from a copy")
@@ -240,6 +242,6 @@ func (c *cli) tellBaselines(all []BaselineListed, trusted bool) {
 		fmt.Fprintf(c.out, "NOT_PROVEN the %d baselines are as they were signed; whose the keys are is open: give those that you trust\n", len(all))
 	}
 	for _, b := range all {
-		fmt.Fprintf(c.out, "%d  %s  accepted by %s, as claimed (%s), in run %s\n   sha256 %s\n   signed by the key %s\n", b.Seq, b.At.UTC().Format(time.RFC3339), access.Show(b.By), access.Show(b.Reason), access.Show(b.Run), b.SHA256, b.Key)
+		fmt.Fprintf(c.out, "%d  %s  accepted by %s (%s), in run %s\n   sha256 %s\n   signed by the key %s\n", b.Seq, b.At.UTC().Format(time.RFC3339), access.Who(b.By, b.Signers), access.Show(b.Reason), access.Show(b.Run), b.SHA256, b.Key)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/user"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -59,6 +58,9 @@ func ExitCode(doc *run.Document) int {
 type Exit struct{ Code int }
 
 func (e Exit) Error() string { return fmt.Sprintf("exit code %d", e.Code) }
+
+// answersWithin is how long a run may take to answer.
+const answersWithin = 15 * time.Second
 
 // usage is a mistake on the command line.
 type usage struct{ error }
@@ -416,60 +418,9 @@ func (c *cli) decide(retry bool) *cobra.Command {
 		if d.By == "" {
 			d.By = osUser()
 		}
-		return c.tell(cmd.Context(), a[0], word, wait, func(ctx context.Context, s *Starter) error { return s.Decide(ctx, a[0], retry, d) })
+		return c.tell(cmd.Context(), a[0], wait, func(ctx context.Context, s *Starter) (string, error) { return word, s.Decide(ctx, a[0], retry, d) })
 	}
 	waitFlag(cmd, &wait)
-	cmd.Flags().StringVar(&d.By, "by", "", "who says so (default: the OS user); taken as claimed")
-	cmd.Flags().StringVar(&d.Reason, "reason", "", "why")
-	return cmd
-}
-
-// approve is the command that approves a run's plan, or rejects it.
-// planDigits are those by which a plan is meant; fewer than are printed could be another's.
-var planDigits = regexp.MustCompile(`^[0-9a-f]{12,64}$`)
-
-func (c *cli) approve(approve bool) *cobra.Command {
-	var d run.PlanDecision
-	wait := false
-	cmd := &cobra.Command{
-		Use: "reject ID", Short: "Reject the plan that a run waits with; the run undoes what it did", Args: args(1, "a run's id"),
-	}
-	word := "gives up and undoes what it did"
-	if approve {
-		cmd.Use, cmd.Short = "approve ID", "Approve the plan that a run waits with"
-		word = "applies its plan"
-	}
-	cmd.Long = cmd.Short + `. The plan is shown, and decided on by its hash: if it has changed
-since, nothing is decided. Who says so is taken as claimed.`
-	cmd.RunE = func(cmd *cobra.Command, a []string) error {
-		if d.Reason == "" {
-			return usage{errors.New("--reason must say why")}
-		}
-		if d.Plan != "" && !planDigits.MatchString(d.Plan) {
-			return usage{errors.New("--plan must be the plan's hash, or its first 12 hex digits or more, as upkeep show prints them")}
-		}
-		if d.By == "" {
-			d.By = osUser()
-		}
-		return c.tell(cmd.Context(), a[0], word, wait, func(ctx context.Context, s *Starter) error {
-			doc, err := s.Show(ctx, a[0])
-			switch {
-			case err != nil:
-				return err
-			case doc.Outcome.Ended():
-				return ended(doc)
-			case !doc.AsksApproval():
-				return failure.New(failure.NotWaiting, "run %s does not wait for an approval: it is %s", a[0], doc.Outcome).Do("see how it stands with: upkeep show %s", a[0])
-			}
-			fmt.Fprintf(c.err, "the plan %.12s: %s\n", doc.Approval.Hash, short(doc.Approval.Words, maxLine))
-			if strings.HasPrefix(doc.Approval.Hash, d.Plan) { // all of it where none is meant; another is refused by the run
-				d.Plan = doc.Approval.Hash
-			}
-			return s.DecideOnPlan(ctx, a[0], approve, d)
-		})
-	}
-	waitFlag(cmd, &wait)
-	cmd.Flags().StringVar(&d.Plan, "plan", "", "the plan that is meant, by its hash or the first 12 digits of it (default: the one that it waits with at that moment)")
 	cmd.Flags().StringVar(&d.By, "by", "", "who says so (default: the OS user); taken as claimed")
 	cmd.Flags().StringVar(&d.Reason, "reason", "", "why")
 	return cmd
@@ -480,7 +431,9 @@ func (c *cli) cancel() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "cancel ID", Short: "Ask a run to end and undo what it did", Args: args(1, "a run's id"),
 		RunE: func(cmd *cobra.Command, a []string) error {
-			return c.tell(cmd.Context(), a[0], "is asked to end and to undo what it did", wait, func(ctx context.Context, s *Starter) error { return s.Cancel(ctx, a[0]) })
+			return c.tell(cmd.Context(), a[0], wait, func(ctx context.Context, s *Starter) (string, error) {
+				return "is asked to end and to undo what it did", s.Cancel(ctx, a[0])
+			})
 		},
 	}
 	waitFlag(cmd, &wait)
@@ -488,24 +441,30 @@ func (c *cli) cancel() *cobra.Command {
 }
 
 // tell tells a run something, and then the person what the run does of it.
-func (c *cli) tell(ctx context.Context, id, does string, wait bool, order func(context.Context, *Starter) error) error {
+func (c *cli) tell(ctx context.Context, id string, wait bool, order func(context.Context, *Starter) (does string, err error)) error {
 	c.about.RunID = id
 	return c.connected(func(s *Starter) error {
-		asking, cancel := context.WithTimeout(ctx, 15*time.Second)
+		asking, cancel := context.WithTimeout(ctx, answersWithin)
 		defer cancel()
-		if err := order(asking, s); err != nil {
+		does, err := order(asking, s)
+		if err != nil {
 			return err
 		}
-		switch {
-		case wait:
-			return c.follow(ctx, s, id)
-		case c.output == "json":
-			c.json(map[string]string{"runId": id})
-		default:
-			fmt.Fprintf(c.out, "run %s %s; follow it with: upkeep show %s --wait\n", id, does, id)
-		}
-		return nil
+		return c.told(ctx, s, id, does, wait)
 	})
+}
+
+// told says what a run does of what it was told, or shows it.
+func (c *cli) told(ctx context.Context, s *Starter, id, does string, wait bool) error {
+	switch {
+	case wait:
+		return c.follow(ctx, s, id)
+	case c.output == "json":
+		c.json(map[string]string{"runId": id})
+	default:
+		fmt.Fprintf(c.out, "run %s %s; follow it with: upkeep show %s --wait\n", id, does, id)
+	}
+	return nil
 }
 
 func osUser() string {

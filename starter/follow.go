@@ -169,7 +169,11 @@ func (l *live) show(doc *run.Document, p *progress.Progress) {
 		case doc.AsksApproval():
 			l.line("WAITING for %s", l.waiting)
 			l.line("its plan: %s", doc.Approval.Plan)
-			l.line("upkeep approve %s --plan %.12s --reason WHY, or upkeep reject %s --reason WHY", doc.RunID, doc.Approval.Hash, doc.RunID)
+			sign := ""
+			if doc.Approval.Signed {
+				sign = " --sign-with KEYFILE"
+			}
+			l.line("upkeep approve %s --plan %.12s --reason WHY%s, or upkeep reject %s --reason WHY%s", doc.RunID, doc.Approval.Hash, sign, doc.RunID, sign)
 		default:
 			l.line("WAITING for a person: %s", l.waiting)
 			l.line("when it is mended: upkeep resume %s; to give up: upkeep abandon %s", doc.RunID, doc.RunID)

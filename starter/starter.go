@@ -322,6 +322,10 @@ func (s *Starter) update(ctx context.Context, id, name string, decision any) err
 	case isGone(err):
 		return s.over(ctx, id)
 	case errors.As(err, &rejected):
+		var why run.Error // where it is more than that the run does not wait for this
+		if rejected.HasDetails() && rejected.Details(&why) == nil && why.Code != "" {
+			return failure.New(failure.Code(why.Code), "run %s: %s", id, why.What).Do("%s", why.Remedy)
+		}
 		return failure.New(failure.NotWaiting, "run %s: %s", id, rejected.Message()).Do("see how it stands with: upkeep show %s", id)
 	case ctx.Err() != nil, isLate(err):
 		return failure.New(failure.StillFailing, "run %s did not answer in time", id).Do("see that upkeep-worker runs and try again")

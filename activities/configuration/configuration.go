@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/upkeep-run/upkeep/activities/postgres"
+	"github.com/upkeep-run/upkeep/internal/approval"
 	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/retention"
@@ -29,6 +30,8 @@ type Resolved struct {
 
 	Repositories []config.Repository `json:"repositories,omitempty"` // whose dependencies are kept up to date
 	Secrets      []rotation.Entry    `json:"secrets,omitempty"`      // the passwords that can be rotated, none of their values
+
+	Approvals *approval.Policy `json:"approvals,omitempty"` // how plans are decided on; nil: by one person, as claimed
 }
 
 // Activities resolve targets.
@@ -49,7 +52,7 @@ func (a *Activities) ResolveTarget(_ context.Context, in Request) (Resolved, err
 	if err != nil {
 		return Resolved{}, err
 	}
-	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Rollout: t.Rollout, Repositories: t.Repositories, Secrets: t.Secrets, Target: postgres.Target{
+	out := Resolved{Calendar: t.Calendar, Retention: t.Retention, Rollout: t.Rollout, Repositories: t.Repositories, Secrets: t.Secrets, Approvals: t.Approvals, Target: postgres.Target{
 		Name: t.Name, DatabaseURL: t.Database.URL, Password: t.Database.Password,
 		DatabaseIn: t.Database.In, ScratchURL: t.Database.Scratch.URL, ScratchPass: t.Database.Scratch.Password,
 		Store: c.Store, Connections: t.Database.Connections, ConfigSHA256: c.SHA256,

@@ -34,6 +34,7 @@ type AccessDrift struct {
 	Seq      int64     `json:"seq"`
 	At       time.Time `json:"at"` // when it was accepted
 	By       string    `json:"by"`
+	Signers  []string  `json:"signers,omitempty"`
 	Key      string    `json:"key"` // that signed it
 
 	access.DriftSummary
@@ -45,6 +46,7 @@ type AcceptRequest struct {
 	Plan     string    `json:"plan"`     // SHA-256 of the plan that was approved
 	Replaces string    `json:"replaces"` // SHA-256 of the baseline's file before
 	By       string    `json:"by"`
+	Signers  []string  `json:"signers,omitempty"`
 	Reason   string    `json:"reason"`
 	At       time.Time `json:"at"`
 }
@@ -93,7 +95,7 @@ func (a Activities) CompareAccess(ctx context.Context, in AccessReview) (AccessD
 		return AccessDrift{}, failure.New(failure.BadBaseline, "the baseline %d of target %s is of namespace %v, and the target is in %v now", b.Seq, in.Target, before.Namespaces, now.Namespaces).
 			Do("move the folder %s of the store away: the next run shows everything, and proposes a new baseline", in.Target+"/access/")
 	}
-	return AccessDrift{Baseline: b.Hash(), Seq: b.Seq, At: b.At, By: b.By, Key: b.Key, DriftSummary: access.Compare(before, now).Summary()}, nil
+	return AccessDrift{Baseline: b.Hash(), Seq: b.Seq, At: b.At, By: b.By, Signers: b.Signers, Key: b.Key, DriftSummary: access.Compare(before, now).Summary()}, nil
 }
 
 // AcceptAccess makes a review the baseline, as it was approved: signed, with who approved it. It returns the
@@ -112,7 +114,7 @@ func (a Activities) AcceptAccess(ctx context.Context, in AcceptRequest) (string,
 		return "", err
 	}
 	b, err := access.Accept(ctx, store, a.AuditKey, access.Baseline{
-		Target: in.Target, At: in.At, Run: in.RunID, Plan: in.Plan, By: in.By, Reason: in.Reason, Review: in.SHA256, Prev: in.Replaces,
+		Target: in.Target, At: in.At, Run: in.RunID, Plan: in.Plan, By: in.By, Signers: in.Signers, Reason: in.Reason, Review: in.SHA256, Prev: in.Replaces,
 	}, data)
 	if err != nil {
 		return "", err

@@ -4,6 +4,8 @@ package run
 
 import (
 	"encoding/json"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -92,10 +94,87 @@ type Approval struct {
 	Stored    string          `json:"stored,omitempty"` // URL of the plan in the store
 	AskedAt   time.Time       `json:"askedAt"`
 	ExpiresAt time.Time       `json:"expiresAt"`          // of the question; once it is approved, of the approval
+	Quorum    int             `json:"quorum,omitempty"`   // how many different people must approve; one may reject
+	Signed    bool            `json:"signed,omitempty"`   // each decision is signed, with a key of the configuration
 	Decision  string          `json:"decision,omitempty"` // Approved, Rejected, or nothing yet
-	By        string          `json:"by,omitempty"`       // as claimed
+	By        string          `json:"by,omitempty"`       // all whose decisions made it, as claimed unless Signed
 	Reason    string          `json:"reason,omitempty"`
 	DecidedAt time.Time       `json:"decidedAt,omitzero"`
+	Decisions []Decided       `json:"decisions,omitempty"` // on this question, in their order
+}
+
+// Decided is a person's decision on a plan.
+type Decided struct {
+	Decision  string    `json:"decision"` // Approved or Rejected
+	By        string    `json:"by"`       // as claimed, or whose key has signed
+	Reason    string    `json:"reason"`
+	At        time.Time `json:"at"`
+	Plan      string    `json:"plan"`                // the plan's hash
+	Key       string    `json:"key,omitempty"`       // fingerprint of the key that signed
+	Message   string    `json:"message,omitempty"`   // what was signed
+	Signature string    `json:"signature,omitempty"` // as ssh-keygen -Y verify reads it
+}
+
+// Approvals are those who have approved the plan, in their order.
+func (a Approval) Approvals() (by []Decided) {
+	for _, d := range a.Decisions {
+		if d.Decision == Approved {
+			by = append(by, d)
+		}
+	}
+	return by
+}
+
+// Signers are the fingerprints of the keys by which the plan was approved; none where it is not signed.
+func (a Approval) Signers() (keys []string) {
+	for _, d := range a.Approvals() {
+		if d.Key != "" {
+			keys = append(keys, d.Key)
+		}
+	}
+	return keys
+}
+
+// Missing is how many must still approve.
+func (a Approval) Missing() int { return max(a.Quorum, 1) - len(a.Approvals()) }
+
+// Stand says how far the approvals of a plan have come.
+func (a Approval) Stand() string {
+	by := a.Approvals()
+	text := fmt.Sprintf("%d of %d approved", len(by), max(a.Quorum, 1))
+	if len(by) > 0 {
+		text += " by " + Names(by)
+		if !a.Signed {
+			text += ", as claimed"
+		}
+	}
+	switch left := a.Missing(); {
+	case left == 1:
+		text += "; waits for one more"
+	case left > 1:
+		text += fmt.Sprintf("; waits for %d more", left)
+	}
+	return text
+}
+
+// Who names those who decided, and by what they are known.
+func (a Approval) Who() string {
+	if a.Signed {
+		return a.By + ", by signature"
+	}
+	return a.By + ", as claimed"
+}
+
+// Names are those of the people who decided.
+func Names(all []Decided) string {
+	var names []string
+	for _, d := range all {
+		names = append(names, d.By)
+	}
+	if last := len(names) - 1; last > 0 {
+		return strings.Join(names[:last], ", ") + " and " + names[last]
+	}
+	return strings.Join(names, "")
 }
 
 // Decisions on a plan.
@@ -157,8 +236,10 @@ type Decision struct {
 // PlanDecision is the argument of Approve and Reject.
 type PlanDecision struct {
 	Plan   string `json:"plan"`   // the plan's hash
-	By     string `json:"by"`     // who says so; taken as claimed
+	By     string `json:"by"`     // who says so; taken as claimed, and to be left out where it is signed
 	Reason string `json:"reason"` // why
+	// Signature is of OpenSSH's making, and of what "upkeep approve --print" prints; where the approval is Signed.
+	Signature string `json:"signature,omitempty"`
 }
 
 // MemoDocument is the memo field that holds the newest Document, so that a run can be

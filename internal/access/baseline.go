@@ -42,15 +42,25 @@ type Baseline struct {
 	At      time.Time `json:"at"`
 	Run     string    `json:"run"`    // in which it was accepted
 	Plan    string    `json:"plan"`   // SHA-256 of the plan that was approved, hex
-	By      string    `json:"by"`     // who approved it, as claimed
+	By      string    `json:"by"`     // who approved it, as claimed unless there are signers
 	Reason  string    `json:"reason"` // why
 	Review  string    `json:"review"` // SHA-256 of the review's file, hex
 	Prev    string    `json:"prev"`   // SHA-256 of the baseline's file before; empty for the first
 	Key     string    `json:"key"`    // the public key that signs, hex
+	// Signers are the fingerprints of the keys by which those who approved it signed their approval.
+	Signers []string `json:"signers,omitempty"`
 	// Signature is ed25519 over the JSON of the baseline without it, hex.
 	Signature string `json:"signature"`
 
 	file string // SHA-256 of its own
+}
+
+// Who says who has approved a baseline, and by what they are known.
+func Who(by string, signers []string) string {
+	if len(signers) > 0 {
+		return Show(by) + ", by signature"
+	}
+	return Show(by) + ", as claimed"
 }
 
 // Hash names the baseline by its file.

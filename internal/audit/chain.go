@@ -34,10 +34,18 @@ type Entry struct {
 	Result   string    `json:"result,omitempty"`   // SHA-256 of what the activity returned as JSON, hex
 	Verdict  string    `json:"verdict,omitempty"`
 	Code     string    `json:"code,omitempty"` // of the error that it ended with
-	By       string    `json:"by,omitempty"`   // who decided, as claimed
+	By       string    `json:"by,omitempty"`   // who decided, as claimed unless it is signed
 	Reason   string    `json:"reason,omitempty"`
-	Prev     string    `json:"prev"` // hash of the entry before; empty for the first
-	Hash     string    `json:"hash"` // of this entry without its hash
+	Signed   *Signed   `json:"signed,omitempty"` // by whom decided
+	Prev     string    `json:"prev"`             // hash of the entry before; empty for the first
+	Hash     string    `json:"hash"`             // of this entry without its hash
+}
+
+// Signed is a signature of a decision, which stands by itself: ssh-keygen -Y verify checks it.
+type Signed struct {
+	Key       string `json:"key"`     // its fingerprint
+	Message   string `json:"message"` // what was signed
+	Signature string `json:"signature"`
 }
 
 func (e Entry) hash() string {

@@ -17,6 +17,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/upkeep-run/upkeep/internal/approval"
 	"github.com/upkeep-run/upkeep/internal/calendar"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
@@ -68,6 +69,8 @@ type Target struct {
 	Repositories []Repository
 	// Secrets are the passwords that RotateSecret rotates.
 	Secrets []rotation.Entry
+	// Approvals says how its plans are decided on; nil: by one person, as claimed.
+	Approvals *approval.Policy
 }
 
 // HasDatabase says whether there is a database to look after: a target may have repositories alone.
@@ -270,6 +273,8 @@ func (p *parser) target(n *yaml.Node) Target {
 		"repositories": func(n *yaml.Node) { t.Repositories = p.repositories(n) },
 
 		"secrets": func(n *yaml.Node) { t.Secrets = p.secrets(n) },
+
+		"approvals": func(n *yaml.Node) { t.Approvals = p.approvals(n) },
 	}, "name")
 	if n.Kind == yaml.MappingNode && !has(n, "database") && !has(n, "repositories") {
 		p.fail(n, "a target lacks the key %q (or %q, if it has none to look after)", "database", "repositories")

@@ -14,6 +14,7 @@ const (
 	DatabaseExists     Code = "DatabaseExists"     // a restore would land on an existing database
 	NotReplaceable     Code = "NotReplaceable"     // a database that must not be replaced
 	NotApproved        Code = "NotApproved"        // a plan was rejected, or nobody decided on it
+	BadSignature       Code = "BadSignature"       // a decision lacks the signature that it needs, or has one that does not count
 	NotProvenEqual     Code = "NotProvenEqual"     // a copy that is to replace a database is not proven
 	PlanVoid           Code = "PlanVoid"           // what an approved plan stands on has changed
 	NameTaken          Code = "NameTaken"          // somebody took the final name while the copy was made
@@ -107,7 +108,7 @@ var catalogue = map[Code]Class{
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, FormatTooNew: Precondition, NoCluster: Precondition, MissingObject: Precondition,
 	ObjectRefused: Precondition, NotEditable: Precondition, LockFailed: Precondition, GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition,
 	NotMergeable: Precondition, RepositoryTooLarge: Precondition, NotStoppable: Precondition, TooManyGrants: Precondition,
-	NotWaiting: Refused, NotApproved: Refused, NotProvenEqual: Refused, NotHeld: Refused, OwnedByOther: Refused, NoProof: Refused,
+	NotWaiting: Refused, NotApproved: Refused, BadSignature: Refused, NotProvenEqual: Refused, NotHeld: Refused, OwnedByOther: Refused, NoProof: Refused,
 	NotItself: Refused, HostRefused: Refused, NotRotatable: Refused,
 	WrongPassword: NeedsPerson, MissingSecret: NeedsPerson, KeyUnusable: NeedsPerson, MissingRight: NeedsPerson, MissingRole: NeedsPerson, MissingProgram: NeedsPerson,
 	MissingDatabase: NeedsPerson, DiskFull: NeedsPerson, StoreUnwritable: NeedsPerson, StoreLocked: NeedsPerson, LockHeld: NeedsPerson, RestoreBusy: NeedsPerson,

@@ -28,8 +28,15 @@ func Text(doc run.Document) string {
 	fmt.Fprintf(&b, "\n%s\n", line(doc.Summary))
 	switch {
 	case doc.AsksApproval():
-		fmt.Fprintf(&b, "\nIt waits for %s\n  approve:  upkeep approve %s --plan %.12s --reason WHY\n  reject:   upkeep reject %s --reason WHY\n  the plan: %s\n  until:    %s\n",
-			line(doc.WaitingFor), line(doc.RunID), doc.Approval.Hash, line(doc.RunID), line(string(doc.Approval.Plan)), doc.Approval.ExpiresAt.Local().Format(time.RFC1123))
+		sign := ""
+		if doc.Approval.Signed {
+			sign = " --sign-with KEYFILE"
+		}
+		fmt.Fprintf(&b, "\nIt waits for %s\n  approve:  upkeep approve %s --plan %.12s --reason WHY%s\n  reject:   upkeep reject %s --reason WHY%s\n  the plan: %s\n  until:    %s\n",
+			line(doc.WaitingFor), line(doc.RunID), doc.Approval.Hash, sign, line(doc.RunID), sign, line(string(doc.Approval.Plan)), doc.Approval.ExpiresAt.Local().Format(time.RFC1123))
+		if doc.Approval.Quorum > 1 {
+			fmt.Fprintf(&b, "  so far:   %s\n", line(doc.Approval.Stand()))
+		}
 	case doc.Outcome == run.Waiting:
 		fmt.Fprintf(&b, "\nIt waits for a person: %s\n  go on:    upkeep resume %s\n  give up:  upkeep abandon %s\n", line(doc.WaitingFor), line(doc.RunID), line(doc.RunID))
 	case doc.WaitingFor != "":

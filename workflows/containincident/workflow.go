@@ -415,7 +415,7 @@ func (x *incident) recover(removed bool) error {
 func (x *incident) decided(what string) {
 	a := x.Decision()
 	x.result.DecidedAt = a.DecidedAt
-	x.result.Decisions = append(x.result.Decisions, fmt.Sprintf("%s: %s, as claimed, %s %s (%s), on plan %.12s", a.DecidedAt.UTC().Format("2006-01-02T15:04:05Z"), a.By, a.Decision, what, a.Reason, a.Hash))
+	x.result.Decisions = append(x.result.Decisions, fmt.Sprintf("%s: %s, %s %s (%s), on plan %.12s", a.DecidedAt.UTC().Format("2006-01-02T15:04:05Z"), a.Who(), a.Decision, what, a.Reason, a.Hash))
 	x.timed()
 }
 

@@ -14,6 +14,8 @@ import (
 	api "github.com/upkeep-run/upkeep/api/containincident"
 	"github.com/upkeep-run/upkeep/api/recoverservice"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/approval"
+	"github.com/upkeep-run/upkeep/internal/approval/approvaltest"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
@@ -124,6 +126,39 @@ func TestNobodysSilenceLetsGoOfAnything(t *testing.T) {
 	require.Empty(t, w.Quarantines(), "cancelled, they stay in quarantine too")
 	require.Len(t, doc.Left, 1)
 	require.Contains(t, doc.Left[0], "shop/web-1 stay in quarantine")
+}
+
+// TestTwoPeopleEndACase by their signatures. What one of them has signed is void when the week is over: asked
+// again, both sign again.
+func TestTwoPeopleEndACase(t *testing.T) {
+	ann, bob := approvaltest.New(t, "ann"), approvaltest.New(t, "bob")
+	w := incident()
+	w.Approvals = &approval.Policy{Quorum: 2, Signed: true, Keys: []approval.Key{ann.Key(), bob.Key()}, Procedures: []string{api.WorkflowType}}
+	w.Cluster.Release = ""
+	r := proceduretest.New(t, w)
+	var old, unsigned *proceduretest.Answer
+	r.WhenWaiting(func(first run.Document) {
+		require.NotEmpty(t, result(t, &first).Contained, "they are cut off before anybody is asked")
+		unsigned = r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: first.Approval.Hash, By: "ann", Reason: "seen to"})
+		r.DecideOnPlan(run.ApproveUpdate, ann.Decide(first, run.Approved, "seen to"))
+		r.RegisterDelayedCallback(func() {
+			second := r.Status()
+			require.True(t, second.Approval.AskedAt.After(first.Approval.AskedAt))
+			require.Contains(t, second.WaitingFor, "0 of 2 approved")
+			require.Empty(t, w.Quarantines())
+			old = r.DecideOnPlan(run.ApproveUpdate, ann.Decide(first, run.Approved, "seen to"))
+			r.DecideOnPlan(run.ApproveUpdate, bob.Decide(second, run.Approved, "it is evil"))
+			r.DecideOnPlan(run.ApproveUpdate, ann.Decide(second, run.Approved, "seen to"))
+		}, 8*24*time.Hour)
+	})
+	doc := r.Do(api.WorkflowType, input)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.ErrorContains(t, unsigned.Refused, "needs a signature")
+	require.ErrorContains(t, old.Refused, "of something else")
+	got := result(t, doc)
+	require.Equal(t, api.Deleted, got.Ended)
+	require.Len(t, got.Decisions, 1)
+	require.Contains(t, got.Decisions[0], "bob and ann, by signature, approved to delete them (bob: it is evil; ann: seen to)")
 }
 
 func TestMoreThanThePolicyLetsIsAskedFor(t *testing.T) {

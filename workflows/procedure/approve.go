@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/upkeep-run/upkeep/activities/store"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/approval"
 	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/failure"
 )
@@ -45,9 +48,11 @@ func (r *Run) Approve(words string, plan any) error {
 	}
 	at := r.begin(Step{Name: "Wait for an approval of the plan"})
 	a.AskedAt, a.ExpiresAt = r.Now(), r.Now().Add(askedFor)
+	policy := r.approvals()
+	a.Quorum, a.Signed = policy.Quorum, policy.Signed
 	r.doc.Approval = a
 	r.doc.Outcome = run.Waiting
-	r.doc.WaitingFor = fmt.Sprintf("an approval of its plan %.12s: %s", a.Hash, words)
+	r.doc.WaitingFor = asksFor(a)
 	r.choice, r.asks = nil, true
 	r.show()
 	decided, err := workflow.AwaitWithTimeout(r.ctx, askedFor, func() bool { return r.choice != nil || a.Decision != "" })
@@ -58,18 +63,32 @@ func (r *Run) Approve(words string, plan any) error {
 	case r.choice != nil:
 		r.abandon = &r.choice.by
 		err = errAbandoned
+	case !decided && len(a.Decisions) > 0: // they are void: who is asked again looks again
+		err = failure.New(failure.NotApproved, "%d of %d approved the plan %.12s within %s, %s", len(a.Decisions), a.Quorum, a.Hash, askedFor, run.Names(a.Decisions)).Do("start the run again")
 	case !decided:
 		err = failure.New(failure.NotApproved, "nobody decided on the plan %.12s within %s", a.Hash, askedFor).Do("start the run again")
 	case a.Decision == run.Rejected:
 		err = failure.New(failure.NotApproved, "the plan %.12s was rejected by %s (%s)", a.Hash, a.By, a.Reason).Do("see to the reason, then start the run again")
 	default:
 		a.ExpiresAt = a.DecidedAt.Add(approvedFor)
-		r.finish(at, run.Pass, fmt.Sprintf("approved by %s, as claimed (%s)", a.By, a.Reason))
+		r.finish(at, run.Pass, fmt.Sprintf("approved by %s (%s)", a.Who(), a.Reason))
 		return nil
 	}
 	r.finish(at, run.NotProven, "")
 	return err
 }
+
+// asksFor says what the run waits for, and how many have approved where more than one must.
+func asksFor(a *run.Approval) string {
+	stand := ""
+	if a.Quorum > 1 {
+		stand = " (" + a.Stand() + ")"
+	}
+	return fmt.Sprintf("an approval of its plan %.12s%s: %s", a.Hash, stand, a.Words)
+}
+
+// approvals is how the run's plans are decided on: by the configuration that it began with.
+func (r *Run) approvals() approval.Policy { return r.target.Approvals.For(r.doc.Procedure) }
 
 // Approved reports whether the approval of the newest plan still stands.
 func (r *Run) Approved() bool {
@@ -89,24 +108,80 @@ func (r *Run) Rejected() bool {
 func (r *Run) onPlan(name, decision string) error {
 	return workflow.SetUpdateHandlerWithOptions(r.ctx, name,
 		func(_ workflow.Context, d run.PlanDecision) error {
-			a := r.doc.Approval
-			a.By, a.Reason, a.DecidedAt, a.Decision = d.By, d.Reason, r.Now(), decision
-			r.asks = false
-			r.note(audit.Entry{Kind: audit.Decision, What: name, Args: d.Plan, By: d.By, Reason: d.Reason})
+			decided, err := r.judge(decision, d)
+			if err != nil {
+				return err
+			}
+			r.decide(name, decided)
 			return nil
 		},
 		workflow.UpdateHandlerOptions{
 			Description: map[string]string{run.Approved: "Approve the plan that the run waits with, by its hash.", run.Rejected: "Reject the plan that the run waits with, by its hash."}[decision],
 			Validator: func(d run.PlanDecision) error {
-				switch {
-				case !r.asks:
-					return fmt.Errorf("the run does not wait for an approval: it is %s", r.doc.Outcome)
-				case d.Plan != r.doc.Approval.Hash:
-					return fmt.Errorf("its plan has the hash %s, and not %.64q: look at it again", r.doc.Approval.Hash, d.Plan)
-				case d.By == "" || d.Reason == "" || len(d.By) > maxDecision || len(d.Reason) > maxDecision:
-					return errors.New("a decision needs who (by) and why (reason), each of at most 1000 bytes")
-				}
-				return nil
+				_, err := r.judge(decision, d)
+				return err
 			},
 		})
+}
+
+// judge is a decision as the run takes it, or says why it does not.
+func (r *Run) judge(decision string, d run.PlanDecision) (run.Decided, error) {
+	policy := r.approvals()
+	switch {
+	case !r.asks:
+		return run.Decided{}, fmt.Errorf("the run does not wait for an approval: it is %s", r.doc.Outcome)
+	case d.Plan != r.doc.Approval.Hash:
+		return run.Decided{}, fmt.Errorf("its plan has the hash %s, and not %.64q: look at it again", r.doc.Approval.Hash, d.Plan)
+	case strings.TrimSpace(d.By) == "" && !policy.Signed || d.Reason == "" || len(d.By) > maxDecision || len(d.Reason) > maxDecision:
+		return run.Decided{}, errors.New("a decision needs who (by) and why (reason), each of at most 1000 bytes")
+	}
+	decided, err := policy.Judge(r.doc, decision, d, r.Now())
+	if err != nil {
+		e := describe(err)
+		return decided, temporal.NewApplicationErrorWithOptions(err.Error(), e.Code, temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{e}})
+	}
+	return decided, nil
+}
+
+// decide takes a decision. One person rejects; to approve it takes as many as the policy wants.
+func (r *Run) decide(update string, d run.Decided) {
+	a := r.doc.Approval
+	a.Decisions = append(a.Decisions, d)
+	noted := audit.Entry{Kind: audit.Decision, What: update, Args: d.Plan, By: d.By, Reason: d.Reason}
+	if d.Key != "" {
+		noted.Signed = &audit.Signed{Key: d.Key, Message: d.Message, Signature: d.Signature}
+	}
+	r.note(noted)
+	by := []run.Decided{d}
+	if d.Decision == run.Approved {
+		if a.Missing() > 0 {
+			r.doc.WaitingFor = asksFor(a)
+			r.show()
+			return
+		}
+		by = a.Approvals()
+	}
+	a.By, a.Reason = together(by)
+	a.DecidedAt, a.Decision = d.At, d.Decision
+	r.asks = false
+}
+
+// together is who decided and why, of one person or of several.
+func together(all []run.Decided) (by, reason string) {
+	if len(all) == 1 {
+		return all[0].By, all[0].Reason
+	}
+	var reasons []string
+	for _, d := range all {
+		reasons = append(reasons, d.By+": "+d.Reason)
+	}
+	return cut(run.Names(all)), cut(strings.Join(reasons, "; "))
+}
+
+// cut bounds what several people wrote as what one may write; each decision has all of its own.
+func cut(text string) string {
+	if len(text) <= maxDecision {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxDecision-3], "") + "..."
 }

@@ -8,6 +8,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/approval"
 )
 
 // Search attributes of a run.
@@ -53,6 +54,9 @@ func markdown(doc run.Document) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s** of `%s`: **%s**\n\n%s\n\n", doc.Procedure, doc.Target, doc.Outcome, doc.Summary)
 	switch {
+	case doc.AsksApproval() && doc.Approval.Signed:
+		fmt.Fprintf(&b, "**Waiting for %s**\n\nApprove it with `upkeep approve %s --reason WHY --sign-with KEYFILE`, reject it with `upkeep reject ...`; or sign this text, with your reason for WHY (or with `reject`), by `ssh-keygen -Y sign -n %s -f KEYFILE FILE`, and send the update `Approve` or `Reject` with `{\"plan\": \"%s\", \"reason\": \"WHY\", \"signature\": \"...\"}`.\n\n```\n%s```\n\nIts plan:\n\n```\n%s\n```\n\n",
+			doc.WaitingFor, doc.RunID, approval.Namespace, doc.Approval.Hash, approval.Message(doc, run.Approved, "WHY"), doc.Approval.Plan)
 	case doc.AsksApproval():
 		fmt.Fprintf(&b, "**Waiting for %s**\n\nApprove it with `upkeep approve %s --reason WHY`, reject it with `upkeep reject %s --reason WHY`; or send the update `Approve` or `Reject` with `{\"plan\": \"%s\", \"by\": \"...\", \"reason\": \"...\"}`.\n\n```\n%s\n```\n\n",
 			doc.WaitingFor, doc.RunID, doc.RunID, doc.Approval.Hash, doc.Approval.Plan)

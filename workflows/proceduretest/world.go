@@ -22,6 +22,7 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/api/target"
 	"github.com/upkeep-run/upkeep/internal/access"
+	"github.com/upkeep-run/upkeep/internal/approval"
 	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/evidence"
@@ -104,6 +105,8 @@ type World struct {
 	RotationLeft string
 	RotationDone bool
 	OldSessions  []postgres.OldSessions
+	// Approvals is how its plans are decided on; nil: by one person, as claimed.
+	Approvals *approval.Policy
 
 	mu         sync.Mutex
 	calls      []string
@@ -147,6 +150,7 @@ func (w *World) Forget() {
 	w.Granted, w.Withdrawn, w.Rights, w.returned = quarantine.AccessPlan{}, quarantine.Withdrawn{}, nil, nil
 	w.Access, w.Drift, w.accepted = access.Summary{}, store.AccessDrift{}, nil
 	w.Secrets, w.RotationLeft, w.RotationDone, w.OldSessions = nil, "", false, nil
+	w.Approvals = nil
 	w.calls, w.errors, w.proofs, w.hangs, w.records, w.copies, w.backups, w.prunes, w.swaps, w.leases, w.watched, w.rolledBack, w.turns, w.suspended, w.resumed = nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil, nil
 }
 
@@ -365,7 +369,7 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 					name, place.Namespace = in.Target, "shop-staging"
 				}
 			}
-			return configuration.Resolved{Rollout: w.Rollout, Repositories: w.Repositories, Secrets: w.Secrets, Target: postgres.Target{
+			return configuration.Resolved{Rollout: w.Rollout, Repositories: w.Repositories, Secrets: w.Secrets, Approvals: w.Approvals, Target: postgres.Target{
 				Name: name, Kubernetes: place, DatabaseURL: "postgres://app@127.0.0.1:5432/shop", Password: config.Secret{Env: "SHOP_DB_PASSWORD"},
 				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
 			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}

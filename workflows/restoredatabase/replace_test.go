@@ -2,6 +2,7 @@ package restoredatabase_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,7 +90,7 @@ func TestDecisionsOnAPlan(t *testing.T) {
 	r.WhenWaiting(func(doc run.Document) {
 		good := yes(doc)
 		other, nobody, silent := good, good, good
-		other.Plan, nobody.By, silent.Reason = "00"+good.Plan[2:], "", ""
+		other.Plan, nobody.By, silent.Reason = strings.Repeat("0", 64), "", ""
 		for _, d := range []run.PlanDecision{other, nobody, silent, {}} {
 			refused = append(refused, r.DecideOnPlan(run.ApproveUpdate, d), r.DecideOnPlan(run.RejectUpdate, d))
 		}

@@ -97,7 +97,7 @@ func (w *review) conclude() {
 	d := w.drift
 	check := run.Check{Name: "drift since the baseline", Verdict: run.Pass, Detail: "nothing has changed"}
 	if !d.None {
-		w.result.Baseline = fmt.Sprintf("%d, accepted by %s, as claimed, %s; signed by the key %.16s", d.Seq, access.Show(d.By), d.At.UTC().Format(time.RFC3339), d.Key)
+		w.result.Baseline = fmt.Sprintf("%d, accepted by %s, %s; signed by the key %.16s", d.Seq, access.Who(d.By, d.Signers), d.At.UTC().Format(time.RFC3339), d.Key)
 		w.result.Accepted, w.result.Added, w.result.Other = d.Baseline, d.Added, d.Other
 	}
 	switch {
@@ -194,17 +194,17 @@ func (w *review) propose() error {
 		return err
 	}
 	by := w.r.Decision()
-	order := store.AcceptRequest{AccessReview: w.named, Plan: by.Hash, Replaces: plan.Replaces, By: by.By, Reason: by.Reason, At: by.DecidedAt}
+	order := store.AcceptRequest{AccessReview: w.named, Plan: by.Hash, Replaces: plan.Replaces, By: by.By, Signers: by.Signers(), Reason: by.Reason, At: by.DecidedAt}
 	var file string
 	if err := w.r.Do(w.step("Sign the baseline", store.AcceptAccess), order, &file); err != nil {
 		return err
 	}
 	w.result = shown
-	w.result.Accepted, w.result.Baseline = file, fmt.Sprintf("this review, accepted by %s, as claimed", access.Show(by.By))
+	w.result.Accepted, w.result.Baseline = file, "this review, accepted by "+access.Who(by.By, by.Signers())
 	w.finish(run.Check{Name: "drift since the baseline", Verdict: run.Pass, Detail: "this is the baseline now: " + file})
 	w.list(run.Pass)
 	w.result.Verdict = w.sum()
 	w.r.SetResult(w.result)
-	w.r.Say("%s; accepted as the baseline by %s, as claimed", w.words(), access.Show(by.By))
+	w.r.Say("%s; accepted as the baseline by %s", w.words(), access.Who(by.By, by.Signers()))
 	return nil
 }

@@ -16,6 +16,9 @@ import (
 	api "github.com/upkeep-run/upkeep/api/restoredatabase"
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
+	"github.com/upkeep-run/upkeep/internal/approval"
+	"github.com/upkeep-run/upkeep/internal/approval/approvaltest"
+	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/pgserver"
 	"github.com/upkeep-run/upkeep/internal/pgserver/pgservertest"
 	"github.com/upkeep-run/upkeep/starter"
@@ -69,6 +72,49 @@ func (s *site) result(t *testing.T, doc *run.Document) (r api.Result) {
 func (s *site) dropKept(t *testing.T, r api.Result) {
 	t.Helper()
 	pgservertest.Exec(t, s.server.DSN("", "postgres"), `DROP DATABASE "`+r.Kept+`"`)
+}
+
+// TestTwoPeopleSign what replaces a database: one with a key, and one elsewhere.
+func TestTwoPeopleSign(t *testing.T) {
+	s := newSite(t)
+	ann, bob, eve := approvaltest.New(t, "ann"), approvaltest.New(t, "bob"), approvaltest.New(t, "eve")
+	s.Configure(t, harness.Target("shop", s.url, "    approvals: {quorum: 2, signed: true, keys: [{name: ann, key: "+ann.Key().Key+"}, {name: bob, key: "+bob.Key().Key+"}]}\n"))
+	id, doc := s.begin(t)
+	require.True(t, doc.AsksApproval(), doc.Summary)
+	shown := s.Upkeep(t, "show", id).Out
+	require.Contains(t, shown, "--reason WHY --sign-with KEYFILE")
+	require.Contains(t, shown, "0 of 2 approved; waits for 2 more")
+	// What is configured from now on is for later runs.
+	s.Configure(t, harness.Target("shop", s.url, ""))
+	refused := func(says string, args ...string) {
+		t.Helper()
+		got := s.Upkeep(t, append([]string{"approve", id, "--reason", "rows were lost"}, args...)...)
+		require.Equal(t, starter.ExitRefused, got.Code, got.Err)
+		require.Contains(t, got.Err, says)
+	}
+	refused("takes only signed decisions")
+	refused("none of those that count", "--sign-with", eve.File(""))
+	err := s.Starter.DecideOnPlan(t.Context(), id, true, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "by another way"})
+	require.True(t, failure.Is(err, failure.BadSignature), "%v", err)
+
+	first := s.Upkeep(t, "approve", id, "--reason", "rows were lost", "--sign-with", ann.File(""))
+	require.Zero(t, first.Code, first.Err)
+	require.Contains(t, first.Out, "1 of 2 approved by ann; waits for one more")
+	require.Contains(t, s.Upkeep(t, "show", id).Out, "1 of 2 approved by ann; waits for one more")
+	refused("counts once", "--sign-with", ann.File(""))
+	require.Equal(t, "10", s.rows(t, s.name), "nothing has happened")
+
+	printed := s.Upkeep(t, "approve", id, "--reason", "rows were lost", "--print")
+	require.Zero(t, printed.Code, printed.Err)
+	file := filepath.Join(t.TempDir(), "signature")
+	require.NoError(t, os.WriteFile(file, []byte(bob.Sign(approval.Namespace, []byte(printed.Out))), 0o600))
+	second := s.Upkeep(t, "approve", id, "--reason", "rows were lost", "--signature", file, "--wait", "-o", "json")
+	require.Zero(t, second.Code, second.Err)
+	done := second.Document(t)
+	require.Equal(t, "ann and bob, by signature", done.Approval.Who())
+	require.Len(t, done.Approval.Decisions, 2)
+	require.Equal(t, "500", s.rows(t, s.name))
+	s.dropKept(t, s.result(t, done))
 }
 
 func TestReplaceByTheCommandLine(t *testing.T) {

@@ -38,6 +38,8 @@ import (
 	"github.com/upkeep-run/upkeep/api/verifybackup"
 	"github.com/upkeep-run/upkeep/dev/internal/devserver"
 	"github.com/upkeep-run/upkeep/internal/access"
+	"github.com/upkeep-run/upkeep/internal/approval"
+	"github.com/upkeep-run/upkeep/internal/approval/approvaltest"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
@@ -113,6 +115,7 @@ var scenarios = []scenario{
 		during: decideOnPlan(run.ApproveUpdate)},
 	{procedure: containincident.WorkflowType, name: "given-up", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: suspects, during: decide(run.AbandonUpdate),
 		status: enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED},
+	{procedure: containincident.WorkflowType, name: "signed-by-two", input: `{"reason":"it talks to the database","pods":"web-1"}`, world: signedByTwo, during: signBoth},
 	{procedure: containincident.WorkflowType, name: "dry-run", input: `{"dryRun":true,"reason":"it talks to the database","pods":"web-1"}`, world: suspects},
 	{procedure: validatenetwork.WorkflowType, name: "proven", input: `{}`, world: connects(run.Pass)},
 	{procedure: validatenetwork.WorkflowType, name: "open", input: `{}`, world: connects(run.Fail), status: enumspb.WORKFLOW_EXECUTION_STATUS_FAILED},
@@ -176,6 +179,23 @@ func granted(w *proceduretest.World) {
 		Grants:   []quarantine.Grant{{Binding: binding, UID: "b", Role: role, Subjects: web}},
 	}
 	w.Withdrawn = quarantine.Withdrawn{Bindings: []quarantine.Held{{Binding: binding, UID: "b", Role: role, Subjects: web}}}
+}
+
+// signedByTwo has what becomes of the suspects be decided on by two people, who sign.
+func signedByTwo(w *proceduretest.World) {
+	suspects(w)
+	w.Approvals = &approval.Policy{Quorum: 2, Signed: true, Keys: []approval.Key{approvaltest.New(nil, "ann").Key(), approvaltest.New(nil, "bob").Key()}}
+}
+
+// signBoth has both of them approve.
+func signBoth(t *testing.T, c client.Client, id string) {
+	doc := waitUntilParked(t, c, id)
+	for _, name := range []string{"ann", "bob"} {
+		h, err := c.UpdateWorkflow(t.Context(), client.UpdateWorkflowOptions{WorkflowID: id, UpdateName: run.ApproveUpdate,
+			Args: []any{approvaltest.New(t, name).Decide(doc, run.Approved, "seen to")}, WaitForStage: client.WorkflowUpdateStageCompleted})
+		require.NoError(t, err)
+		require.NoError(t, h.Get(t.Context(), nil))
+	}
 }
 
 // connects has one connection to try in the world's cluster, and this come of it.
