@@ -56,6 +56,7 @@ type Ages struct {
 // What follows a merged update.
 const (
 	RolloutOffer = "offer" // RolloutRelease is started, and waits for an approval
+	RolloutStart = "start" // RolloutRelease is started, and this approves what a rollback takes back
 	RolloutNever = "never"
 )
 
@@ -136,7 +137,7 @@ func (p *parser) repository(n *yaml.Node) Repository {
 		"ignore":     p.texts(&r.Ignore, what+"'s ignore", maxPatterns, checkPattern),
 		"labels":     p.texts(&r.Labels, what+"'s labels", 20, checkLine),
 		"reviewers":  p.texts(&r.Reviewers, what+"'s reviewers", 20, checkReviewer),
-		"rollout":    p.text(&r.Rollout, what+"'s rollout", oneOf([]string{RolloutNever, RolloutOffer})),
+		"rollout":    p.text(&r.Rollout, what+"'s rollout", oneOf([]string{RolloutNever, RolloutOffer, RolloutStart})),
 		"advisories": p.text(&r.Advisories, what+"'s advisories", checkAbsolute),
 	}, "github")
 	r.RebaseOnConflict = rebase == "conflict"

@@ -46,6 +46,8 @@ func TestMistakesOfARepository(t *testing.T) {
 	for text, says := range map[string]string{
 		`{github: shop/web}`:                                                                                   "tokenFrom and app",
 		`{github: shop` + token + `}`:                                                                          "owner/name",
+		`{github: shop/web, rollout: start` + token + `}`:                                                      `lacks the key "rollout"`,
+		`{github: shop/web, rollout: now` + token + `}`:                                                        "use one of: never, offer, start",
 		`{github: shop/..` + token + `}`:                                                                       "owner/name",
 		`{github: "-x/--upload-pack=x"` + token + `}`:                                                          "owner/name",
 		`{github: "https://github.com/shop/web"` + token + `}`:                                                 "owner/name",
