@@ -81,6 +81,9 @@ func (a *Activities) Scan(ctx context.Context, in ScanRequest) (Scanned, error) 
 	if err := ctx.Err(); err != nil {
 		return Scanned{}, err
 	}
+	if err := a.reach(ctx, tree.FS(), in.Repository, &report, &out); err != nil {
+		return Scanned{}, err
+	}
 	out.Proposals = pullrequest.Propose(changes(report, &out), in.Repository.Groups)
 	if out.Standing, err = standing(ctx, c); err != nil {
 		return Scanned{}, err

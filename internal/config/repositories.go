@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/url"
 	"path"
 	"regexp"
 	"slices"
@@ -37,6 +38,9 @@ type Repository struct {
 	Rollout string `json:"rollout"`
 	// Advisories is a folder of OSV files on the worker; api.osv.dev and GitHub are asked when empty.
 	Advisories string `json:"advisories,omitempty"`
+	// Reachability is where Go's vulnerability database is, a URL or a folder on the worker, or "off". When empty
+	// it is the Go project's own, unless advisories are those of a folder.
+	Reachability string `json:"reachability,omitempty"`
 }
 
 // GitHubApp is an app that is installed on the repository.
@@ -59,6 +63,9 @@ const (
 	RolloutStart = "start" // RolloutRelease is started, and this approves what a rollback takes back
 	RolloutNever = "never"
 )
+
+// ReachabilityOff looks at no code.
+const ReachabilityOff = "off"
 
 // Methods by which a pull request is merged.
 const (
@@ -139,6 +146,8 @@ func (p *parser) repository(n *yaml.Node) Repository {
 		"reviewers":  p.texts(&r.Reviewers, what+"'s reviewers", 20, checkReviewer),
 		"rollout":    p.text(&r.Rollout, what+"'s rollout", oneOf([]string{RolloutNever, RolloutOffer, RolloutStart})),
 		"advisories": p.text(&r.Advisories, what+"'s advisories", checkAbsolute),
+
+		"reachability": p.text(&r.Reachability, what+"'s reachability", checkReachability),
 	}, "github")
 	r.RebaseOnConflict = rebase == "conflict"
 	for i, name := range r.Reviewers { // a team is written as people mention it, too
@@ -198,6 +207,15 @@ func checkPattern(v string) string {
 
 func oneLineOf(v string) bool {
 	return !strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// checkReachability takes a folder, the URL of a database, or off.
+func checkReachability(v string) string {
+	u, err := url.Parse(v)
+	if v != ReachabilityOff && checkAbsolute(v) != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || len(v) > 1000) {
+		return "must be off, the absolute path of a folder, or an https:// url without a login"
+	}
+	return ""
 }
 
 func checkLine(v string) string {

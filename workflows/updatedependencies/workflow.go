@@ -194,7 +194,7 @@ func (s *scan) handOver(order pullrequest.Follower) error {
 		s.r.Mark(run.Pass, answer.Why)
 	}
 	s.out.Proposed = append(s.out.Proposed, api.Proposed{Branch: p.Branch, Title: p.Title, Type: p.Type, Number: answer.Number, Act: answer.Act, Why: answer.Why})
-	line := pullrequest.Line{Number: answer.Number, What: p.Title, Why: answer.Why}
+	line := pullrequest.Line{Number: answer.Number, What: p.Named(), Why: answer.Why}
 	switch answer.Act {
 	case pullrequest.Refuse, pullrequest.Leave:
 		s.board.Refused = append(s.board.Refused, line)
