@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -12,7 +13,9 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/checkout"
 	"github.com/upkeep-run/upkeep/internal/dependency"
+	"github.com/upkeep-run/upkeep/internal/dependency/advisory"
 	"github.com/upkeep-run/upkeep/internal/dependency/choose"
+	"github.com/upkeep-run/upkeep/internal/dependency/httpcache"
 	"github.com/upkeep-run/upkeep/internal/github"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
 )
@@ -93,6 +96,14 @@ func (r Repository) Options() github.Options {
 		o.App = &github.App{ID: int64(r.App.ID), Key: r.App.Key.Resolver()}
 	}
 	return o
+}
+
+// Source is where the repository's advisories come from: OSV and its GitHub, or a folder that stands in for both.
+func (r Repository) Source(client *httpcache.Client, c *github.Client) advisory.Source {
+	if r.Advisories == "" {
+		return advisory.Both{First: advisory.API{Client: client}, Second: advisory.GitHub{List: c.Advisories}}
+	}
+	return advisory.Directory{FS: os.DirFS(r.Advisories), Name: r.Advisories}
 }
 
 func (p *parser) repositories(n *yaml.Node) (all []Repository) {
