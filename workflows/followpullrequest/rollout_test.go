@@ -22,7 +22,7 @@ type rollouts map[string][]rolloutrelease.Input
 
 // merged is a GitHub on which the pull request is merged, of a target with a release. A rollout takes an hour.
 func merged(t *testing.T, policy string) (*hub, rollouts) {
-	h := newHub(t)
+	h := newHub(t, twice)
 	h.world.Repositories[0].Rollout = policy
 	h.world.Rollout = &config.Rollout{Chart: config.Chart{Path: "/charts/shop"}}
 	h.sight.Seen = pullrequest.Seen{Number: 7, Merged: true, BaseHead: "tip", BaseRef: "main"}
@@ -37,6 +37,20 @@ func merged(t *testing.T, policy string) (*hub, rollouts) {
 		started[info.WorkflowExecution.ID] = append(started[info.WorkflowExecution.ID], in)
 	})
 	return h, started
+}
+
+// twice has two runs come to the end of the same pull request, the second so much later, and gives its document.
+func twice(ctx workflow.Context, later time.Duration) (doc run.Document, err error) {
+	in := api.Input{Repository: "shop/web", Branch: proposal.Branch, Last: &pullrequest.Follower{Proposal: proposal}}
+	for range 2 {
+		if err := workflow.ExecuteChildWorkflow(ctx, procedure, in).Get(ctx, &doc); err != nil {
+			return doc, err
+		}
+		if err := workflow.Sleep(ctx, later); err != nil {
+			return doc, err
+		}
+	}
+	return doc, nil
 }
 
 func TestAMergedUpdateIsRolledOutAsThePolicySays(t *testing.T) {
@@ -81,21 +95,10 @@ func TestARolloutIsStartedOnce(t *testing.T) {
 	} {
 		t.Run(policy, func(t *testing.T) {
 			h, started := merged(t, policy[:len(config.RolloutStart)])
-			var second run.Document
-			h.RegisterWorkflowWithOptions(func(ctx workflow.Context) error {
-				in := api.Input{Repository: "shop/web", Branch: proposal.Branch, Last: &pullrequest.Follower{Proposal: proposal}}
-				for range 2 {
-					if err := workflow.ExecuteChildWorkflow(ctx, procedure, in).Get(ctx, &second); err != nil {
-						return err
-					}
-					if err := workflow.Sleep(ctx, c.wait); err != nil {
-						return err
-					}
-				}
-				return nil
-			}, workflow.RegisterOptions{Name: "Twice"})
-			h.ExecuteWorkflow("Twice")
+			h.ExecuteWorkflow(twice, c.wait)
 			require.NoError(t, h.GetWorkflowError())
+			var second run.Document
+			require.NoError(t, h.GetWorkflowResult(&second))
 			require.Equal(t, run.Succeeded, second.Outcome)
 			require.Len(t, started, 1)
 			for _, inputs := range started {

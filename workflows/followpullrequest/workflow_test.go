@@ -49,10 +49,10 @@ type hub struct {
 	rejects []error
 }
 
-func newHub(t testing.TB) *hub {
+func newHub(t testing.TB, own ...any) *hub {
 	t.Helper()
 	w := &proceduretest.World{Repositories: []config.Repository{{GitHub: "shop/web", Rollout: config.RolloutOffer}}}
-	h := &hub{Run: proceduretest.New(t, w), t: t, world: w, fails: make(map[string][]error)}
+	h := &hub{Run: proceduretest.New(t, w, own...), t: t, world: w, fails: make(map[string][]error)}
 	h.sight = github.Sight{Policy: pullrequest.Policy{Base: "main", Merge: []string{dependency.Patch}}, Seen: pullrequest.Seen{BaseHead: "tip"}}
 	for name, fn := range map[string]any{
 		github.Look: func(context.Context, github.BranchRequest) (github.Sight, error) {

@@ -82,6 +82,9 @@ func (t Tools) Reach(ctx context.Context, repository fs.FS, file, database strin
 	if err := os.Symlink(program, w.path("bin/go")); err != nil { // its $PATH has that alone
 		return nil, noSpace(err)
 	}
+	if err := w.silence(); err != nil {
+		return nil, err
+	}
 	out := &bounded{limit: reachOutput}
 	said, err := t.run(ctx, call{
 		path: t.Govulncheck, args: []string{"-format", "json", "-scan", "symbol", "-db", database, "./..."},
@@ -102,6 +105,18 @@ func (t Tools) Reach(ctx context.Context, repository fs.FS, file, database strin
 		return nil, notAnalysed(file, "govulncheck says: %s", readable(said))
 	}
 	return readReach(file, &out.buf)
+}
+
+// silence turns Go's telemetry off in the tool's home: nothing is counted, and no process is left to tell of it.
+func (w *workshop) silence() error {
+	dir := w.path("home/.config/go/telemetry")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return noSpace(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "mode"), []byte("off\n"), 0o600); err != nil {
+		return noSpace(err)
+	}
+	return nil
 }
 
 // hungry is what a program of Go says that gets no more memory: of the many words for it, the end is kept.
