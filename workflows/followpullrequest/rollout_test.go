@@ -81,7 +81,8 @@ func TestAMergedUpdateIsRolledOutAsThePolicySays(t *testing.T) {
 }
 
 // TestARolloutIsStartedOnce: a run that was reset, or another of the same pull request, comes to the same end
-// again, while the rollout goes on and when it is over.
+// again, and starts no other rollout; an offer that is over is made again. (While one goes on, Temporal refuses
+// another of its id; the test environment forgets what a run that is over has left behind.)
 func TestARolloutIsStartedOnce(t *testing.T) {
 	for policy, c := range map[string]struct {
 		wait   time.Duration
@@ -90,7 +91,6 @@ func TestARolloutIsStartedOnce(t *testing.T) {
 	}{
 		config.RolloutStart + " 0s":    {0, 1, "was started before to roll it out"},
 		config.RolloutStart + " 2h0m":  {2 * time.Hour, 1, "was started before to roll it out"},
-		config.RolloutOffer + " 0s":    {0, 1, "offers to roll it out"},
 		config.RolloutOffer + " after": {2 * time.Hour, 2, "offers to roll it out"},
 	} {
 		t.Run(policy, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/upkeep-run/upkeep/activities/helm"
 	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/approval"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/workflows/proceduretest"
@@ -20,6 +21,7 @@ func by(policy string) func(*proceduretest.World) {
 	}
 }
 
+func byTwo(w *proceduretest.World)     { w.Approvals = &approval.Policy{Quorum: 2} }
 func oneWay(w *proceduretest.World)    { w.OneWay = []string{"PersistentVolumeClaim data grows"} }
 func unchanged(w *proceduretest.World) { w.Diff = &helmrelease.Diff{} }
 
@@ -43,6 +45,7 @@ func TestThePolicyApprovesNoMore(t *testing.T) {
 		"migrates":  world(by(config.RolloutStart), migrating, policy(config.MigrationsCompatible)),
 		"one way":   world(by(config.RolloutStart), oneWay),
 		"no staged": world(by(config.RolloutStart), alone, oneWay),
+		"by two":    world(by(config.RolloutStart), byTwo),
 	} {
 		t.Run(name, func(t *testing.T) {
 			doc, _ := do(t, w, merge, run.RejectUpdate)
