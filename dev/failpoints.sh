@@ -22,5 +22,5 @@ for share in $(seq "$shares"); do
 	fi
 done
 cd ../updates
-FAILPOINTS=all go test -vet=off -count=1 -v -timeout 180m -run TestTheWholeLife . | grep -E '^ *--- |^FAIL|^ok' || failed=1
+FAILPOINTS=all go test -vet=off -count=1 -v -timeout 180m -run 'TestTheWholeLife|TestACrowd' . | grep -E '^ *--- |^FAIL|^ok|crowd_test' || failed=1
 exit "$failed"

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/spf13/cobra"
 
+	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/dependency"
 	"github.com/upkeep-run/upkeep/internal/dependency/advisory"
 	"github.com/upkeep-run/upkeep/internal/dependency/choose"
@@ -24,6 +26,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/dependency/manager"
 	"github.com/upkeep-run/upkeep/internal/dependency/scan"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/github"
 )
 
 const (
@@ -36,6 +39,8 @@ type updatesOptions struct {
 	types, managers []string
 	age             []string
 	advisories      string
+	repository      string // of the configuration, whose advisories are looked at
+	config          string // its path, where the flag names it
 	hosts           []string
 	cache           string
 }
@@ -50,7 +55,9 @@ of the checkout is executed.
 
 A release has to be 3 days old for a patch, 7 for a minor and 14 for a major update; one without a
 date counts as too young. Deprecated, retracted and yanked releases are not proposed. "security" is
-the lowest release that mends a known vulnerability, whatever its age.
+the lowest release that mends a known vulnerability, whatever its age. Vulnerabilities are those that
+api.osv.dev knows, and where GITHUB_TOKEN is set those of GitHub's own database; --repository owner/name
+takes them from where the worker does, by upkeep.yaml: a folder, or OSV and the repository's own GitHub.
 
 Registries are those of your own configuration: GOPROXY, GOPRIVATE, ~/.npmrc, ~/.docker/config.json,
 GITHUB_TOKEN. An .npmrc or GOFLAGS of the checkout is not obeyed. What they answer is kept for 15
@@ -60,10 +67,12 @@ Exit codes: 0 everything was looked up, 1 nothing could be, 2 bad usage, 3 somet
 		Example: `  upkeep updates .
   upkeep updates ~/src/shop --type security,patch
   upkeep updates . --age patch=0,minor=3 -o json
-  upkeep updates . --advisories ~/osv`,
+  upkeep updates . --advisories ~/osv
+  upkeep updates ~/src/shop --type security --repository shop/web --config /etc/upkeep/upkeep.yaml`,
 		Args:              args(1, "the folder of a checkout"),
 		PersistentPreRunE: func(*cobra.Command, []string) error { return c.checkOutput() },
 		RunE: func(cmd *cobra.Command, given []string) error {
+			o.config = c.configPath
 			report, err := o.look(cmd.Context(), given[0])
 			if err != nil {
 				return err
@@ -83,7 +92,8 @@ Exit codes: 0 everything was looked up, 1 nothing could be, 2 bad usage, 3 somet
 	f.StringSliceVar(&o.types, "type", nil, "only these types: security, digest, patch, minor, major")
 	f.StringSliceVar(&o.managers, "manager", nil, "only these managers, such as gomod or npm")
 	f.StringSliceVar(&o.age, "age", nil, "days that a release has to be old, for all types (0) or by type (patch=3,minor=7,major=14)")
-	f.StringVar(&o.advisories, "advisories", "osv", "where known vulnerabilities come from: osv (api.osv.dev), off, or a folder of OSV files")
+	f.StringVar(&o.advisories, "advisories", "", "where known vulnerabilities come from: osv (api.osv.dev), github, off, or a folder of OSV files (default: osv, and github where GITHUB_TOKEN is set)")
+	f.StringVar(&o.repository, "repository", "", "take them from where upkeep.yaml has them for this repository of a target, as owner/name")
 	f.StringSliceVar(&o.hosts, "trust-host", nil, "registries of yours that files of the checkout name, in a private network or over http")
 	f.StringVar(&o.cache, "cache", "", "the folder for answers of registries (default: $XDG_CACHE_HOME/upkeep/lookups); off keeps none")
 	return cmd
@@ -116,7 +126,7 @@ func (o updatesOptions) look(ctx context.Context, path string) (scan.Report, err
 		defer func() { _ = store.Close() }()
 	}
 	client := operator.Client(options)
-	advisories, err := o.source(client)
+	advisories, err := o.source(path, client, operator.GitHub.Token)
 	if err != nil {
 		return none, err
 	}
@@ -194,21 +204,89 @@ func (o updatesOptions) store() (*httpcache.Folder, error) {
 	return store, nil
 }
 
-func (o updatesOptions) source(client *httpcache.Client) (advisory.Source, error) {
+// source is where advisories come from; the token is that of who runs the command.
+func (o updatesOptions) source(path string, client *httpcache.Client, token string) (advisory.Source, error) {
+	if o.repository != "" {
+		return o.configured(path, client)
+	}
+	osv := advisory.API{Client: client}
 	switch o.advisories {
 	case "off":
 		return nil, nil
 	case "osv":
-		return advisory.API{Client: client}, nil
+		return osv, nil
+	case "", "github":
+		if token == "" && o.advisories == "" {
+			return osv, nil
+		}
+		if token == "" {
+			return nil, usage{errors.New("--advisories github needs a token in GITHUB_TOKEN; one without any right will do")}
+		}
+		c, err := github.Open(github.Options{Repository: advisoryDatabase, Token: func(context.Context) (string, error) { return token, nil }})
+		if err != nil {
+			return nil, err
+		}
+		theirs := advisory.GitHub{List: c.Advisories}
+		if o.advisories == "github" {
+			return theirs, nil
+		}
+		return advisory.Both{First: osv, Second: theirs}, nil
 	}
 	info, err := os.Stat(o.advisories)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return nil, usage{fmt.Errorf("--advisories %q is no folder: use osv, off, or a folder of OSV files", o.advisories)}
+		return nil, usage{fmt.Errorf("--advisories %q is no folder: use osv, github, off, or a folder of OSV files", o.advisories)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look at the advisories: %w", err)
 	}
 	return advisory.Directory{FS: os.DirFS(o.advisories), Name: o.advisories}, nil
+}
+
+// advisoryDatabase names a repository where none is meant: GitHub's advisories are of none.
+const advisoryDatabase = "github/advisory-database"
+
+// configured is where the worker takes the advisories of a repository from. A configuration that lies in the checkout
+// is obeyed only if it is named: it says to whom a token is sent.
+func (o updatesOptions) configured(path string, client *httpcache.Client) (advisory.Source, error) {
+	if o.advisories != "" {
+		return nil, usage{errors.New("--repository and --advisories exclude each other")}
+	}
+	if found := config.Find(); o.config == "" && found != "" && inside(path, found) {
+		return nil, usage{fmt.Errorf("the configuration %s is part of the checkout: name another one with --config, or this one if it is yours", found)}
+	}
+	known, err := config.Load(o.config)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range known.Targets {
+		for _, r := range t.Repositories {
+			if !strings.EqualFold(r.GitHub, o.repository) {
+				continue
+			}
+			c, err := github.Open(r.Options())
+			if err != nil {
+				return nil, err
+			}
+			return r.Source(client, c), nil
+		}
+	}
+	return nil, usage{fmt.Errorf("%s has no repository %q", known.Path, o.repository)}
+}
+
+// inside reports whether a file is below a folder, or that cannot be told.
+func inside(folder, file string) bool {
+	for _, p := range []*string{&folder, &file} {
+		whole, err := filepath.Abs(*p)
+		if err == nil {
+			whole, err = filepath.EvalSymlinks(whole)
+		}
+		if err != nil {
+			return true
+		}
+		*p = whole
+	}
+	within, err := filepath.Rel(folder, file)
+	return err != nil || filepath.IsLocal(within)
 }
 
 // updatesExit is partial success if anything is not known, and failure if nothing is.

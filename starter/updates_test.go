@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/upkeep-run/upkeep/internal/dependency/advisory"
 )
 
 // operator serves a module proxy and an npm registry, and makes them the ones of who runs the command.
@@ -122,6 +124,76 @@ func TestAdvisoriesOfAFolder(t *testing.T) {
 	code, out, errOut := updates(t, checkout(t, map[string]string{"package.json": packageJSON}), "--advisories", folder, "--type", "security")
 	require.Equal(t, ExitSucceeded, code, errOut)
 	require.Regexp(t, `left +1\.0\.0 +security +2\.0\.0 +2999-01-01 +GHSA-1`, out)
+}
+
+// TestAdvisoriesAsTheWorkerHasThem: by the configuration, a folder, or OSV and the repository's own GitHub.
+func TestAdvisoriesAsTheWorkerHasThem(t *testing.T) {
+	operator(t)
+	folder := checkout(t, map[string]string{"a.json": `{"id":"GHSA-1","affected":[{"package":{"ecosystem":"npm","name":"left"},"ranges":[{"type":"SEMVER","events":[{"introduced":"0"},{"fixed":"2.0.0"}]}]}]}`})
+	var asked atomic.Int64
+	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.Header.Get("Authorization") != "Bearer hunter2" || r.URL.Path != "/advisories" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		answer := "[]"
+		if r.URL.Query().Get("ecosystem") == "npm" && r.URL.Query().Get("type") == "reviewed" {
+			answer = `[{"ghsa_id":"GHSA-2","summary":"bad","severity":"high","vulnerabilities":[{"package":{"ecosystem":"npm","name":"left"},"vulnerable_version_range":"< 1.0.1"}]}]`
+		}
+		_, _ = w.Write([]byte(answer))
+	}))
+	t.Cleanup(hub.Close)
+	t.Setenv("HUB_TOKEN", "hunter2")
+	t.Setenv("HTTPS_PROXY", hub.URL) // api.osv.dev cannot be reached
+	repository := func(name, more string) string {
+		return "{github: " + name + ", tokenFrom: {env: HUB_TOKEN}" + more + "}"
+	}
+	files := map[string]string{
+		"package.json": packageJSON,
+		"upkeep.yaml":  "version: 1\nstore: file:///var/lib/upkeep\ntargets:\n  - name: code\n    repositories: [" + repository("shop/web", ", apiURL: \""+hub.URL+"\"") + ", " + repository("shop/kept", ", advisories: "+folder) + "]\n",
+	}
+	dir, mine := checkout(t, map[string]string{"package.json": packageJSON}), filepath.Join(checkout(t, files), "upkeep.yaml")
+
+	code, out, errOut := updates(t, dir, "--repository", "Shop/kept", "--config", mine, "--type", "security")
+	require.Equal(t, ExitSucceeded, code, errOut)
+	require.Regexp(t, `left +1\.0\.0 +security +2\.0\.0 +2999-01-01 +GHSA-1`, out)
+	require.Zero(t, asked.Load(), "a folder stands in for both")
+
+	code, out, errOut = updates(t, dir, "--repository", "shop/web", "--config", mine, "--type", "security")
+	require.Equal(t, ExitPartially, code, errOut)
+	require.Regexp(t, `left +1\.0\.0 +security +1\.0\.1 +2024-01-01 +GHSA-2`, out)
+	require.Contains(t, out, "not all security updates are known", "OSV was asked too, and did not answer")
+	require.NotContains(t, out+errOut, "hunter2")
+
+	before := asked.Load()
+	hostile := checkout(t, files)
+	t.Chdir(hostile)
+	for says, args := range map[string][]string{
+		"is part of the checkout":  {".", "--repository", "shop/web"},
+		"exclude each other":       {".", "--repository", "shop/web", "--config", mine, "--advisories", "osv"},
+		`no repository "shop/foo"`: {".", "--repository", "shop/foo", "--config", mine},
+	} {
+		code, _, errOut = updates(t, args...)
+		require.Equal(t, ExitUsage, code, errOut)
+		require.Contains(t, errOut, says)
+	}
+	require.Equal(t, before, asked.Load(), "a checkout does not say to whom a token is sent")
+}
+
+func TestWhoseAdvisories(t *testing.T) {
+	for _, c := range []struct {
+		flag, token string
+		want        advisory.Source
+	}{
+		{"", "", advisory.API{}}, {"osv", "t", advisory.API{}}, {"off", "t", nil}, {"", "t", advisory.Both{}}, {"github", "t", advisory.GitHub{}},
+	} {
+		got, err := updatesOptions{advisories: c.flag}.source(".", nil, c.token)
+		require.NoError(t, err)
+		require.IsType(t, c.want, got, "%q %q", c.flag, c.token)
+	}
+	_, err := updatesOptions{advisories: "github"}.source(".", nil, "")
+	require.ErrorContains(t, err, "GITHUB_TOKEN")
 }
 
 // Nothing of a checkout is executed, obeyed or followed.

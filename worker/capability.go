@@ -181,6 +181,7 @@ func (w *Worker) registerCode(r sdkworker.Registry) {
 		github.AwaitNews: g.AwaitNews,
 		github.Dashboard: g.Dashboard,
 		runs.HandOver:    (&runs.Activities{Client: w.client}).HandOver,
+		runs.Rollouts:    (&runs.Activities{Client: w.client}).Rollouts,
 	})
 }
 

@@ -14,7 +14,6 @@ import (
 	"github.com/upkeep-run/upkeep/internal/checkout"
 	"github.com/upkeep-run/upkeep/internal/config"
 	"github.com/upkeep-run/upkeep/internal/dependency"
-	"github.com/upkeep-run/upkeep/internal/dependency/advisory"
 	"github.com/upkeep-run/upkeep/internal/dependency/choose"
 	"github.com/upkeep-run/upkeep/internal/dependency/edit"
 	"github.com/upkeep-run/upkeep/internal/dependency/httpcache"
@@ -76,9 +75,12 @@ func (a *Activities) Scan(ctx context.Context, in ScanRequest) (Scanned, error) 
 	progress.Report(ctx, progress.Progress{Phase: "look up", Note: fmt.Sprintf("%d dependencies", len(found))})
 	asking := a.Registries.Client(httpcache.Options{Store: httpcache.Objects{Store: store, Prefix: answers}})
 	report := scan.Scan(ctx, found, problems, scan.Options{
-		Sources: a.Registries.Sources(asking), Advisories: advisories(in.Repository, asking, c), Policy: policy(in.Repository),
+		Sources: a.Registries.Sources(asking), Advisories: in.Repository.Source(asking, c), Policy: policy(in.Repository),
 	})
 	if err := ctx.Err(); err != nil {
+		return Scanned{}, err
+	}
+	if err := a.reach(ctx, tree.FS(), in.Repository, &report, &out); err != nil {
 		return Scanned{}, err
 	}
 	out.Proposals = pullrequest.Propose(changes(report, &out), in.Repository.Groups)
@@ -143,14 +145,6 @@ func policy(r config.Repository) choose.Policy {
 	return choose.Policy{Now: time.Now(), Age: map[string]time.Duration{
 		dependency.Digest: r.Age.Patch, dependency.Patch: r.Age.Patch, dependency.Minor: r.Age.Minor, dependency.Major: r.Age.Major,
 	}}
-}
-
-// advisories are those of OSV and of the repository's GitHub, or those of a folder alone.
-func advisories(r config.Repository, client *httpcache.Client, c *github.Client) advisory.Source {
-	if r.Advisories == "" {
-		return advisory.Both{First: advisory.API{Client: client}, Second: advisory.GitHub{List: c.Advisories}}
-	}
-	return advisory.Directory{FS: os.DirFS(r.Advisories), Name: r.Advisories}
 }
 
 // changes are what a scan proposes; what else people should know of it is put down in out.

@@ -60,4 +60,6 @@ type Result struct {
 	Merged     bool            `json:"merged,omitempty"`
 	// Rollout is the run that rolls the merged update out, if the policy wants one.
 	Rollout string `json:"rollout,omitempty"`
+	// RolloutStands says how that run was come by.
+	RolloutStands string `json:"rolloutStands,omitempty"`
 }

@@ -50,6 +50,7 @@ var help = map[string]string{
 	"chart":                "an absolute path on the worker, or oci://host/repository; as in the target's rollout when left out",
 	"version":              "the chart's version; as in the target's rollout when left out",
 	"set":                  "values by their dotted paths, such as {\"image.tag\": \"1.2\"}; no secrets",
+	"merged":               "the merged pull request that is rolled out, as owner/name#number; not for people",
 	"skipStaging":          "leave the staging target out",
 	"override":             "why a release that migrates goes without a drilled backup; approved with the plan",
 	"RecoverData.backup":   "a backup's id, latest, or proven (the default): the newest whose comparison was PASS",

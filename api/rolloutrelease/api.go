@@ -2,6 +2,11 @@
 package rolloutrelease
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/upkeep-run/upkeep/api/run"
@@ -27,6 +32,31 @@ type Input struct {
 	// Override is why a release that migrates goes without a drilled backup; who approves the plan approves
 	// that too.
 	Override string `json:"override,omitempty"`
+	// Merged is the merged pull request of one of the target's repositories that this rolls out, as
+	// owner/name#number. Where that repository's policy is "rollout: start", it approves the plan, if a rollback
+	// takes all of it back; so it rolls out what the configuration names, and nothing else.
+	Merged string `json:"merged,omitempty"`
+}
+
+// offered begins the ids of the runs that roll merged updates out.
+const offered = "rollout-of-updates-"
+
+// OfferID is the id of the run in which merged updates of a target are offered for approval: one that waits is
+// enough.
+func OfferID(target string) string { return offered + target }
+
+// MergedID is the id of the run that rolls the update of one merged pull request out: there is only ever one.
+func MergedID(target, repository string, number int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d", target, strings.ToLower(repository), number))
+	return offered + target + "-" + hex.EncodeToString(sum[:8])
+}
+
+var mergedSuffix = regexp.MustCompile(`^-[0-9a-f]{16}$`)
+
+// RollsMergedOut reports whether an id is one of a target's OfferID and MergedID.
+func RollsMergedOut(id, target string) bool {
+	rest, ok := strings.CutPrefix(id, OfferID(target))
+	return ok && (rest == "" || mergedSuffix.MatchString(rest))
 }
 
 // Result of RolloutRelease.

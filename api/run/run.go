@@ -101,6 +101,7 @@ type Approval struct {
 	Reason    string          `json:"reason,omitempty"`
 	DecidedAt time.Time       `json:"decidedAt,omitzero"`
 	Decisions []Decided       `json:"decisions,omitempty"` // on this question, in their order
+	Policy    bool            `json:"policy,omitempty"`    // the operator's configuration approved it, and no person
 }
 
 // Decided is a person's decision on a plan.
@@ -159,6 +160,9 @@ func (a Approval) Stand() string {
 
 // Who names those who decided, and by what they are known.
 func (a Approval) Who() string {
+	if a.Policy {
+		return a.By + ", by the configuration"
+	}
 	if a.Signed {
 		return a.By + ", by signature"
 	}

@@ -280,6 +280,9 @@ func (p *parser) target(n *yaml.Node) Target {
 		p.fail(n, "a target lacks the key %q (or %q, if it has none to look after)", "database", "repositories")
 	}
 	p.inCluster(n, &t)
+	if starts := slices.IndexFunc(t.Repositories, func(r Repository) bool { return r.Rollout == RolloutStart }); starts >= 0 && t.Rollout == nil {
+		p.fail(n, `repository %s has "rollout: start", and the target lacks the key "rollout" that says which chart is rolled out, in which version`, t.Repositories[starts].GitHub)
+	}
 	if len(t.Secrets) > 0 && !has(n, "database") {
 		p.fail(n, `a target with secrets lacks the key "database": their roles are there`)
 	}

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"net/url"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -11,7 +13,9 @@ import (
 
 	"github.com/upkeep-run/upkeep/internal/checkout"
 	"github.com/upkeep-run/upkeep/internal/dependency"
+	"github.com/upkeep-run/upkeep/internal/dependency/advisory"
 	"github.com/upkeep-run/upkeep/internal/dependency/choose"
+	"github.com/upkeep-run/upkeep/internal/dependency/httpcache"
 	"github.com/upkeep-run/upkeep/internal/github"
 	"github.com/upkeep-run/upkeep/internal/pullrequest"
 )
@@ -37,6 +41,9 @@ type Repository struct {
 	Rollout string `json:"rollout"`
 	// Advisories is a folder of OSV files on the worker; api.osv.dev and GitHub are asked when empty.
 	Advisories string `json:"advisories,omitempty"`
+	// Reachability is where Go's vulnerability database is, a URL or a folder on the worker, or "off". When empty
+	// it is the Go project's own, unless advisories are those of a folder.
+	Reachability string `json:"reachability,omitempty"`
 }
 
 // GitHubApp is an app that is installed on the repository.
@@ -56,8 +63,12 @@ type Ages struct {
 // What follows a merged update.
 const (
 	RolloutOffer = "offer" // RolloutRelease is started, and waits for an approval
+	RolloutStart = "start" // RolloutRelease is started, and this approves what a rollback takes back
 	RolloutNever = "never"
 )
+
+// ReachabilityOff looks at no code.
+const ReachabilityOff = "off"
 
 // Methods by which a pull request is merged.
 const (
@@ -85,6 +96,14 @@ func (r Repository) Options() github.Options {
 		o.App = &github.App{ID: int64(r.App.ID), Key: r.App.Key.Resolver()}
 	}
 	return o
+}
+
+// Source is where the repository's advisories come from: OSV and its GitHub, or a folder that stands in for both.
+func (r Repository) Source(client *httpcache.Client, c *github.Client) advisory.Source {
+	if r.Advisories == "" {
+		return advisory.Both{First: advisory.API{Client: client}, Second: advisory.GitHub{List: c.Advisories}}
+	}
+	return advisory.Directory{FS: os.DirFS(r.Advisories), Name: r.Advisories}
 }
 
 func (p *parser) repositories(n *yaml.Node) (all []Repository) {
@@ -136,8 +155,10 @@ func (p *parser) repository(n *yaml.Node) Repository {
 		"ignore":     p.texts(&r.Ignore, what+"'s ignore", maxPatterns, checkPattern),
 		"labels":     p.texts(&r.Labels, what+"'s labels", 20, checkLine),
 		"reviewers":  p.texts(&r.Reviewers, what+"'s reviewers", 20, checkReviewer),
-		"rollout":    p.text(&r.Rollout, what+"'s rollout", oneOf([]string{RolloutNever, RolloutOffer})),
+		"rollout":    p.text(&r.Rollout, what+"'s rollout", oneOf([]string{RolloutNever, RolloutOffer, RolloutStart})),
 		"advisories": p.text(&r.Advisories, what+"'s advisories", checkAbsolute),
+
+		"reachability": p.text(&r.Reachability, what+"'s reachability", checkReachability),
 	}, "github")
 	r.RebaseOnConflict = rebase == "conflict"
 	for i, name := range r.Reviewers { // a team is written as people mention it, too
@@ -197,6 +218,15 @@ func checkPattern(v string) string {
 
 func oneLineOf(v string) bool {
 	return !strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// checkReachability takes a folder, the URL of a database, or off.
+func checkReachability(v string) string {
+	u, err := url.Parse(v)
+	if v != ReachabilityOff && checkAbsolute(v) != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || len(v) > 1000) {
+		return "must be off, the absolute path of a folder, or an https:// url without a login"
+	}
+	return ""
 }
 
 func checkLine(v string) string {

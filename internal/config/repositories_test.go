@@ -31,12 +31,13 @@ func TestRepositories(t *testing.T) {
 	require.Equal(t, []string{"daily-security-updates", "weekly-patches", "monthly-minor-updates", "quarterly-major-updates"}, names, "there is no database to back up")
 	c, err = Parse("upkeep.yaml", []byte(repositoryTarget+`{github: shop/web, apiURL: "https://github.example/api/v3", app: {id: 1, keyFrom: {file: /key.pem}}, base: main,
         merge: [patch, security], method: rebase, rebase: conflict, limits: {open: 3}, age: {major: 30}, groups: [{name: kubernetes, packages: ["k8s.io/*"]}],
-        ignore: ["example.com/**"], labels: [dependencies], reviewers: [ada, "team:core", "@Shop/ops_2"], rollout: never, advisories: /var/lib/osv}`))
+        ignore: ["example.com/**"], labels: [dependencies], reviewers: [ada, "team:core", "@Shop/ops_2"], rollout: never, advisories: /var/lib/osv, reachability: /var/lib/vulndb}`))
 	require.NoError(t, err)
 	r := c.Targets[0].Repositories[0]
 	require.Equal(t, &GitHubApp{ID: 1, Key: Secret{File: "/key.pem"}}, r.App)
 	require.Equal(t, pullrequest.Limits{Open: 3, PerHour: 2}, r.Limits)
 	require.Equal(t, 30*24*time.Hour, r.Age.Major)
+	require.Equal(t, "/var/lib/vulndb", r.Reachability)
 	require.Equal(t, []string{"ada", "team:core", "team:ops_2"}, r.Reviewers)
 	require.Equal(t, pullrequest.Policy{Base: "main", Merge: []string{"patch", "security"}, Method: "rebase", RebaseOnConflict: true}, r.Policy("main"))
 }
@@ -46,6 +47,11 @@ func TestMistakesOfARepository(t *testing.T) {
 	for text, says := range map[string]string{
 		`{github: shop/web}`:                                                                                   "tokenFrom and app",
 		`{github: shop` + token + `}`:                                                                          "owner/name",
+		`{github: shop/web, rollout: start` + token + `}`:                                                      `lacks the key "rollout"`,
+		`{github: shop/web, reachability: vulndb` + token + `}`:                                                "must be off",
+		`{github: shop/web, reachability: "http://example.com"` + token + `}`:                                  "must be off",
+		`{github: shop/web, reachability: "https://a:b@example.com"` + token + `}`:                             "without a login",
+		`{github: shop/web, rollout: now` + token + `}`:                                                        "use one of: never, offer, start",
 		`{github: shop/..` + token + `}`:                                                                       "owner/name",
 		`{github: "-x/--upload-pack=x"` + token + `}`:                                                          "owner/name",
 		`{github: "https://github.com/shop/web"` + token + `}`:                                                 "owner/name",

@@ -131,6 +131,29 @@ const (
 	Security = "security" // the lowest version that ends a vulnerability
 )
 
+// Whether code reaches a vulnerability, the worst first.
+const (
+	ReachCalled    = "called"     // a function of it is called, as far as a look at the source tells
+	ReachNotProven = "not proven" // it is not known
+	ReachImported  = "imported"   // a package of it is, and nothing of it is called
+	ReachRequired  = "required"   // its module is, and no package of it is imported
+)
+
+// Reaches are all of these, the worst first.
+var Reaches = []string{ReachCalled, ReachNotProven, ReachImported, ReachRequired}
+
+// Worst is the worst of what is said of an update's vulnerabilities; empty when nothing was looked at.
+func (u Update) Worst() string {
+	for _, level := range Reaches {
+		for _, said := range u.Reach {
+			if said == level {
+				return level
+			}
+		}
+	}
+	return ""
+}
+
 // Types are all types of updates, in the order in which people are shown them: the most urgent first, then the
 // least that may break.
 var Types = []string{Security, Digest, Patch, Minor, Major}
@@ -147,6 +170,8 @@ type Update struct {
 	Advisories []string  `json:"advisories,omitempty"` // the ids of what it mends
 	// Summaries are a line for each of these, as far as there is one.
 	Summaries map[string]string `json:"summaries,omitempty"`
+	// Reach says of each of these whether the code calls it, as far as that was looked at.
+	Reach map[string]string `json:"reach,omitempty"`
 	// Severity is the gravest of these by its database's word: the upper end of its band of CVSS; 0: not known.
 	Severity float64 `json:"severity,omitempty"`
 }

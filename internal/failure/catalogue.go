@@ -80,6 +80,7 @@ const (
 	TooManyGrants      Code = "TooManyGrants"      // a cluster has more roles and bindings than are read
 	NotEditable        Code = "NotEditable"        // an update cannot be written to a file without changing more
 	LockFailed         Code = "LockFailed"         // a lock file cannot be made anew
+	NotAnalysed        Code = "NotAnalysed"        // it cannot be told whether code calls what is vulnerable
 	UnknownPackage     Code = "UnknownPackage"     // no registry has a package of that name
 	RegistrySilent     Code = "RegistrySilent"     // a registry of packages does not answer, or is too busy
 	RegistryRefuses    Code = "RegistryRefuses"    // a registry wants a login, or does not give out a package
@@ -106,7 +107,7 @@ var catalogue = map[Code]Class{
 	DatabaseExists: Precondition, ServerTooNew: Precondition, ServerTooOld: Precondition, RowSecurity: Precondition, NoIdentity: Precondition, NoRetention: Precondition,
 	NotReplaceable: Precondition, PlanVoid: Precondition, BackupRemoved: Precondition, RunExists: Precondition, ScheduleExists: Precondition, CopyLost: Precondition,
 	RowTooLong: Precondition, UnloggedOnStandby: Precondition, UnsupportedName: Precondition, FormatTooNew: Precondition, NoCluster: Precondition, MissingObject: Precondition,
-	ObjectRefused: Precondition, NotEditable: Precondition, LockFailed: Precondition, GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition,
+	ObjectRefused: Precondition, NotEditable: Precondition, LockFailed: Precondition, NotAnalysed: Precondition, GitHubRefused: Precondition, BranchMoved: Precondition, PullChanged: Precondition,
 	NotMergeable: Precondition, RepositoryTooLarge: Precondition, NotStoppable: Precondition, TooManyGrants: Precondition,
 	NotWaiting: Refused, NotApproved: Refused, BadSignature: Refused, NotProvenEqual: Refused, NotHeld: Refused, OwnedByOther: Refused, NoProof: Refused,
 	NotItself: Refused, HostRefused: Refused, NotRotatable: Refused,

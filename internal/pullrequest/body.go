@@ -87,10 +87,13 @@ func Body(p Proposal, x Context) string {
 
 // advise says which vulnerabilities a proposal ends.
 func advise(b *strings.Builder, p Proposal) {
-	lines := make(map[string]string)
+	lines, levels := make(map[string]string), make(map[string]dependency.Update)
 	for _, c := range p.Changes {
 		for _, id := range c.Update.Advisories {
 			lines[id] = c.Update.Summaries[id]
+			if level := c.Update.Reach[id]; level != "" { // of several modules, the worst
+				levels[id] = dependency.Update{Reach: map[string]string{"before": levels[id].Worst(), "now": level}}
+			}
 		}
 	}
 	if len(lines) == 0 {
@@ -106,6 +109,9 @@ func advise(b *strings.Builder, p Proposal) {
 		fmt.Fprintf(b, "- %s", Plain(id))
 		if line := lines[id]; line != "" {
 			fmt.Fprintf(b, ": %s", Plain(line))
+		}
+		if words, ok := reaches[levels[id].Worst()]; ok {
+			fmt.Fprintf(b, " (%s)", words)
 		}
 		b.WriteString("\n")
 	}

@@ -16,6 +16,8 @@ type Dashboard struct {
 	Held    []Line `json:"held"`    // releases that are not proposed for another reason
 	Refused []Line `json:"refused"` // proposals that a person does not want, or has taken over
 	Unread  []Line `json:"unread"`  // files and packages that could not be read or looked up
+	// Rollouts are the runs that roll merged updates out, where the target has a release.
+	Rollouts []Line `json:"rollouts,omitempty"`
 }
 
 // Line is one line of the dashboard.
@@ -38,7 +40,7 @@ func (d Dashboard) Render() string {
 		lines []Line
 	}{
 		{"Open", d.Open}, {"Waiting", d.Limited}, {"Too young", d.Young}, {"Not proposed", d.Held},
-		{"Refused, or a person's", d.Refused}, {"Not read, or not looked up", d.Unread},
+		{"Refused, or a person's", d.Refused}, {"Not read, or not looked up", d.Unread}, {"Merged, and rolled out", d.Rollouts},
 	} {
 		if len(part.lines) == 0 {
 			continue

@@ -50,7 +50,7 @@ const prefix = "upkeep/"
 func Ours(branch string) bool { return strings.HasPrefix(branch, prefix) }
 
 // Propose makes proposals of changes, in the order in which they are worth a person's time: security
-// first, then the small ones. What ends a vulnerability is in no group, and neither a group nor a limit
+// first, and of it what the code is not known not to call; then the small ones. What ends a vulnerability is in no group, and neither a group nor a limit
 // keeps it waiting.
 func Propose(changes []Change, groups []Group) []Proposal {
 	byBranch := make(map[string]*Proposal)
@@ -76,9 +76,41 @@ func Propose(changes []Change, groups []Group) []Proposal {
 		all = append(all, *p)
 	}
 	slices.SortFunc(all, func(a, b Proposal) int {
-		return cmp.Or(cmp.Compare(rank(a.Type), rank(b.Type)), cmp.Compare(a.Branch, b.Branch))
+		return cmp.Or(cmp.Compare(rank(a.Type), rank(b.Type)), cmp.Compare(a.harmless(), b.harmless()), cmp.Compare(a.Branch, b.Branch))
 	})
 	return all
+}
+
+// Reach is the worst of what is said of the vulnerabilities that it ends; empty where nothing was looked at.
+func (p Proposal) Reach() string {
+	for _, level := range dependency.Reaches {
+		if slices.ContainsFunc(p.Changes, func(c Change) bool { return c.Update.Worst() == level }) {
+			return level
+		}
+	}
+	return ""
+}
+
+// harmless is 1 for what ends only vulnerabilities that the code does not call, else 0.
+func (p Proposal) harmless() int {
+	if r := p.Reach(); r == dependency.ReachImported || r == dependency.ReachRequired {
+		return 1
+	}
+	return 0
+}
+
+// reaches are the words for how the code reaches a vulnerability.
+var reaches = map[string]string{
+	dependency.ReachCalled: "the code calls it", dependency.ReachNotProven: "whether the code calls it is not proven",
+	dependency.ReachImported: "a package with it is imported, and nothing calls it", dependency.ReachRequired: "no package with it is imported",
+}
+
+// Named is the title for people who see no body, with how the code reaches what it ends.
+func (p Proposal) Named() string {
+	if words, ok := reaches[p.Reach()]; ok {
+		return p.Title + " (" + words + ")"
+	}
+	return p.Title
 }
 
 // proposal says to which proposal a change belongs. A package that stands in several files is one.

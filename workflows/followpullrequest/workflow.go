@@ -260,24 +260,39 @@ func (f *follower) end(sight github.Sight, choice pullrequest.Choice) error {
 	f.r.SetResult(f.result)
 	f.r.Say("%s: %s", f.name(), choice.Why)
 	if f.result.Rollout != "" {
-		f.r.Say("%s: %s; run %s offers to roll it out", f.name(), choice.Why, f.result.Rollout)
+		f.r.Say("%s: %s; run %s %s", f.name(), choice.Why, f.result.Rollout, f.result.RolloutStands)
 	}
 	return nil
 }
 
-// rollOut offers the target's release for a rollout, in a run that waits for its approval. One that waits
-// already is enough.
+// rollOut rolls the merged update out as the policy says. It may come here again, after a reset or in another
+// part of the run: an offer that waits already is enough, and what was started is started only once.
 func (f *follower) rollOut() {
-	if f.r.Rollout() == nil || f.place.Repository.Rollout != config.RolloutOffer {
+	if f.r.Rollout() == nil {
 		return
 	}
-	id := "rollout-of-updates-" + f.r.Target().Name
-	err := f.r.Start(rolloutrelease.WorkflowType, id, rolloutrelease.Input{Common: run.Common{Target: f.r.Target().Name}})
-	if err != nil && !temporal.IsWorkflowExecutionAlreadyStartedError(err) {
+	var err error
+	name, input := f.r.Target().Name, rolloutrelease.Input{Common: run.Common{Target: f.r.Target().Name}}
+	id, stands, before := "", "", ""
+	switch f.place.Repository.Rollout {
+	case config.RolloutOffer:
+		id, stands, before = rolloutrelease.OfferID(name), "offers to roll it out", "offers to roll it out"
+		err = f.r.Start(rolloutrelease.WorkflowType, id, input)
+	case config.RolloutStart:
+		id, stands, before = rolloutrelease.MergedID(name, f.result.Repository, f.result.Number), "rolls it out, as the policy says", "was started before to roll it out"
+		input.Merged = fmt.Sprintf("%s#%d", f.result.Repository, f.result.Number)
+		err = f.r.StartOnce(rolloutrelease.WorkflowType, id, input)
+	default:
+		return
+	}
+	switch {
+	case temporal.IsWorkflowExecutionAlreadyStartedError(err):
+		stands = before
+	case err != nil:
 		f.r.Left("the rollout of the merged update was not started: %s", procedure.What(err))
 		return
 	}
-	f.result.Rollout = id
+	f.result.Rollout, f.result.RolloutStands = id, stands
 }
 
 // foresee is all of a dry run.

@@ -37,8 +37,9 @@ var proposal = pullrequest.Propose([]pullrequest.Change{{
 // hub is a GitHub that does at once what it is told, and where things happen each time the run waits.
 type hub struct {
 	*proceduretest.Run
-	t  testing.TB
-	mu sync.Mutex
+	t     testing.TB
+	world *proceduretest.World
+	mu    sync.Mutex
 
 	sight   github.Sight
 	news    []func(*github.Sight) // what happens at the next waits; a person closes it when there is no more
@@ -48,10 +49,10 @@ type hub struct {
 	rejects []error
 }
 
-func newHub(t testing.TB) *hub {
+func newHub(t testing.TB, own ...any) *hub {
 	t.Helper()
 	w := &proceduretest.World{Repositories: []config.Repository{{GitHub: "shop/web", Rollout: config.RolloutOffer}}}
-	h := &hub{Run: proceduretest.New(t, w), t: t, fails: make(map[string][]error)}
+	h := &hub{Run: proceduretest.New(t, w, own...), t: t, world: w, fails: make(map[string][]error)}
 	h.sight = github.Sight{Policy: pullrequest.Policy{Base: "main", Merge: []string{dependency.Patch}}, Seen: pullrequest.Seen{BaseHead: "tip"}}
 	for name, fn := range map[string]any{
 		github.Look: func(context.Context, github.BranchRequest) (github.Sight, error) {

@@ -33,18 +33,9 @@ const (
 // so it is applied as it stands, or asked for again. Words say what it would do. A plan that is rejected,
 // or that nobody decides on in time, is a refusal.
 func (r *Run) Approve(words string, plan any) error {
-	data, err := json.Marshal(plan) // fields in their order, maps sorted: the same plan has the same bytes
-	if err != nil {
-		return fmt.Errorf("encode the plan: %w", err)
-	}
-	sum := sha256.Sum256(data)
-	a := &run.Approval{Plan: data, Hash: hex.EncodeToString(sum[:]), Words: words}
-	err = r.Do(Step{Name: "Store the plan", Activity: store.WritePlan, Options: Quick}, store.PlanRecord{Store: r.target.Store, RunID: r.ID(), Hash: a.Hash, Plan: data}, &a.Stored)
+	a, err := r.storePlan(words, plan)
 	if err != nil {
 		return err
-	}
-	if !slices.Contains(r.plans, a.Hash) { // asked for again, it may be the same
-		r.plans = append(r.plans, a.Hash)
 	}
 	at := r.begin(Step{Name: "Wait for an approval of the plan"})
 	a.AskedAt, a.ExpiresAt = r.Now(), r.Now().Add(askedFor)
@@ -89,6 +80,47 @@ func asksFor(a *run.Approval) string {
 
 // approvals is how the run's plans are decided on: by the configuration that it began with.
 func (r *Run) approvals() approval.Policy { return r.target.Approvals.For(r.doc.Procedure) }
+
+// AsksPeople reports whether the configuration wants signatures, or more than one person, for the run's plans.
+func (r *Run) AsksPeople() bool {
+	p := r.approvals()
+	return p.Signed || p.Quorum > 1
+}
+
+// ApproveBy stores a plan and approves it at once: by is what of the operator's configuration says so, and reason
+// why it is asked.
+func (r *Run) ApproveBy(by, reason, words string, plan any) error {
+	a, err := r.storePlan(words, plan)
+	if err != nil {
+		return err
+	}
+	at := r.begin(Step{Name: "Approve the plan, as the configuration says"})
+	a.AskedAt, a.DecidedAt, a.ExpiresAt = r.Now(), r.Now(), r.Now().Add(approvedFor)
+	a.Decision, a.By, a.Reason, a.Policy = run.Approved, by, reason, true
+	r.doc.Approval = a
+	r.note(audit.Entry{Kind: audit.Decision, What: run.ApproveUpdate, Args: a.Hash, By: by, Reason: reason})
+	r.finish(at, run.Pass, fmt.Sprintf("approved by %s (%s)", a.Who(), reason))
+	r.show()
+	return nil
+}
+
+// storePlan stores a plan that is to be decided on.
+func (r *Run) storePlan(words string, plan any) (*run.Approval, error) {
+	data, err := json.Marshal(plan) // fields in their order, maps sorted: the same plan has the same bytes
+	if err != nil {
+		return nil, fmt.Errorf("encode the plan: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	a := &run.Approval{Plan: data, Hash: hex.EncodeToString(sum[:]), Words: words}
+	err = r.Do(Step{Name: "Store the plan", Activity: store.WritePlan, Options: Quick}, store.PlanRecord{Store: r.target.Store, RunID: r.ID(), Hash: a.Hash, Plan: data}, &a.Stored)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(r.plans, a.Hash) { // asked for again, it may be the same
+		r.plans = append(r.plans, a.Hash)
+	}
+	return a, nil
+}
 
 // Approved reports whether the approval of the newest plan still stands.
 func (r *Run) Approved() bool {

@@ -87,9 +87,18 @@ func (r *Run) Await(most time.Duration, holds func() bool) (bool, error) {
 	return workflow.AwaitWithTimeout(r.ctx, most, holds)
 }
 
-// Start starts another procedure, which goes its own way.
+// Start starts another procedure, which goes its own way. While a run of that id goes on, there is no other.
 func (r *Run) Start(procedure, id string, input any) error {
-	ctx := workflow.WithChildOptions(r.ctx, workflow.ChildWorkflowOptions{WorkflowID: id, ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON})
+	return r.start(procedure, id, input, enumspb.WORKFLOW_ID_REUSE_POLICY_UNSPECIFIED)
+}
+
+// StartOnce is Start for what must not be started again when it is over, also not by a run that was reset.
+func (r *Run) StartOnce(procedure, id string, input any) error {
+	return r.start(procedure, id, input, enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE)
+}
+
+func (r *Run) start(procedure, id string, input any, reuse enumspb.WorkflowIdReusePolicy) error {
+	ctx := workflow.WithChildOptions(r.ctx, workflow.ChildWorkflowOptions{WorkflowID: id, ParentClosePolicy: enumspb.PARENT_CLOSE_POLICY_ABANDON, WorkflowIDReusePolicy: reuse})
 	return workflow.ExecuteChildWorkflow(ctx, procedure, input).GetChildWorkflowExecution().Get(r.ctx, nil)
 }
 

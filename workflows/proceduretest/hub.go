@@ -36,6 +36,9 @@ func (w *World) RegisterHub(s sdkworker.ActivityRegistry) {
 		runs.HandOver: answer(w, runs.HandOver, func(runs.HandOverRequest) followpullrequest.Answer {
 			return followpullrequest.Answer{Number: 7, Act: pullrequest.Await, Why: "its checks run"}
 		}),
+		runs.Rollouts: answer(w, runs.Rollouts, func(runs.RolloutsRequest) []pullrequest.Line {
+			return []pullrequest.Line{{What: "run rollout", Why: "it goes on"}}
+		}),
 		github.Dashboard: answer(w, github.Dashboard, func(github.DashboardRequest) int { return 3 }),
 		github.Look: answer(w, github.Look, func(github.BranchRequest) github.Sight {
 			w.Hub.sight.Policy = pullrequest.Policy{Base: "main", Merge: []string{dependency.Patch}}

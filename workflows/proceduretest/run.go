@@ -29,11 +29,14 @@ type Run struct {
 	t testing.TB
 }
 
-// New prepares a run in a world.
-func New(t testing.TB, w *World) *Run {
+// New prepares a run in a world, with workflows of the test's own.
+func New(t testing.TB, w *World, own ...any) *Run {
 	t.Helper()
 	env := Environment()
 	w.Register(env)
+	for _, workflow := range own {
+		env.RegisterWorkflow(workflow)
+	}
 	env.OnSignalExternalWorkflow(mock.Anything, target.ID("shop"), "", target.ReleaseSignal, WorkflowID).Return(func(_, _, _, _ string, _ any) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()

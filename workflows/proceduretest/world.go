@@ -66,6 +66,9 @@ type World struct {
 	Rollout *config.Rollout
 	// Migrations are the hooks that an upgrade runs.
 	Migrations []string
+	// Diff is what an upgrade changes, if it is not one object; OneWay is what of it no rollback takes back.
+	Diff   *helmrelease.Diff
+	OneWay []string
 	// Stands is how far the upgrades had come before.
 	Stands helm.Stands
 	// Cluster is where the world's target is; nil: in none.
@@ -593,9 +596,13 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 			case w.Stands != helm.New:
 				return helm.Planned{Stands: w.Stands, Revision: 2, Owners: w.Owners}
 			}
+			diff := helmrelease.Diff{Changed: 1}
+			if w.Diff != nil {
+				diff = *w.Diff
+			}
 			return helm.Planned{Owners: w.Owners, Plan: helmrelease.Plan{
 				Version: 1, Kind: helmrelease.KindUpgrade, Namespace: in.Kubernetes.Namespace, Release: in.Kubernetes.Release, From: 1, Base: helmrelease.Base{Number: 1},
-				Chart: helmrelease.ChartFacts{Name: "shop", Version: "1.2.3"}, Diff: helmrelease.Diff{Changed: 1}, Migrations: w.Migrations,
+				Chart: helmrelease.ChartFacts{Name: "shop", Version: "1.2.3"}, Diff: diff, Migrations: w.Migrations, OneWay: w.OneWay,
 			}}
 		}),
 		helm.TakeOver: answer(w, helm.TakeOver, func(helm.TakeOverOrder) struct{} { return struct{}{} }),

@@ -109,6 +109,9 @@ func prepare(r *procedure.Run, in api.Input) (*rollout, error) {
 	if len(in.Override) > 1000 {
 		return nil, failure.New(failure.BadInput, "override has more than 1000 bytes").Do("say in a sentence why no backup is needed")
 	}
+	if err := merged(r, in); err != nil {
+		return nil, err
+	}
 	o := &rollout{r: r, in: in, policy: policy}
 	at := func(name string, k *config.Kubernetes, policy *config.Rollout) *stage {
 		return &stage{
@@ -164,6 +167,9 @@ func (o *rollout) once() error {
 	}
 	if r.DryRun() {
 		return o.preview()
+	}
+	if o.in.Merged != "" && o.changesNothing() {
+		return o.sayNothing()
 	}
 	if o.production.stands == helm.New {
 		if err := o.approve(); err != nil {
@@ -388,6 +394,9 @@ func (o *rollout) approve() error {
 		plan.Staging = &o.staging.plan
 	}
 	plan.Owners = o.suspended()
+	if o.byPolicy() {
+		return o.r.ApproveBy("the policy of "+repositoryOf(o.in.Merged), "rollout: start in upkeep.yaml, and "+o.in.Merged+" is merged", o.words(), plan)
+	}
 	return o.r.Approve(o.words(), plan)
 }
 

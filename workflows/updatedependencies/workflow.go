@@ -121,8 +121,27 @@ func (s *scan) run() error {
 			s.board.Open = append(s.board.Open, pullrequest.Line{Number: o.Number, What: o.Title})
 		}
 	}
+	if err := s.seeRollouts(); err != nil {
+		return err
+	}
 	slices.SortStableFunc(s.board.Open, func(a, b pullrequest.Line) int { return cmp.Compare(a.Number, b.Number) })
 	return s.r.Do(step("Write the dashboard of "+name, github.Dashboard, procedure.Quick), github.DashboardRequest{Place: s.place, Dashboard: s.board}, &s.out.Dashboard)
+}
+
+// seeRollouts puts down how the merged updates are rolled out. That it is not known now is no fault of the updates.
+func (s *scan) seeRollouts() error {
+	policy := s.place.Repository.Rollout
+	if s.r.Rollout() == nil || policy != config.RolloutOffer && policy != config.RolloutStart {
+		return nil
+	}
+	err := s.r.Try(step("Look at the rollouts of what was merged", runs.Rollouts, procedure.Waiting), runs.RolloutsRequest{Target: s.place.Target}, &s.board.Rollouts)
+	if procedure.GivenUp(err) {
+		return err
+	}
+	if err != nil {
+		s.board.Rollouts = []pullrequest.Line{{What: "not known", Why: procedure.What(err)}}
+	}
+	return nil
 }
 
 // wanted are the proposals of the types that the run is for. The others are for a run of theirs.
@@ -175,7 +194,7 @@ func (s *scan) handOver(order pullrequest.Follower) error {
 		s.r.Mark(run.Pass, answer.Why)
 	}
 	s.out.Proposed = append(s.out.Proposed, api.Proposed{Branch: p.Branch, Title: p.Title, Type: p.Type, Number: answer.Number, Act: answer.Act, Why: answer.Why})
-	line := pullrequest.Line{Number: answer.Number, What: p.Title, Why: answer.Why}
+	line := pullrequest.Line{Number: answer.Number, What: p.Named(), Why: answer.Why}
 	switch answer.Act {
 	case pullrequest.Refuse, pullrequest.Leave:
 		s.board.Refused = append(s.board.Refused, line)

@@ -32,6 +32,7 @@ type site struct {
 	answers map[string]followpullrequest.Answer // by branch
 	fails   map[string]error
 	boards  []pullrequest.Dashboard
+	asked   []runs.RolloutsRequest
 }
 
 func newSite(t *testing.T) *site {
@@ -65,6 +66,12 @@ func newSite(t *testing.T) *site {
 				return a, nil
 			}
 			return followpullrequest.Answer{Number: 7, Act: pullrequest.Await, Why: "its checks run"}, nil
+		},
+		runs.Rollouts: func(_ context.Context, in runs.RolloutsRequest) ([]pullrequest.Line, error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.asked = append(s.asked, in)
+			return []pullrequest.Line{{What: "run rollout", Why: "it goes on"}}, s.fails[runs.Rollouts]
 		},
 		github.Dashboard: func(_ context.Context, in github.DashboardRequest) (int, error) {
 			s.mu.Lock()
@@ -153,6 +160,30 @@ func TestWhatIsNotNeededAnyMoreIsEnded(t *testing.T) {
 		}
 	}
 	require.Equal(t, []string{"upkeep/patch/old"}, ended, "majors were not looked for")
+}
+
+// TestTheDashboardTellsOfRollouts where there is a release, and the policy rolls out.
+func TestTheDashboardTellsOfRollouts(t *testing.T) {
+	for _, c := range []struct {
+		policy string
+		fails  error
+		told   []pullrequest.Line
+	}{
+		{config.RolloutStart, nil, []pullrequest.Line{{What: "run rollout", Why: "it goes on"}}},
+		{config.RolloutOffer, nil, []pullrequest.Line{{What: "run rollout", Why: "it goes on"}}},
+		{config.RolloutOffer, failure.New(failure.NoAnswer, "no list"), []pullrequest.Line{{What: "not known", Why: "no list"}}},
+		{config.RolloutNever, nil, nil},
+	} {
+		s := newSite(t)
+		s.world.Rollout, s.fails[runs.Rollouts] = &config.Rollout{}, c.fails
+		s.world.Repositories[0].Rollout = c.policy
+		doc, _ := s.do(t, `{}`)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+		require.Equal(t, c.told, s.boards[0].Rollouts)
+		if c.told != nil {
+			require.Equal(t, runs.RolloutsRequest{Target: "shop"}, s.asked[0])
+		}
+	}
 }
 
 func TestBadInput(t *testing.T) {

@@ -207,3 +207,37 @@ func TestRolloutRelease(t *testing.T) {
 		require.Equal(t, 4, production.deployed(t))
 	})
 }
+
+// TestAMergedUpdateIsRolledOut without a person, where its repository's policy says so, and only if the chart
+// renders something new.
+func TestAMergedUpdateIsRolledOut(t *testing.T) {
+	beside(t, configures)
+	p := install(t, "merged")
+	without := filepath.Join(t.TempDir(), "chart") // without the hook: what migrates is for a person
+	require.NoError(t, os.CopyFS(without, os.DirFS(chart)))
+	require.NoError(t, os.Remove(filepath.Join(without, "templates", "migrate.yaml")))
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	write := func(text string) { require.NoError(t, os.WriteFile(values, []byte(text), 0o600)) }
+	write("langfuse: {schema: 1}\n")
+	s := harness.New(t, fmt.Sprintf(`  - name: merged
+    kubernetes: {namespace: %s, release: %s}
+    rollout: {chart: %q, values: [%q], bake: 10s, timeout: 60s}
+    repositories: [{github: shop/web, tokenFrom: {env: NONE}, rollout: start}]
+`, p, release, without, values))
+	serve(t, s, "w")
+
+	doc := s.Run(t, rolloutrelease.WorkflowType, `{"target": "merged", "merged": "shop/web#7"}`)
+	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+	require.Contains(t, doc.Summary, "nothing is rolled out")
+	require.Equal(t, 1, p.deployed(t))
+
+	write("langfuse: {schema: 1, replicas: 2}\n")
+	doc = s.Run(t, rolloutrelease.WorkflowType, `{"target": "merged", "merged": "shop/web#7"}`)
+	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+	require.Equal(t, "the policy of shop/web", doc.Approval.By)
+	require.Equal(t, 2, p.deployed(t))
+
+	doc = s.Run(t, rolloutrelease.WorkflowType, `{"target": "merged", "merged": "shop/web#8"}`)
+	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
+	require.Equal(t, 2, p.deployed(t))
+}

@@ -145,6 +145,9 @@ var scenarios = []scenario{
 	{procedure: updatedependencies.WorkflowType, name: "dry-run", input: `{"dryRun":true}`, world: hasRepository},
 	{procedure: followpullrequest.WorkflowType, name: "merged", input: follow, world: hasRepository, during: order},
 	{procedure: followpullrequest.WorkflowType, name: "left-alone", input: follow, world: touched, during: order},
+	{procedure: followpullrequest.WorkflowType, name: "rolled-out", input: follow, world: rollsMergedOut, during: orderAndRollOut},
+	{procedure: updatedependencies.WorkflowType, name: "rollouts", input: `{}`, world: rollsMergedOut},
+	{procedure: rolloutrelease.WorkflowType, name: "by-policy", input: `{"merged":"shop/web#7"}`, world: rollsMergedOut},
 	{procedure: recoverservice.WorkflowType, name: "owned", input: `{}`, world: left, during: decide(run.RetryUpdate)},
 }
 
@@ -231,6 +234,14 @@ func hasRepository(w *proceduretest.World) {
 	w.Repositories = []config.Repository{{GitHub: "shop/web", Limits: pullrequest.DefaultLimits}}
 }
 
+// rollsMergedOut has the policy of the world's repository roll merged updates out.
+func rollsMergedOut(w *proceduretest.World) {
+	hasRepository(w)
+	rollsOut(run.Pass)(w)
+	w.Migrations = nil // else a person is asked
+	w.Repositories[0].Rollout = config.RolloutStart
+}
+
 // touched has a person push to the branch of the pull request, and close it.
 func touched(w *proceduretest.World) {
 	hasRepository(w)
@@ -245,6 +256,14 @@ func order(t *testing.T, c client.Client, id string) {
 		Args: []any{pullrequest.Follower{Proposal: proceduretest.Proposal}}, WaitForStage: client.WorkflowUpdateStageCompleted})
 	require.NoError(t, err)
 	require.NoError(t, h.Get(t.Context(), nil))
+}
+
+// orderAndRollOut is order, and waits for the end of the rollout of what was merged.
+func orderAndRollOut(t *testing.T, c client.Client, id string) {
+	order(t, c, id)
+	require.Eventually(t, func() bool {
+		return c.GetWorkflow(t.Context(), rolloutrelease.MergedID("shop", "shop/web", 7), "").Get(t.Context(), nil) == nil
+	}, time.Minute, 100*time.Millisecond)
 }
 
 // crashes has a pod of the world's service crash at the first look.

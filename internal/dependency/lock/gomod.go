@@ -123,12 +123,23 @@ func (t Tools) goCommand(w *workshop, folder string) (func(context.Context, ...s
 	if err != nil {
 		return nil, err
 	}
+	env, err := t.goEnvironment(w, "GOFLAGS=-mod=mod -modcacherw", "CGO_ENABLED=1")
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, args ...string) (string, error) {
+		return t.run(ctx, call{path: program, args: args, dir: w.path(path.Join("repository", folder)), env: env})
+	}, nil
+}
+
+// goEnvironment is the environment of the go program: the operator's settings, and nothing of the repository's.
+func (t Tools) goEnvironment(w *workshop, more ...string) ([]string, error) {
 	modules := w.path("home/mod")
 	if t.Cache != "" {
 		modules = filepath.Join(t.Cache, "go")
 	}
 	env := w.environment(
-		"GOENV=off", "GO111MODULE=on", "GOTOOLCHAIN=local", "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "CGO_ENABLED=1",
+		"GOENV=off", "GO111MODULE=on", "GOTOOLCHAIN=local", "GOWORK=off",
 		"GOPATH="+w.path("home/go"), "GOMODCACHE="+modules, "GOCACHE="+w.path("home/cache"),
 		"GOPROXY=https://proxy.golang.org",
 		// A module proxy is asked, and never the host that a module's path names: that may be any. Programs such as git are run only where the operator says so, and find no
@@ -148,7 +159,5 @@ func (t Tools) goCommand(w *workshop, folder string) (func(context.Context, ...s
 			}
 		}
 	}
-	return func(ctx context.Context, args ...string) (string, error) {
-		return t.run(ctx, call{path: program, args: args, dir: w.path(path.Join("repository", folder)), env: env})
-	}, nil
+	return append(env, more...), nil
 }

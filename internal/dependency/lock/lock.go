@@ -1,7 +1,8 @@
 // Package lock makes lock files anew after their manifests were edited, by the ecosystem's own tool: go, npm,
 // and Helm's library. A tool works in a folder of its own that has only what it needs of the repository, with
 // an empty home and an environment that the operator has chosen: nothing that the repository says configures
-// it, and nothing that a package brings is run. What it leaves is thrown away but for the lock files.
+// it, and nothing that a package brings is run. What it leaves is thrown away but for the lock files. In such a
+// folder, too, govulncheck looks whether the code calls what is vulnerable.
 package lock
 
 import (
@@ -21,9 +22,10 @@ import (
 
 // Tools is how the operator has lock files made. Its zero value finds the programs in $PATH.
 type Tools struct {
-	Go   string // path of the go program
-	NPM  string // path of npm
-	Node string // path of node
+	Go          string // path of the go program
+	NPM         string // path of npm
+	Node        string // path of node
+	Govulncheck string // path of govulncheck
 	// GoEnv are settings of Go, such as GOPROXY=https://proxy.example.com and GONOSUMDB=example.com. A variable
 	// that is not of Go's look-up of modules is refused.
 	GoEnv []string

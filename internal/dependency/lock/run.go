@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/upkeep-run/upkeep/internal/failure"
 )
@@ -25,6 +28,8 @@ type call struct {
 	args []string
 	dir  string
 	env  []string
+	out  io.Writer // takes what it writes to stdout, if that is more than words
+	data uint64    // bytes of memory that each of its processes may have; 0: as many as it likes
 }
 
 // passed are variables of the worker's own environment that a tool needs to reach a registry.
@@ -53,13 +58,22 @@ func (t Tools) run(ctx context.Context, p call) (said string, err error) {
 	cmd.Dir, cmd.Env = p.dir, p.env
 	out := &tail{limit: maxSaid}
 	cmd.Stdout, cmd.Stderr = out, out
+	if p.out != nil {
+		cmd.Stdout = p.out
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	// The kernel sends the death signal when the thread that forked ends, so the thread must stay.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	err = cmd.Run()
+	if err = cmd.Start(); err != nil {
+		return "", err
+	}
+	if p.data > 0 { // what it starts has the same bound; a program that is over already needs none
+		_ = unix.Prlimit(cmd.Process.Pid, unix.RLIMIT_DATA, &unix.Rlimit{Cur: p.data, Max: p.data}, nil)
+	}
+	err = cmd.Wait()
 	if ctx.Err() != nil {
 		return out.String(), ctx.Err()
 	}
@@ -87,7 +101,11 @@ func explain(ctx context.Context, t Tools, tool, file, said string, err error) e
 }
 
 func missing(tool string) error {
-	return failure.New(failure.MissingProgram, "%s, which makes lock files, is not installed on the worker", tool).
+	what := "makes lock files"
+	if tool == "govulncheck" {
+		what = "looks whether code calls what is vulnerable"
+	}
+	return failure.New(failure.MissingProgram, "%s, which %s, is not installed on the worker", tool, what).
 		Do("install %s on the worker, or give it the image that has what makes lock files (docs/kubernetes.md), then resume the run", tool)
 }
 

@@ -10,16 +10,22 @@ import (
 	"strings"
 
 	"github.com/upkeep-run/upkeep/dev/kit/image"
+	"github.com/upkeep-run/upkeep/dev/kit/part"
 )
 
-// addLockTools adds the machine's Go, as far as it looks modules up, and its Node and npm. They compile and run
-// nothing of anybody's: compilers, tests and the sources of Go's own programs are left out.
+// addLockTools adds the machine's Go, as far as it looks modules and sources up, govulncheck, and its Node and npm.
+// They compile and run nothing of anybody's: tests and the sources of Go's own programs are left out, and the tools
+// of Go but for those that it asks for their version.
 func addLockTools(ctx context.Context, i *image.Image) error {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOVERSION").Output()
+	out, err := exec.CommandContext(ctx, "go", "env", "GOROOT", "GOVERSION", "GOTOOLDIR").Output()
 	if err != nil {
 		return fmt.Errorf("go does not say where it is: %w", err)
 	}
-	root, version, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	said := strings.Fields(string(out))
+	if len(said) != 3 {
+		return fmt.Errorf("go does not say where it is: %q", out)
+	}
+	root, version, tools := said[0], said[1], said[2]
 	for place, name := range map[string]string{"bin/go": "bin/go", "VERSION": "VERSION", "go.env": "go.env"} {
 		if err := i.File("/usr/local/go/"+place, filepath.Join(root, name)); err != nil {
 			return fmt.Errorf("Go is not whole: %w", err)
@@ -33,6 +39,14 @@ func addLockTools(ctx context.Context, i *image.Image) error {
 		return err
 	}
 	i.Folder("/usr/local/go/pkg/tool", 0o755) // by which go knows the folder for its own
+	for _, name := range []string{"asm", "compile", "link"} {
+		if err := i.File("/usr/local/go/pkg/tool/"+filepath.Base(tools)+"/"+name, filepath.Join(tools, name)); err != nil {
+			return fmt.Errorf("Go is not whole: %w", err)
+		}
+	}
+	if err := addGovulncheck(ctx, i); err != nil {
+		return err
+	}
 	i.Link("/usr/local/bin/go", "../go/bin/go")
 
 	npm, err := exec.LookPath("npm")
@@ -63,4 +77,19 @@ func addLockTools(ctx context.Context, i *image.Image) error {
 	}
 	i.Labels["run.upkeep.go"] = version
 	return nil
+}
+
+// addGovulncheck adds the program that looks whether code calls what is vulnerable.
+func addGovulncheck(ctx context.Context, i *image.Image) error {
+	cache, err := part.CacheDir("parts")
+	if err != nil {
+		return err
+	}
+	say := func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+	p := part.Part{Name: "govulncheck", Module: "parts/govulncheck", Package: "golang.org/x/vuln/cmd/govulncheck", About: "a minute"}
+	built, err := part.Builder{Source: ".", Cache: cache, Say: say}.Build(ctx, p)
+	if err != nil {
+		return err
+	}
+	return i.File("/usr/local/bin/govulncheck", built[p.Name])
 }
