@@ -148,6 +148,7 @@ func (w *World) Forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.Hub = Hub{}
+	w.Rollout = nil
 	w.Owners = ownership.Measures{}
 	w.Quarantine, w.Enforced, w.Readings, w.quarantines = quarantine.Plan{}, "", nil, nil
 	w.Granted, w.Withdrawn, w.Rights, w.returned = quarantine.AccessPlan{}, quarantine.Withdrawn{}, nil, nil
