@@ -120,6 +120,7 @@ func resultOf(t *testing.T, doc *run.Document) (r rolloutrelease.Result) {
 }
 
 func TestRolloutRelease(t *testing.T) {
+	t.Parallel()
 	staging, production := install(t, "staging"), install(t, "production")
 	path := chartFor(t, allInPods, chart)
 	without := filepath.Join(t.TempDir(), "chart") // without the hook, whose image would be bad too
@@ -212,6 +213,7 @@ func TestRolloutRelease(t *testing.T) {
 // renders something new.
 func TestAMergedUpdateIsRolledOut(t *testing.T) {
 	beside(t, configures)
+	t.Parallel()
 	p := install(t, "merged")
 	without := filepath.Join(t.TempDir(), "chart") // without the hook: what migrates is for a person
 	require.NoError(t, os.CopyFS(without, os.DirFS(chart)))
@@ -226,18 +228,16 @@ func TestAMergedUpdateIsRolledOut(t *testing.T) {
 `, p, release, without, values))
 	serve(t, s, "w")
 
-	doc := s.Run(t, rolloutrelease.WorkflowType, `{"target": "merged", "merged": "shop/web#7"}`)
-	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
-	require.Contains(t, doc.Summary, "nothing is rolled out")
-	require.Equal(t, 1, p.deployed(t))
-
+	rolls := func(pull, revision int, outcome run.Outcome) *run.Document {
+		t.Helper()
+		doc := s.Run(t, rolloutrelease.WorkflowType, fmt.Sprintf(`{"target": "merged", "merged": "shop/web#%d"}`, pull))
+		require.Equal(t, outcome, doc.Outcome, doc.Summary)
+		require.Equal(t, revision, p.deployed(t))
+		return doc
+	}
+	rolls(6, 2, run.Succeeded) // away from the hook
+	require.Contains(t, rolls(7, 2, run.PartiallySucceeded).Summary, "nothing is rolled out")
 	write("langfuse: {schema: 1, replicas: 2}\n")
-	doc = s.Run(t, rolloutrelease.WorkflowType, `{"target": "merged", "merged": "shop/web#7"}`)
-	require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
-	require.Equal(t, "the policy of shop/web", doc.Approval.By)
-	require.Equal(t, 2, p.deployed(t))
-
-	doc = s.Run(t, rolloutrelease.WorkflowType, `{"target": "merged", "merged": "shop/web#8"}`)
-	require.Equal(t, run.PartiallySucceeded, doc.Outcome, doc.Summary)
-	require.Equal(t, 2, p.deployed(t))
+	require.Equal(t, "the policy of shop/web", rolls(7, 3, run.Succeeded).Approval.By)
+	rolls(8, 3, run.PartiallySucceeded)
 }

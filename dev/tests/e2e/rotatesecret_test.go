@@ -154,6 +154,7 @@ func (x tenant) nowhere(t *testing.T, values ...string) {
 }
 
 func TestRotateSecret(t *testing.T) {
+	t.Parallel()
 	x := newTenant(t, 2)
 	first := x.secret(t)
 
@@ -229,6 +230,7 @@ func (x tenant) breaks(t *testing.T) error {
 
 // TestRotateSecretWithoutOverlap: one role that keeps its name, and an operator that owns the Secret.
 func TestRotateSecretWithoutOverlap(t *testing.T) {
+	t.Parallel()
 	x := newTenant(t, 1)
 	x.stack.Configure(t, x.target("", fmt.Sprintf("role: %s, withoutOverlap: true, keys: {password: password}", x.name)))
 	serve(t, x.stack, "w")
