@@ -195,6 +195,7 @@ func Users(w World, plan Plan, a AccessPlan) []Suspected {
 // case holds already.
 func (w World) accounts(plan Plan, s Suspects, p Policy, b Bindings) (all []Suspected) {
 	suspects := make(map[Ref]bool)
+	within := func(namespace string) bool { return namespace == s.Namespace || slices.Contains(p.Namespaces, namespace) }
 	add := func(ref Ref) {
 		if !slices.ContainsFunc(all, func(a Suspected) bool { return a.Ref == ref }) {
 			all = append(all, Suspected{Ref: ref})
@@ -208,7 +209,7 @@ func (w World) accounts(plan Plan, s Suspects, p Policy, b Bindings) (all []Susp
 	}
 	for _, n := range plan.Not { // on its node's network no policy reaches it, and its account can be all the same
 		pod := find(w.Pods, n.Pod)
-		if n.Free && pod != nil && pod.Spec.HostNetwork && w.Runs[n.Pod] == "" && (pod.Namespace == s.Namespace || slices.Contains(p.Namespaces, pod.Namespace)) {
+		if n.Free && pod != nil && pod.Spec.HostNetwork && w.Runs[n.Pod] == "" && within(pod.Namespace) {
 			suspects[n.Pod] = true
 			add(Ref{pod.Namespace, account(pod)})
 		}
@@ -216,10 +217,12 @@ func (w World) accounts(plan Plan, s Suspects, p Policy, b Bindings) (all []Susp
 	if s.ServiceAccount != "" {
 		add(Ref{s.Namespace, s.ServiceAccount})
 	}
-	for i := range b.All { // of pods that an earlier run of the case has deleted
+	// Of pods that an earlier run of the case has deleted. A note elsewhere is another Upkeep's, whose case of another
+	// target is called the same, or somebody's who wants an account taken for a suspect.
+	for i := range b.All {
 		if t, ours := readWithdrawal(b.All[i].Annotations).of(plan.Case); ours && !t.Over {
 			for _, one := range t.Subjects {
-				if named := access.NewSubject(one.Kind, one.Namespace, one.Name); named.Kind == access.KindAccount {
+				if named := access.NewSubject(one.Kind, one.Namespace, one.Name); named.Kind == access.KindAccount && within(named.Namespace) {
 					add(Ref{named.Namespace, named.Name})
 				}
 			}

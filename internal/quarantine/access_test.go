@@ -172,6 +172,11 @@ func TestAnEarlierRunOfTheCaseIsFound(t *testing.T) {
 	plan = PlanAccess(World{}, Bindings{All: []rbacv1.RoleBinding{b}}, Plan{Case: caseID}, Suspects{Namespace: "shop"}, Default, now)
 	require.Len(t, plan.Grants, 1, "when its pods are deleted already, too")
 	require.Equal(t, "web", plan.Accounts[0].Name)
+	elsewhere := b
+	elsewhere.Namespace = "other"
+	elsewhere.Annotations = map[string]string{Note: strings.Replace(b.Annotations[Note], `"namespace":"shop"`, `"namespace":"other"`, 1)}
+	plan = PlanAccess(World{}, Bindings{All: []rbacv1.RoleBinding{elsewhere}}, Plan{Case: caseID}, Suspects{Namespace: "shop"}, Default, now)
+	require.Empty(t, plan.Accounts, "an account of a namespace that is not the case's is none of its suspects")
 	b.Annotations[Note] = strings.Replace(b.Annotations[Note], caseID, "0ther", 1)
 	plan = planned(t, runsAs("web-1=web"), suspects(t, "web-1"), b)
 	require.Len(t, plan.Grants, 1, "what another case holds is held by this one too")
