@@ -195,7 +195,9 @@ func Users(w World, plan Plan, a AccessPlan) []Suspected {
 // case holds already.
 func (w World) accounts(plan Plan, s Suspects, p Policy, b Bindings) (all []Suspected) {
 	suspects := make(map[Ref]bool)
-	within := func(namespace string) bool { return namespace == s.Namespace || slices.Contains(p.Namespaces, namespace) }
+	within := func(namespace string) bool {
+		return namespace == s.Namespace || slices.Contains(p.Namespaces, namespace)
+	}
 	add := func(ref Ref) {
 		if !slices.ContainsFunc(all, func(a Suspected) bool { return a.Ref == ref }) {
 			all = append(all, Suspected{Ref: ref})
