@@ -36,7 +36,7 @@ type hollow struct {
 	server *http.Server
 }
 
-// newHollow makes the node beside one of the cluster's own, whose address this machine must have.
+// newHollow makes the node beside one of the cluster's own, which must be on this machine.
 func newHollow(ctx context.Context, config *rest.Config, log []byte) (_ *hollow, err error) {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -54,6 +54,15 @@ func newHollow(ctx context.Context, config *rest.Config, log []byte) (_ *hollow,
 			}
 		}
 	}
+	// The API server, which is on that node, comes back to the address from which this machine goes there.
+	way, err := net.Dial("udp", net.JoinHostPort(address, "9")) // nothing is sent
+	if err != nil {
+		return nil, fmt.Errorf("find the way to the node %s: %w", address, err)
+	}
+	address = way.LocalAddr().(*net.UDPAddr).IP.String()
+	if err := way.Close(); err != nil {
+		return nil, err
+	}
 	h := &hollow{name: fmt.Sprintf("upkeep-hollow-%d", time.Now().Unix()), client: client, log: log}
 	certificate, err := h.certificate(ctx, config, address)
 	if err != nil {
@@ -61,7 +70,7 @@ func newHollow(ctx context.Context, config *rest.Config, log []byte) (_ *hollow,
 	}
 	listener, err := tls.Listen("tcp", net.JoinHostPort(address, "0"), &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12})
 	if err != nil {
-		return nil, fmt.Errorf("serve the hollow node's logs: the cluster's node must be this machine: %w", err)
+		return nil, fmt.Errorf("serve the hollow node's logs: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", func(w http.ResponseWriter, _ *http.Request) {

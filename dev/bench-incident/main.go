@@ -92,7 +92,7 @@ func bench(ctx context.Context, o options) (err error) {
 		err = errors.Join(err, clear(context.Background(), f.client, f.namespace), f.hollow.remove())
 	}()
 	f.upkeep, err = product.Start(ctx, product.Options{Dir: dir, Worker: o.worker, Targets: fmt.Sprintf(
-		"  - name: %s\n    kubernetes: {namespace: %s, incidents: {pods: 1000, podsPerHour: 100000}}\n", target, f.namespace)})
+		"  - name: %s\n    kubernetes: {namespace: %s, incidents: {pods: 1000, podsPerHour: 100000}}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", target, f.namespace)})
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func bench(ctx context.Context, o options) (err error) {
 // given up: they stay in quarantine, and are removed.
 func (f *field) start(ctx context.Context, name string) (*run.Document, error) {
 	id, err := f.upkeep.Starter.Start(ctx, starter.Order{Procedure: api.WorkflowType, Target: target, Set: map[string]string{
-		"reason": "it is measured", "event": name, "serviceAccount": f.namespace + "/" + account,
+		"reason": "it is measured", "event": name, "serviceAccount": account,
 	}})
 	if err != nil {
 		return nil, err

@@ -46,8 +46,8 @@ hollow node (as kubemark's: nobody runs them, and the benchmark answers for its 
 	fmt.Fprintf(&b, `
 - The goals above empty steps: 1 pod 0.150 s, 50 pods 1 s, 500 pods 5 s.
 - ContainIncident has kept the before-image, taken away the labels by which policies, Services and controllers select
-  the pods, and has looked for those. Times are of the run's history: its start, and the end of its step "Contain",
-  which is the %dth of its activities; as many that do nothing are the empty steps, on the same server.
+  the pods, and has looked who owns them. Times are of the run's history: its start, and the end of its step "Contain",
+  which is number %d of its activities; as many that do nothing are the empty steps, on the same server.
 - The responder does what such programs do: client-go as it comes (5 requests a second, 10 at first), pod after pod, read
   before it is written, all labels taken away and forgotten.
 - kubectl is what a person types who knows it by heart: apply a policy, and give all pods one label more. What selects

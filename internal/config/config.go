@@ -276,8 +276,8 @@ func (p *parser) target(n *yaml.Node) Target {
 
 		"approvals": func(n *yaml.Node) { t.Approvals = p.approvals(n) },
 	}, "name")
-	if n.Kind == yaml.MappingNode && !has(n, "database") && !has(n, "repositories") {
-		p.fail(n, "a target lacks the key %q (or %q, if it has none to look after)", "database", "repositories")
+	if n.Kind == yaml.MappingNode && !has(n, "database") && !has(n, "kubernetes") && !has(n, "repositories") {
+		p.fail(n, "a target lacks the key %q (or, if it has none to look after, %q or %q)", "database", "kubernetes", "repositories")
 	}
 	p.inCluster(n, &t)
 	if starts := slices.IndexFunc(t.Repositories, func(r Repository) bool { return r.Rollout == RolloutStart }); starts >= 0 && t.Rollout == nil {

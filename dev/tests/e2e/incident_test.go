@@ -49,7 +49,7 @@ const talks = `while :; do echo opened; (while :; do echo hello; sleep 0.2; done
 
 // scened is the target of a scene, with pods that probe and pods that read.
 func scened(here stack.Namespace) string {
-	return fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s, network: {prober: {image: \"upkeep:%[2]s\"}}, incidents: {reader: {image: \"upkeep:%[2]s\"}}}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", here, imageTag())
+	return fmt.Sprintf("  - name: crime\n    kubernetes: {namespace: %s, network: {prober: {image: \"upkeep:%[2]s\"}}, incidents: {reader: {image: \"upkeep:%[2]s\"}}}\n", here, imageTag())
 }
 
 // crime sets the scene.
