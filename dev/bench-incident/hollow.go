@@ -155,7 +155,7 @@ func (h *hollow) remove() error {
 	return errors.Join(err, h.server.Close())
 }
 
-// pods makes pods on the node, that seem to run, and to be selected by a Service and to have an owner of labels.
+// pods makes pods on the node that seem to run.
 func (h *hollow) pods(ctx context.Context, namespace string, n int) error {
 	return many(n, func(i int) error {
 		pod := &corev1.Pod{

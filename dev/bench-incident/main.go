@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -92,7 +93,7 @@ func bench(ctx context.Context, o options) (err error) {
 		err = errors.Join(err, clear(context.Background(), f.client, f.namespace), f.hollow.remove())
 	}()
 	f.upkeep, err = product.Start(ctx, product.Options{Dir: dir, Worker: o.worker, Targets: fmt.Sprintf(
-		"  - name: %s\n    kubernetes: {namespace: %s, incidents: {pods: 1000, podsPerHour: 100000}}\n    database: {url: \"postgres://nobody@127.0.0.1:1/none\"}\n", target, f.namespace)})
+		"  - name: %s\n    kubernetes: {namespace: %s, incidents: {pods: 1000, podsPerHour: 100000}}\n", target, f.namespace)})
 	if err != nil {
 		return err
 	}
@@ -108,12 +109,11 @@ func bench(ctx context.Context, o options) (err error) {
 	}
 	defer f.empty.worker.Stop()
 	r := &results{began: time.Now(), rounds: o.rounds}
-	if r.kubernetes, err = measure.VersionOf(ctx, "kubectl", "version", "--output=yaml"); err != nil {
+	version, err := f.client.Discovery().ServerVersion()
+	if err != nil {
 		return err
 	}
-	if version, err := f.client.Discovery().ServerVersion(); err == nil {
-		r.kubernetes = "Kubernetes " + version.GitVersion
-	}
+	r.kubernetes = "Kubernetes " + version.GitVersion
 	if err := f.contained(ctx, r); err != nil {
 		return err
 	}
@@ -307,12 +307,11 @@ func (f *field) kept(ctx context.Context, r *results) error {
 		if err != nil {
 			return err
 		}
-		for _, s := range doc.Steps {
-			if s.Name == "Keep the evidence" {
-				r.kept = append(r.kept, n/s.Seconds)
-				r.items = s.Detail
-			}
+		step := slices.IndexFunc(doc.Steps, func(s run.Step) bool { return s.Name == "Keep the evidence" })
+		if step < 0 {
+			return errors.New("the case has no step that keeps the evidence")
 		}
+		r.kept, r.items = append(r.kept, n/doc.Steps[step].Seconds), doc.Steps[step].Detail
 		memory, err := f.upkeep.Memory()
 		if err != nil {
 			return err

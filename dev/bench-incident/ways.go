@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -14,6 +13,7 @@ import (
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,31 +24,14 @@ import (
 	"github.com/upkeep-run/upkeep/dev/internal/stack"
 )
 
-// many does something n times, some at once.
+// many does something n times, some at once, and returns the first error.
 func many(n int, do func(int) error) error {
-	var (
-		all  sync.WaitGroup
-		lock sync.Mutex
-		errs []error
-	)
-	next := make(chan int)
-	for range 32 {
-		all.Go(func() {
-			for i := range next {
-				if err := do(i); err != nil {
-					lock.Lock()
-					errs = append(errs, err)
-					lock.Unlock()
-				}
-			}
-		})
-	}
+	var group errgroup.Group
+	group.SetLimit(32)
 	for i := range n {
-		next <- i
+		group.Go(func() error { return do(i) })
 	}
-	close(next)
-	all.Wait()
-	return errors.Join(errs...)
+	return group.Wait()
 }
 
 // quarantine is the label and the policy of the other ways.
@@ -113,7 +96,7 @@ func typed(namespace string) error {
 }
 
 // dumped is kubectl's own way to keep what there is: objects, events and logs of a namespace.
-func dumped(namespace string) (time.Duration, error) {
+func dumped(namespace string) (took time.Duration, err error) {
 	dir, err := os.MkdirTemp("", "upkeep-bench-dump-")
 	if err != nil {
 		return 0, err
