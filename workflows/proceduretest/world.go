@@ -25,7 +25,6 @@ import (
 	"github.com/upkeep-run/upkeep/internal/approval"
 	"github.com/upkeep-run/upkeep/internal/bake"
 	"github.com/upkeep-run/upkeep/internal/config"
-	"github.com/upkeep-run/upkeep/internal/evidence"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/netcheck"
@@ -355,6 +354,16 @@ func check[In any](w *World, activityType string) any {
 	})
 }
 
+// next takes the next of what is to be answered, or what is answered after all of it.
+func next[T any](of *[]T, after T) T {
+	if len(*of) == 0 {
+		return after
+	}
+	one := (*of)[0]
+	*of = (*of)[1:]
+	return one
+}
+
 func (w *World) summary(id string) postgres.BackupSummary {
 	return postgres.BackupSummary{
 		BackupID: id, Database: "shop", SnapshotAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Tables: 3, Rows: 42,
@@ -364,7 +373,16 @@ func (w *World) summary(id string) postgres.BackupSummary {
 
 // Register registers the world's activities.
 func (w *World) Register(s sdkworker.ActivityRegistry) {
-	for name, fn := range map[string]any{
+	for _, some := range []map[string]any{w.most(), w.ofRotations(), w.ofIncidents()} {
+		for name, fn := range some {
+			s.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
+		}
+	}
+}
+
+// most are the activities of most procedures, by their names.
+func (w *World) most() map[string]any {
+	return map[string]any{
 		configuration.ResolveTarget: answer(w, configuration.ResolveTarget, func(in configuration.Request) configuration.Resolved {
 			name, place := "shop", w.Cluster
 			if w.Rollout != nil {
@@ -378,55 +396,14 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 				Store: "file:///var/lib/upkeep", Connections: 2, ConfigSHA256: "00", Attributes: w.Attributes,
 			}, Retention: retention.Policy{Last: 1, ReplacedDays: w.ReplacedDays}}
 		}),
-		kubernetes.LookAtSecret: answer(w, kubernetes.LookAtSecret, func(in kubernetes.RotationRequest) rotation.Plan {
-			from := in.Entry.Privileged()
-			to, _ := in.Entry.Next(from) // one of the configuration's
-			plan := rotation.Plan{UID: "s1", Keys: in.Entry.Keys.All(), From: from, To: to, Owners: w.Owners, Left: w.RotationLeft, Consumers: []rotation.Consumer{
-				{Ref: rotation.Ref{Kind: "Deployment", Name: "web"}, UID: "u1"}, {Ref: rotation.Ref{Kind: "StatefulSet", Name: "queue"}, UID: "u2"}}}
-			if w.RotationDone {
-				plan.DoneAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-			}
-			return plan
-		}),
-		kubernetes.MakePending:      answer(w, kubernetes.MakePending, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
-		kubernetes.SwitchSecret:     answer(w, kubernetes.SwitchSecret, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
-		kubernetes.RestartConsumer:  answer(w, kubernetes.RestartConsumer, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
-		kubernetes.SealRotation:     answer(w, kubernetes.SealRotation, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
-		kubernetes.FinishRotation:   answer(w, kubernetes.FinishRotation, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
-		kubernetes.RestoreSecret:    answer(w, kubernetes.RestoreSecret, func(kubernetes.RotationOrder) string { return "" }),
-		kubernetes.RestoreConsumers: answer(w, kubernetes.RestoreConsumers, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
-		kubernetes.RemovePending:    answer(w, kubernetes.RemovePending, func(kubernetes.RotationOrder) struct{} { return struct{}{} }),
-		postgres.LookAtRoles: answer(w, postgres.LookAtRoles, func(postgres.RolesRequest) rotation.RolesPlan {
-			return rotation.RolesPlan{Sessions: 3, Makes: true}
-		}),
-		postgres.PrepareRole: answer(w, postgres.PrepareRole, func(postgres.RoleOrder) struct{} { return struct{}{} }),
-		postgres.ProveLogin:  check[postgres.RoleOrder](w, postgres.ProveLogin),
-		postgres.AwaitSessions: answer(w, postgres.AwaitSessions, func(postgres.RoleOrder) (s postgres.OldSessions) {
-			if len(w.OldSessions) > 0 {
-				s, w.OldSessions = w.OldSessions[0], w.OldSessions[1:]
-			}
-			return s
-		}),
-		postgres.WithdrawRole:   answer(w, postgres.WithdrawRole, func(in postgres.RoleOrder) int { return map[bool]int{true: 2}[in.End] }),
-		postgres.IsWithdrawn:    answer(w, postgres.IsWithdrawn, func(postgres.RoleOrder) bool { return w.Swapped }),
-		postgres.ProveWithdrawn: check[postgres.RoleOrder](w, postgres.ProveWithdrawn),
-		postgres.RetireRole:     answer(w, postgres.RetireRole, func(postgres.RoleOrder) string { return "" }),
 		kubernetes.LookAtService: answer(w, kubernetes.LookAtService, func(kubernetes.Service) (s recovery.State) {
-			if len(w.Services) > 0 {
-				s, w.Services = w.Services[0], w.Services[1:]
-			}
-			return s
+			return next(&w.Services, s)
 		}),
 		kubernetes.PlanNetwork:  answer(w, kubernetes.PlanNetwork, func(kubernetes.ProbeOrder) netcheck.Plan { return w.Network }),
 		kubernetes.ProbeNetwork: answer(w, kubernetes.ProbeNetwork, func(kubernetes.ProbeRequest) []netcheck.Finding { return w.Connections }),
 		kubernetes.RemoveProbes: answer(w, kubernetes.RemoveProbes, func(kubernetes.ProbeOrder) struct{} { return struct{}{} }),
 		kubernetes.AwaitHealthy: answer(w, kubernetes.AwaitHealthy, func(kubernetes.AwaitRequest) run.Verdict {
-			if len(w.Waits) == 0 {
-				return run.Pass
-			}
-			v := w.Waits[0]
-			w.Waits = w.Waits[1:]
-			return v
+			return next(&w.Waits, run.Pass)
 		}),
 		kubernetes.PlanRollback: answer(w, kubernetes.PlanRollback, func(in kubernetes.StepOrder) recovery.Step { return in.Step }),
 		kubernetes.TakeStep:     answer(w, kubernetes.TakeStep, func(kubernetes.StepOrder) struct{} { return struct{}{} }),
@@ -489,88 +466,10 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 				{Ref: quiesce.Ref{Kind: "CronJob", Name: "report"}, UID: "u2", Before: json.RawMessage("false")},
 			}}
 		}),
-		kubernetes.SuspendOwners: answer(w, kubernetes.SuspendOwners, func(in kubernetes.OwnersOrder) []string { w.suspended = append(w.suspended, in); return nil }),
-		kubernetes.StopClients:   answer(w, kubernetes.StopClients, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
-		kubernetes.StartClients:  answer(w, kubernetes.StartClients, func(kubernetes.StopOrder) []string { return nil }),
-		kubernetes.ResumeOwners:  answer(w, kubernetes.ResumeOwners, func(in kubernetes.OwnersOrder) []string { w.resumed = append(w.resumed, in); return nil }),
-		kubernetes.PlanContainment: answer(w, kubernetes.PlanContainment, func(in kubernetes.Incident) quarantine.Plan {
-			plan := w.Quarantine
-			plan.Version, plan.Case = 1, in.Order.Case
-			return plan
-		}),
-		kubernetes.Contain: answer(w, kubernetes.Contain, func(in kubernetes.ContainOrder) (done quarantine.Contained) {
-			for _, p := range in.Plan.Pods {
-				done.Pods = append(done.Pods, quarantine.Image{Ref: p.Ref, UID: p.UID, Labels: map[string]string{"app": "web"}})
-			}
-			return done
-		}),
-		kubernetes.CheckContained: check[kubernetes.EndRequest](w, kubernetes.CheckContained),
-		kubernetes.TryContained: answer(w, kubernetes.TryContained, func(kubernetes.TryOrder) []run.Check {
-			if w.Enforced != "" {
-				return []run.Check{{Name: "what goes out", Verdict: w.Enforced, Detail: "tried"}}
-			}
-			return []run.Check{{Name: "what goes out", Verdict: run.Pass, Detail: "tried"}}
-		}),
-		kubernetes.ReadSuspects: answer(w, kubernetes.ReadSuspects, func(kubernetes.ReadOrder) quarantine.Reading {
-			if len(w.Readings) > 0 {
-				next := w.Readings[0]
-				w.Readings = w.Readings[1:]
-				return next
-			}
-			return quarantine.Reading{Check: run.Check{Name: quarantine.OldConnections, Verdict: run.Pass, Detail: "none lives"}}
-		}),
-		kubernetes.CollectEvidence: answer(w, kubernetes.CollectEvidence, func(in kubernetes.EvidenceOrder) kubernetes.Kept {
-			return kubernetes.Kept{Head: evidence.Head{Entries: 4, Items: 3, Gaps: 1, Bytes: 1024, Hash: "ab"}, URL: in.Store + "/runs/" + in.RunID + "/" + in.Folder}
-		}),
-		kubernetes.PlanQuarantineEnd: answer(w, kubernetes.PlanQuarantineEnd, func(in kubernetes.EndRequest) quarantine.ReleasePlan {
-			out := quarantine.ReleasePlan{Version: 1, Case: in.Plan.Case, Delete: in.Delete, Pods: []quarantine.Freed{}}
-			for _, p := range in.Done.Pods {
-				out.Pods = append(out.Pods, quarantine.Freed{Ref: p.Ref, UID: p.UID, Back: p.Labels, Then: "nobody takes it back"})
-			}
-			for _, h := range in.Withdrew.Bindings {
-				out.Access = append(out.Access, quarantine.Returned{Binding: h.Binding, UID: h.UID, Subjects: h.Subjects, Stay: !in.Back, Do: "kubectl patch"})
-			}
-			for _, a := range in.Access.Accounts {
-				if in.Renew {
-					out.Accounts = append(out.Accounts, quarantine.Renewed{Ref: a.Ref, UID: "a1", Hits: a.Others, Not: a.Not})
-				}
-			}
-			out.Rotate = in.Rotate
-			return out
-		}),
-		kubernetes.PlanWithdrawal: answer(w, kubernetes.PlanWithdrawal, func(in kubernetes.ContainOrder) quarantine.AccessPlan {
-			plan := w.Granted
-			plan.Version, plan.Case = 1, in.Order.Case
-			return plan
-		}),
-		kubernetes.Withdraw: answer(w, kubernetes.Withdraw, func(kubernetes.AccessOrder) quarantine.Withdrawn { return w.Withdrawn }),
-		kubernetes.CheckAccess: answer(w, kubernetes.CheckAccess, func(kubernetes.AccessOrder) quarantine.AccessProof {
-			if len(w.Rights) == 0 {
-				return quarantine.AccessProof{Checks: []run.Check{{Name: "access", Verdict: run.Pass, Detail: "looked at"}}}
-			}
-			proof := w.Rights[0]
-			w.Rights = w.Rights[1:]
-			return proof
-		}),
-		kubernetes.RenewAccounts: answer(w, kubernetes.RenewAccounts, func(in kubernetes.EndOrder) (out quarantine.Released) {
-			for _, a := range in.Plan.Accounts {
-				if a.Not == "" {
-					out.Renewed = append(out.Renewed, a.Ref)
-				}
-			}
-			return out
-		}),
-		kubernetes.ReturnAccess: answer(w, kubernetes.ReturnAccess, func(in kubernetes.EndOrder) quarantine.Released {
-			w.returned = append(w.returned, in)
-			return quarantine.Released{}
-		}),
-		kubernetes.EndQuarantine: answer(w, kubernetes.EndQuarantine, func(in kubernetes.EndOrder) quarantine.Released {
-			w.quarantines = append(w.quarantines, in)
-			return quarantine.Released{Pods: []quarantine.Ref{}}
-		}),
-		kubernetes.LiftQuarantine: answer(w, kubernetes.LiftQuarantine, func(kubernetes.EndOrder) quarantine.Released {
-			return quarantine.Released{Pods: []quarantine.Ref{}}
-		}),
+		kubernetes.SuspendOwners:  answer(w, kubernetes.SuspendOwners, func(in kubernetes.OwnersOrder) []string { w.suspended = append(w.suspended, in); return nil }),
+		kubernetes.StopClients:    answer(w, kubernetes.StopClients, func(kubernetes.StopOrder) struct{} { return struct{}{} }),
+		kubernetes.StartClients:   answer(w, kubernetes.StartClients, func(kubernetes.StopOrder) []string { return nil }),
+		kubernetes.ResumeOwners:   answer(w, kubernetes.ResumeOwners, func(in kubernetes.OwnersOrder) []string { w.resumed = append(w.resumed, in); return nil }),
 		kubernetes.ProveRecovered: check[kubernetes.StopOrder](w, kubernetes.ProveRecovered),
 		postgres.IsSwapped:        answer(w, postgres.IsSwapped, func(postgres.SwapOrder) bool { return w.Swapped }),
 		postgres.DropReplaced:     answer(w, postgres.DropReplaced, func(postgres.DropRequest) []string { return []string{"shop_replaced_20260101_000000"} }),
@@ -619,18 +518,11 @@ func (w *World) Register(s sdkworker.ActivityRegistry) {
 		}),
 		helm.CountRestarts: answer(w, helm.CountRestarts, func(helm.Place) bake.Restarts { return nil }),
 		helm.Watch: answer(w, helm.Watch, func(helm.WatchRequest) helm.Watched {
-			if len(w.watched) == 0 {
-				return helm.Watched{Verdict: run.Pass, Checks: []run.Check{{Name: "workloads", Verdict: run.Pass, Detail: "all ready"}}}
-			}
-			found := w.watched[0]
-			w.watched = w.watched[1:]
-			return found
+			return next(&w.watched, helm.Watched{Verdict: run.Pass, Checks: []run.Check{{Name: "workloads", Verdict: run.Pass, Detail: "all ready"}}})
 		}),
 		store.WriteRun: answer(w, store.WriteRun, func(in store.Record) store.Written {
 			w.records = append(w.records, in)
 			return store.Written{Report: in.Store + "/runs/" + in.Document.RunID + "/report.html"}
 		}),
-	} {
-		s.RegisterActivityWithOptions(fn, activity.RegisterOptions{Name: name})
 	}
 }
