@@ -42,7 +42,6 @@ type incident struct {
 	order  kubernetes.ContainOrder
 	done   quarantine.Contained
 	proof  postgres.Proof // of the newest look
-	tried  []run.Check    // whether the network enforces it, and what was open before lives on
 	access rights
 	freed  bool // the pods are deleted, or let go of
 	result api.Result
@@ -258,12 +257,18 @@ func (x *incident) check(request kubernetes.EndRequest) error {
 
 // show puts all that is known of the containment into the result.
 func (x *incident) show() {
-	x.tried = append(slices.Clone(x.probed), x.old.Check)
-	x.result.Verdict, x.result.Checks = x.proof.Verdict, slices.Concat(x.proof.Checks, x.access.checks, x.tried)
-	for _, c := range slices.Concat(x.access.checks, x.tried) {
+	besides := x.besides()
+	x.result.Verdict, x.result.Checks = x.proof.Verdict, slices.Concat(x.proof.Checks, besides)
+	for _, c := range besides {
 		x.result.Verdict = x.result.Verdict.And(c.Verdict)
 	}
 	x.timed()
+}
+
+// besides are the checks that are not of the API server's own state of the containment: of the access, of whether the
+// network enforces it, and of what was open before.
+func (x *incident) besides() []run.Check {
+	return slices.Concat(x.access.checks, x.probed, []run.Check{x.old.Check})
 }
 
 // try tries whether the network holds the suspects off. The evidence, which may vanish, came first.
@@ -331,7 +336,7 @@ func (x *incident) end(remove bool) (bool, error) {
 		return false, err
 	}
 	warning := ""
-	for _, c := range slices.Concat(x.access.checks, x.tried) {
+	for _, c := range x.besides() {
 		if c.Verdict == run.Fail {
 			warning += "; " + c.Name + ": " + c.Detail
 		}
