@@ -1,9 +1,11 @@
 package starter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -65,8 +67,10 @@ func (b Backups) List(ctx context.Context) ([]BackupListed, error) {
 	}
 	all := make([]BackupListed, len(entries))
 	for i, e := range entries {
-		all[len(entries)-1-i] = listedBackup(e)
+		all[i] = listedBackup(e)
 	}
+	// Ids of backups that began in one second are in no order.
+	slices.SortFunc(all, func(a, b BackupListed) int { return cmp.Or(b.At.Compare(a.At), cmp.Compare(b.ID, a.ID)) })
 	return all, nil
 }
 
