@@ -59,7 +59,7 @@ type Limits struct {
 	writing chan struct{} // held by the one that writes
 
 	mu      sync.Mutex
-	written []time.Time // within the last hour
+	written []time.Time // when each was answered, within the last hour
 	until   time.Time   // nothing is asked before: GitHub said so
 	why     string
 }
@@ -79,8 +79,8 @@ type limited struct {
 }
 
 func (t limited) RoundTrip(r *http.Request) (*http.Response, error) {
-	l := t.limits
-	if isWrite(r) {
+	l, write := t.limits, isWrite(r)
+	if write {
 		select {
 		case l.writing <- struct{}{}:
 			defer func() { <-l.writing }()
@@ -93,6 +93,9 @@ func (t limited) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err := l.open(); err != nil {
 		return nil, err
+	}
+	if write {
+		defer l.wrote()
 	}
 	answer, err := t.next.RoundTrip(r)
 	if err != nil {
@@ -125,19 +128,17 @@ func (l *Limits) closed() error {
 	return nil
 }
 
-// turn waits until one more thing may be written, and counts it.
+// turn waits until one more thing may be written.
 func (l *Limits) turn(ctx context.Context) error {
 	for {
 		l.mu.Lock()
 		now := l.clock.Now()
 		l.written = slices.DeleteFunc(l.written, func(t time.Time) bool { return now.Sub(t) >= time.Hour })
 		wait := l.wait(now)
+		l.mu.Unlock()
 		if wait <= 0 {
-			l.written = append(l.written, now)
-			l.mu.Unlock()
 			return nil
 		}
-		l.mu.Unlock()
 		if wait > longest {
 			return failure.New(failure.GitHubLimited, "%d things were written to GitHub within an hour, and it allows no more", perHour).
 				Do("nothing: it goes on by itself").Wait(wait / time.Duration(fault.Times()))
@@ -146,6 +147,14 @@ func (l *Limits) turn(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// wrote counts a write at its end. GitHub counts it when it arrives, at some time before: from its beginning, one
+// that was long under way would make the next too early for GitHub.
+func (l *Limits) wrote() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.written = append(l.written, l.clock.Now())
 }
 
 // wait is how long the next write must wait.
