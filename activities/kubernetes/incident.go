@@ -38,6 +38,7 @@ const (
 	PlanQuarantineEnd = "PlanQuarantineEnd"
 	EndQuarantine     = "EndQuarantine"
 	LiftQuarantine    = "LiftQuarantine"
+	GuardContained    = "GuardContained"
 
 	PlanWithdrawal = "PlanAccessWithdrawal"
 	Withdraw       = "WithdrawAccess"
