@@ -79,38 +79,44 @@ type guard struct {
 // round looks once, does again what was undone, and says what that was. What was open before it first looked, and
 // cannot be closed, is said already.
 func (g *guard) round(ctx context.Context) (undone []string, err error) {
-	open, err := g.open(ctx)
+	open, superseded, err := g.look(ctx)
 	if err != nil {
 		return nil, err
 	}
 	isStuck := func(what string) bool { return slices.Contains(g.stuck, what) }
 	undone = slices.DeleteFunc(slices.Clone(open), isStuck)
-	g.stuck = slices.DeleteFunc(open, func(what string) bool { return !isStuck(what) })
-	if len(undone) > 0 {
+	switch {
+	case len(undone) > 0 && !superseded:
 		done, err := g.Contain(ctx, g.order.ContainOrder)
 		if err != nil {
 			return nil, err
 		}
 		g.out.Done = done
-		if g.stuck, err = g.open(ctx); err != nil {
+		if g.stuck, _, err = g.look(ctx); err != nil {
 			return nil, err
 		}
-		if !g.began {
-			undone = slices.DeleteFunc(undone, isStuck)
-		}
+	default:
+		g.stuck = open
+	}
+	if !g.began {
+		undone = slices.DeleteFunc(undone, isStuck)
 	}
 	g.began = true
+	if superseded {
+		return undone, nil
+	}
 	back, err := g.putBack(ctx)
 	return append(undone, back...), err
 }
 
-// open says what of the case's pods is not cut off.
-func (g *guard) open(ctx context.Context) ([]string, error) {
+// look says what of the case's pods is not cut off, and whether a later order than this holds: once the end of the
+// case has begun, of which this is told a little later, nothing is done again.
+func (g *guard) look(ctx context.Context) (open []string, superseded bool, err error) {
 	_, w, err := g.order.look(ctx, g.Temporal)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return quarantine.Open(w, g.order.Plan, g.out.Done), nil
+	return quarantine.Open(w, g.order.Plan, g.out.Done), quarantine.Superseded(w, g.out.Done, g.order.Order), nil
 }
 
 // putBack takes the accounts out again of the bindings into which somebody has put them back, and says which.
