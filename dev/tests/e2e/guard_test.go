@@ -25,7 +25,7 @@ func TestWhatIsUndoneWhilePeopleAreWaitedForIsDoneAgain(t *testing.T) {
 	t.Parallel()
 	here := setSmall(t)
 	s := harness.New(t, fmt.Sprintf(withAccess, here, "upkeep:"+imageTag()))
-	w := s.Worker(t, "w")
+	w := serve(t, s, "w")
 	id := s.Start(t, api.WorkflowType, `{"reason":"it fights back","pods":"intruder","access":"withdraw"}`)
 	asked := time.Time{}
 	asks := func() *run.Document {
@@ -83,7 +83,7 @@ func TestWhatIsUndoneWhilePeopleAreWaitedForIsDoneAgain(t *testing.T) {
 
 	w.Kill()
 	letGo(t, here)
-	s.Worker(t, "next")
+	serve(t, s, "next")
 	again(cutOff)
 
 	decides(t, s, id, run.ApproveUpdate, "")
