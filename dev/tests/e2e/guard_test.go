@@ -16,15 +16,19 @@ import (
 	"github.com/upkeep-run/upkeep/api/run"
 	"github.com/upkeep-run/upkeep/dev/internal/harness"
 	"github.com/upkeep-run/upkeep/dev/internal/stack"
+	"github.com/upkeep-run/upkeep/internal/approval/approvaltest"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
+	"github.com/upkeep-run/upkeep/internal/sshsig"
 )
 
 // TestWhatIsUndoneWhilePeopleAreWaitedForIsDoneAgain: of the pod, of its policy and of its account, and by a worker
-// that takes the place of one that was killed too.
+// that takes the place of one that was killed too. Two people end it by their signatures; what one of them had signed
+// before something was undone is void.
 func TestWhatIsUndoneWhilePeopleAreWaitedForIsDoneAgain(t *testing.T) {
 	t.Parallel()
 	here := setSmall(t)
-	s := harness.New(t, fmt.Sprintf(withAccess, here, "upkeep:"+imageTag()))
+	ann, bob := approvaltest.New(t, "ann"), approvaltest.New(t, "bob")
+	s := harness.New(t, fmt.Sprintf(withAccess+"    approvals: {quorum: 2, signed: true, keys: [{name: ann, key: %[3]q}, {name: bob, key: %[4]q}]}\n", here, "upkeep:"+imageTag(), ann.Key().Key, bob.Key().Key))
 	w := serve(t, s, "w")
 	id := s.Start(t, api.WorkflowType, `{"reason":"it fights back","pods":"intruder","access":"withdraw"}`)
 	asked := time.Time{}
@@ -58,9 +62,17 @@ func TestWhatIsUndoneWhilePeopleAreWaitedForIsDoneAgain(t *testing.T) {
 	require.NoError(t, denied())
 	again := func(how func() error) { t.Helper(); require.NoError(t, until(time.Minute, how)) }
 
+	signs := func(who approvaltest.Person, says string) {
+		t.Helper()
+		done := s.Upkeep(t, "approve", id, "--reason", "seen to", "--sign-with", who.File(""))
+		require.Equal(t, 0, done.Code, "%s%s", done.Out, done.Err)
+		require.Contains(t, done.Out+done.Err, says)
+	}
+	signs(ann, "1 of 2 approved")
 	letGo(t, here)
 	again(cutOff)
 	doc := asks()
+	require.Empty(t, doc.Approval.Decisions, "what was signed before is void")
 	require.NoError(t, json.Unmarshal(doc.Result, &found))
 	require.Contains(t, fmt.Sprint(found.Remarks), "somebody has taken the quarantine's label from pod "+string(here)+"/intruder")
 
@@ -86,12 +98,18 @@ func TestWhatIsUndoneWhilePeopleAreWaitedForIsDoneAgain(t *testing.T) {
 	serve(t, s, "next")
 	again(cutOff)
 
-	decides(t, s, id, run.ApproveUpdate, "")
+	s.Until(t, id, func(d *run.Document) bool { return d.AsksApproval() }) // it may ask anew just now
+	signs(bob, "1 of 2 approved")
+	signs(ann, "applies its plan")
 	doc = s.Await(t, id)
 	require.NoError(t, json.Unmarshal(doc.Result, &found))
 	require.Equal(t, api.Deleted, found.Ended, doc.Summary)
 	require.NotContains(t, shapes(t, here, "db", "neighbour"), "quarantine")
 	require.Equal(t, "friend", bound(t, here))
+	trail := s.Upkeep(t, "audit", "verify")
+	require.NotContains(t, trail.Out, "FAIL")
+	require.Contains(t, trail.Out, "2 decisions signed by the key: "+sshsig.Fingerprint(ann.Public())+" (ann)")
+	require.Contains(t, trail.Out, "1 decisions signed by the key: "+sshsig.Fingerprint(bob.Public())+" (bob)")
 }
 
 // letGo takes the quarantine's label from the intruder, as somebody would who can.
