@@ -280,3 +280,12 @@ func TestReviewAccessHasATwin(t *testing.T) {
 		newEstate(t).accepts().doubled(t, c)
 	})
 }
+
+// TestTheButtonsPressedOnAReview in the middle of it: what is left of the first is not in the way of the next.
+func TestTheButtonsPressedOnAReview(t *testing.T) {
+	t.Parallel()
+	every(t, either(reviewAccessCases()), []string{"terminate/access/baseline/after", "reset/access/baseline/before"}, func(t *testing.T, c string) {
+		how, point, _ := strings.Cut(c, "/")
+		newEstate(t).accepts().pressed(t, how, point)
+	})
+}
