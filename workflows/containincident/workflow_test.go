@@ -218,6 +218,12 @@ func TestADryRunChangesNothing(t *testing.T) {
 	require.Contains(t, doc.Summary, "dry run: it would cut off shop/web-1")
 	require.NotContains(t, w.Calls(), kubernetes.Contain)
 	require.Empty(t, w.Turns())
+	require.NotContains(t, doc.Summary, "prober")
+
+	w = incident()
+	w.Quarantine.Prober = "the standing prober, pod watch-0, is there and ready"
+	doc = proceduretest.New(t, w).Do(api.WorkflowType, `{"dryRun":true,"reason":"x","pods":"web-1"}`)
+	require.Contains(t, doc.Summary, "shop/web-1; the standing prober, pod watch-0, is there and ready")
 }
 
 func TestBadInputIsRefusedBeforeAnythingIsLookedAt(t *testing.T) {
