@@ -295,7 +295,7 @@ func Judge(trials []Trial, found [][2]netprobe.Found, untried []string, standing
 	}
 	shown := "%d ports of suspects do not answer: those of pods like them do, or they were seen to listen"
 	if before > 0 {
-		shown += fmt.Sprintf("; %d of them answered the standing prober before", before)
+		shown = fmt.Sprintf("%%d ports of suspects do not answer: %d answered the standing prober before, and of others those of pods like them do, or they were seen to listen", before)
 	}
 	comesIn := in.check("what comes in", shown)
 	comesIn.Detail += standing.remark()

@@ -80,8 +80,8 @@ func TestWhatAStandingProberKnows(t *testing.T) {
 		in      run.Verdict
 		says    string
 	}{
-		"both are cut off":                      {[]*prober.Answer{first, at(later, both...)}, 0, "ss", run.Pass, "2 of them answered the standing prober before"},
-		"refused is as good":                    {[]*prober.Answer{first, at(later, of(one, "10.0.0.1", "c", later, began-minute, 2), both[1])}, 0, "ss", run.Pass, "2 of them"},
+		"both are cut off":                      {[]*prober.Answer{first, at(later, both...)}, 0, "ss", run.Pass, ": 2 answered the standing prober before"},
+		"refused is as good":                    {[]*prober.Answer{first, at(later, of(one, "10.0.0.1", "c", later, began-minute, 2), both[1])}, 0, "ss", run.Pass, ": 2 answered"},
 		"one answers still":                     {[]*prober.Answer{first, at(later, of(one, "10.0.0.1", "r", later, later, 0), both[1])}, 0, "ss", run.Fail, "10.0.0.1:80 is reached by the standing prober"},
 		"one that nobody knew before":           {[]*prober.Answer{first, at(later, append(both, of(one, "10.0.0.1", "r", later, later, 0), prober.Port{Pod: two, To: netip.MustParseAddrPort("10.0.0.2:99"), Outcome: "r", Tried: later, Answered: later})...)}, 0, "ss", run.Fail, "10.0.0.2:99 is reached"},
 		"another that is no suspect":            {[]*prober.Answer{first, at(later, append(both, of("u-db", "10.0.0.4", "r", later, later, 0))...)}, 0, "ss", run.Pass, ""},
@@ -95,7 +95,7 @@ func TestWhatAStandingProberKnows(t *testing.T) {
 		"it answered until a moment ago":        {[]*prober.Answer{first, at(later, of(one, "10.0.0.1", "r", later, later, 0), both[1]), at(later+9000, of(one, "10.0.0.1", "s", later+9000, later, 2), both[1])}, 0, "ss", run.Pass, ""},
 		"a pod like the suspect reaches it":     {[]*prober.Answer{first, at(later, both...)}, 0, "rs", run.Fail, "10.0.0.1:80 is reached"},
 		"a pod like it is not sure":             {[]*prober.Answer{first, at(later, both...)}, 0, "us", run.NotProven, "now this, now that"},
-		"the pods did not run":                  {[]*prober.Answer{first, at(later, both...)}, 0, "", run.Pass, "2 of them"},
+		"the pods did not run":                  {[]*prober.Answer{first, at(later, both...)}, 0, "", run.Pass, ": 2 answered"},
 		"nor has it seen one":                   {[]*prober.Answer{first, at(later, both[1])}, 0, "", run.NotProven, "quota"},
 		"it cannot be asked":                    {[]*prober.Answer{nil}, 0, "ss", run.NotProven, "could not be asked: no way there"},
 		"it cannot be asked again":              {[]*prober.Answer{at(began, both...), nil}, 0, "ss", run.NotProven, "could not be asked: no way there"},

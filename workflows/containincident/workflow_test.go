@@ -58,6 +58,7 @@ func TestASuspectIsCutOffAndDeleted(t *testing.T) {
 	require.True(t, recovered)
 	got := result(t, doc)
 	require.False(t, got.RecoveredAt.IsZero())
+	require.Equal(t, got.ContainedAt.UTC(), w.Tried().CutAt.UTC(), "how old what answered before may be counts from there")
 	require.Equal(t, []string{"shop/web-1"}, got.Contained)
 	require.Equal(t, api.Deleted, got.Ended)
 	require.Equal(t, 3, got.EvidenceItems)
