@@ -10,7 +10,7 @@ export GOFLAGS := $(GOFLAGS) -trimpath
 GOTEST := go test -vet=off -timeout $(or $(TEST_TIMEOUT),20m)
 
 # The packages with goroutines of their own, tested under the race detector too.
-CONCURRENT := ./internal/chunk ./internal/objstore ./internal/restore ./internal/proof ./worker/... ./workflows/...
+CONCURRENT := ./internal/chunk ./internal/objstore ./internal/prober ./internal/restore ./internal/proof ./worker/... ./workflows/...
 
 .DEFAULT_GOAL := help
 

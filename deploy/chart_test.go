@@ -2,6 +2,7 @@
 package deploy
 
 import (
+	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -18,7 +19,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/upkeep-run/upkeep/internal/prober"
 )
 
 const chart = "charts/upkeep"
@@ -68,6 +72,7 @@ rbac:
   - namespace: shop
     rules: [{apiGroups: [""], resources: [pods], verbs: [get]}]
   clusterRules: [{apiGroups: [""], resources: [nodes], verbs: [get]}]
+prober: {namespaces: [shop, blog, shop], podLabels: {access: shop}, podAnnotations: {"sidecar.istio.io/inject": "false"}}
 networkPolicy:
   metricsFrom: [{namespaceSelector: {}, podSelector: {matchLabels: {app: prometheus}}}]
   egress: [{ports: [{port: 443}]}]
@@ -192,13 +197,19 @@ func TestRightsAreThoseThatAreNamed(t *testing.T) {
 		"shop upkeep-database secrets shop-postgresql get", "shop upkeep-database pods/portforward  get,create",
 		"shop upkeep-database networkpolicies  create,delete", "shop upkeep-database pods  watch",
 		"blog upkeep-cluster pods  get,list,delete", "shop upkeep-cluster deployments  get,list,patch", "shop upkeep-cluster pods  get",
-	}, found)
+	}, slices.DeleteFunc(slices.Clone(found), func(line string) bool { return strings.Contains(line, "prober") }))
+	require.Subset(t, found, []string{"blog upkeep-prober pods  list,watch", "shop upkeep-prober pods  list,watch"})
+	require.Len(t, found, 15)
 	for _, d := range kinds[appsv1.Deployment](t, objects, "Deployment") {
 		token := d.Name == "upkeep-cluster" || d.Name == "upkeep-database"
 		require.Equal(t, token, *d.Spec.Template.Spec.AutomountServiceAccountToken, d.Name)
 	}
 	for _, binding := range kinds[rbacv1.RoleBinding](t, objects, "RoleBinding") {
-		require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: binding.Name, Namespace: "upkeep"}}, binding.Subjects)
+		of := "upkeep"
+		if binding.Name == "upkeep-prober" {
+			of = binding.Namespace
+		}
+		require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: binding.Name, Namespace: of}}, binding.Subjects)
 		require.Equal(t, binding.Name, binding.RoleRef.Name)
 	}
 
@@ -238,6 +249,59 @@ func TestTheNetworkIsAsSaid(t *testing.T) {
 	code := policy(full, "code").Egress
 	require.Len(t, code, 3, "DNS, Temporal, and what is its own")
 	require.Equal(t, []string{"10.0.0.0/8"}, code[2].To[0].IPBlock.Except)
+}
+
+// TestAStandingProberIsOneThatIsBelieved: what the chart installs is what a worker takes for one, and it is confined.
+func TestAStandingProberIsOneThatIsBelieved(t *testing.T) {
+	objects, notes, err := render(t, full)
+	require.NoError(t, err)
+	sets := kinds[appsv1.StatefulSet](t, objects, "StatefulSet")
+	require.Len(t, sets, 2, "one for each namespace")
+	policies := kinds[networkingv1.NetworkPolicy](t, objects, "NetworkPolicy")
+	for _, set := range sets {
+		template := set.Spec.Template
+		yes := true
+		pod := corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec, Status: corev1.PodStatus{
+			Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+		}}
+		pod.Namespace, pod.Name = set.Namespace, set.Name+"-0"
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: set.APIVersion, Kind: set.Kind, Name: set.Name, Controller: &yes}}
+		image := "registry.example/upkeep:0.1.0@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+		_, err := prober.Find([]corev1.Pod{pod}, set.Namespace, "upkeep-prober", image)
+		require.NoError(t, err)
+		require.Contains(t, notes, fmt.Sprintf("network: {prober: {image: %q, standing: upkeep-prober}}", image))
+
+		require.Equal(t, "shop", template.Labels["access"], "by which policies let it in")
+		require.Subset(t, template.Labels, set.Spec.Selector.MatchLabels)
+		spec, c := template.Spec, template.Spec.Containers[0]
+		require.Equal(t, []string{"upkeep", "prober"}, c.Args)
+		require.True(t, *spec.SecurityContext.RunAsNonRoot)
+		require.Equal(t, corev1.SeccompProfileTypeRuntimeDefault, spec.SecurityContext.SeccompProfile.Type)
+		require.True(t, *c.SecurityContext.ReadOnlyRootFilesystem)
+		require.False(t, *c.SecurityContext.AllowPrivilegeEscalation)
+		require.Equal(t, &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, c.SecurityContext.Capabilities)
+		require.False(t, c.Resources.Limits.Memory().IsZero())
+		require.Empty(t, spec.Volumes)
+		require.Empty(t, c.Env)
+		require.Empty(t, c.Ports, "it has no surface on the network")
+		i := slices.IndexFunc(policies, func(p networkingv1.NetworkPolicy) bool {
+			return p.Name == "upkeep-prober" && p.Namespace == set.Namespace
+		})
+		require.Empty(t, policies[i].Spec.Ingress)
+		require.Len(t, policies[i].Spec.PolicyTypes, 2)
+		require.Equal(t, &metav1.LabelSelector{}, policies[i].Spec.Egress[0].To[0].PodSelector)
+		require.Equal(t, int32(443), policies[i].Spec.Egress[1].Ports[0].Port.IntVal, "and the API server")
+	}
+
+	objects, notes, err = render(t, plain)
+	require.NoError(t, err)
+	require.Empty(t, kinds[appsv1.StatefulSet](t, objects, "StatefulSet"), "none is installed that was not asked for")
+	require.NotContains(t, notes, "prober")
+	objects, _, err = render(t, plain+"prober: {namespaces: [shop]}")
+	require.NoError(t, err)
+	policies = kinds[networkingv1.NetworkPolicy](t, objects, "NetworkPolicy")
+	i := slices.IndexFunc(policies, func(p networkingv1.NetworkPolicy) bool { return p.Name == "upkeep-prober" })
+	require.Equal(t, []networkingv1.NetworkPolicyEgressRule{{}}, policies[i].Spec.Egress)
 }
 
 func TestACapabilityMayHaveAnImageOfItsOwn(t *testing.T) {
@@ -326,6 +390,9 @@ func TestBadValuesAreRefused(t *testing.T) {
 		"a mount of two":               {plain + "cluster: {mounts: [{path: /charts, secret: a, configMap: b}]}", "/cluster/mounts/0"},
 		"a mount of the node's":        {plain + "cluster: {mounts: [{path: /charts, hostPath: /}]}", "'hostPath' not allowed"},
 		"a token in clear":             {plain + "code: {env: [{name: GITHUB_TOKEN, value: secret}]}", "/code/env/0"},
+		"a prober in kube-system":      {plain + "prober: {namespaces: [kube-system]}", "kube-system"},
+		"a prober of no namespace":     {plain + "prober: {namespaces: ['a b']}", "/prober/namespaces/0"},
+		"a prober's key misspelled":    {plain + "prober: {namespace: shop}", "'namespace' not allowed"},
 		"rights for code":              {plain + "code: {rules: [{namespace: shop, rules: []}]}", "'rules' not allowed"},
 		"another repository for one":   {plain + "code: {image: {repository: other}}", "'repository' not allowed"},
 		"two stores":                   {plain + "store: {claim: a, emptyDir: true}", "say one"},

@@ -159,7 +159,7 @@ Exit codes: 0 succeeded, 1 failed, 2 bad usage or input, 3 partially succeeded, 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	root.PersistentFlags().StringVar(&c.configPath, "config", "", "the configuration file (default: $UPKEEP_CONFIG, ./upkeep.yaml, /etc/upkeep/upkeep.yaml)")
 	root.PersistentFlags().StringVarP(&c.output, "output", "o", "text", "text or json; json puts one document on stdout and nothing else")
-	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.approve(true), c.approve(false), c.cancel(), c.backups(), c.keys(), c.audit(), c.schedules(), c.restoreDirect(), c.updates(), c.probe(), c.processes(), c.rbac(), c.access(), c.webhooks(), c.evidence(), c.doctor(), c.procedures())
+	root.AddCommand(c.run(), c.runs(), c.show(), c.decide(true), c.decide(false), c.approve(true), c.approve(false), c.cancel(), c.backups(), c.keys(), c.audit(), c.schedules(), c.restoreDirect(), c.updates(), c.probe(), c.prober(), c.processes(), c.rbac(), c.access(), c.webhooks(), c.evidence(), c.doctor(), c.procedures())
 	return root
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/objstore"
 	"github.com/upkeep-run/upkeep/internal/ownpod"
 	"github.com/upkeep-run/upkeep/internal/podreader"
+	"github.com/upkeep-run/upkeep/internal/prober"
 	"github.com/upkeep-run/upkeep/internal/progress"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
 )
@@ -80,6 +82,7 @@ type TryOrder struct {
 	EndRequest
 	RunID   string                 `json:"runId"`
 	Listens []quarantine.Listening `json:"listens,omitempty"` // as their processes were read
+	CutAt   time.Time              `json:"cutAt,omitzero"`    // when they were cut off
 }
 
 // ReadOrder says whose processes and connections are read; at the first look they become evidence.
@@ -127,7 +130,12 @@ func (a *Activities) PlanContainment(ctx context.Context, in Incident) (quaranti
 	if err != nil {
 		return quarantine.Plan{}, err
 	}
-	return quarantine.Make(w, in.Suspects, in.Kubernetes.QuarantinePolicy(), in.Order.Case, time.Now())
+	plan, err := quarantine.Make(w, in.Suspects, in.Kubernetes.QuarantinePolicy(), in.Order.Case, time.Now())
+	if err != nil {
+		return plan, err
+	}
+	plan.Prober = quarantine.FindStanding(w, plan, in.Kubernetes.Network.Prober, in.Kubernetes.Namespace).Words()
+	return plan, nil
 }
 
 // Contain cuts the suspects off.
@@ -181,6 +189,14 @@ func (a *Activities) TryContained(ctx context.Context, in TryOrder) ([]run.Check
 	if err != nil {
 		return nil, err
 	}
+	standing := quarantine.FindStanding(w, in.Plan, in.Kubernetes.Network.Prober, c.Namespace)
+	cut := time.Duration(0)
+	if !in.CutAt.IsZero() {
+		cut = time.Since(in.CutAt)
+	}
+	standing.Begin(ctx, in.Done, c.Namespace, cut, func(ctx context.Context, pod string) (prober.Answer, error) {
+		return prober.Ask(ctx, func(ctx context.Context) (net.Conn, error) { return c.Forward(ctx, pod, prober.Listen) })
+	})
 	err = ownpod.Reap(ctx, c, a.Realm, a.Ended)
 	trials, untried := quarantine.Trials(w, in.Plan, in.Done, c.Namespace, in.Listens)
 	var found [][2]netprobe.Found
@@ -192,11 +208,18 @@ func (a *Activities) TryContained(ctx context.Context, in TryOrder) ([]run.Check
 	}
 	switch {
 	case failure.Is(err, failure.ClusterForbids), failure.Is(err, failure.ObjectRefused):
-		return unproven(err.Error())
+		if standing == nil {
+			return unproven(err.Error())
+		}
+		found = make([][2]netprobe.Found, len(trials))
+		for i := range found {
+			found[i][0].Why = err.Error()
+		}
 	case err != nil:
 		return nil, err
 	}
-	return quarantine.Judge(trials, found, untried), nil
+	standing.End(ctx) // while those pods ran, it has gone on
+	return quarantine.Judge(trials, found, untried, standing), nil
 }
 
 // keeper opens the evidence of a case, where it ends.

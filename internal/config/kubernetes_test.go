@@ -9,6 +9,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/health"
 	"github.com/upkeep-run/upkeep/internal/kube"
+	"github.com/upkeep-run/upkeep/internal/netcheck"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
 )
 
@@ -61,6 +62,18 @@ func TestIncidentsAreBounded(t *testing.T) {
 	require.Equal(t, &quarantine.AccessPolicy{Roles: []string{"reader"}, ClusterRoles: []string{"view"}, Everywhere: []string{"system:node-reader"}, Accounts: []string{"web"}}, c.Targets[0].Kubernetes.QuarantinePolicy().Access)
 }
 
+func TestAStandingProberIsNamed(t *testing.T) {
+	with := func(prober string) (*Config, error) {
+		return Parse("upkeep.yaml", []byte(strings.Replace(clustered, "      release: lang", "      network: {prober: "+prober+"}\n      release: lang", 1)))
+	}
+	c, err := with(`{image: "upkeep:v1", standing: upkeep-prober}`)
+	require.NoError(t, err)
+	require.Equal(t, netcheck.Prober{Image: "upkeep:v1", Standing: "upkeep-prober"}, c.Targets[0].Kubernetes.Network.Prober)
+	c, err = with(`{image: "upkeep:v1"}`)
+	require.NoError(t, err)
+	require.Empty(t, c.Targets[0].Kubernetes.Network.Prober.Standing)
+}
+
 func TestParseNamesWhatIsWrongOfACluster(t *testing.T) {
 	for name, c := range map[string]struct{ from, to, want string }{
 		"the cluster's own namespace":      {"namespace: lang-observatory", "namespace: kube-system", "upkeep.yaml:8: kubernetes.namespace must not be kube-system"},
@@ -72,6 +85,11 @@ func TestParseNamesWhatIsWrongOfACluster(t *testing.T) {
 		"a url too":                        {"service: lang-observatory-postgresql", "service: pg\n      url: postgres://a@b/c", "give one or the other"},
 		"an incident in the cluster's own": {"release: lang-observatory", "release: lang-observatory\n      incidents: {namespaces: [kube-system]}", "must not be kube-system"},
 		"a reader without an image":        {"release: lang-observatory", "release: lang-observatory\n      incidents: {reader: {}}", "lacks the key \"image\""},
+		"a prober without an image":        {"release: lang-observatory", "release: lang-observatory\n      network: {prober: {standing: watch}}", "lacks the key \"image\""},
+		"a prober misspelt":                {"release: lang-observatory", "release: lang-observatory\n      network: {prober: {image: x, standin: watch}}", "\"standing\""},
+		"a prober that is none":            {"release: lang-observatory", "release: lang-observatory\n      network: {prober: {image: x, standing: a.b}}", "must be the name of a StatefulSet"},
+		"no prober, in words":              {"release: lang-observatory", "release: lang-observatory\n      network: {prober: {image: x, standing: \"\"}}", "must be the name of a StatefulSet"},
+		"a prober that is no name":         {"release: lang-observatory", "release: lang-observatory\n      network: {prober: {image: x, standing: true}}", "kubernetes.network.prober.standing must be a text"},
 		"every role":                       {"release: lang-observatory", "release: lang-observatory\n      incidents: {access: {roles: [\"*\"]}}", "kubernetes.incidents.access.roles"},
 		"too many pods of an incident":     {"release: lang-observatory", "release: lang-observatory\n      incidents: {pods: 100000}", "kubernetes.incidents.pods must be a whole number"},
 

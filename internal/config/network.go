@@ -24,7 +24,8 @@ func (p *parser) network(n *yaml.Node) (network netcheck.Network) {
 	p.fields(n, what, map[string]func(*yaml.Node){
 		"prober": func(n *yaml.Node) {
 			p.fields(n, what+".prober", map[string]func(*yaml.Node){
-				"image": p.text(&network.Prober.Image, what+".prober.image", checkImage),
+				"image":    p.text(&network.Prober.Image, what+".prober.image", checkImage),
+				"standing": p.text(&network.Prober.Standing, what+".prober.standing", checkStanding),
 			}, "image")
 		},
 		"expect": func(n *yaml.Node) {
@@ -97,6 +98,15 @@ func (p *parser) labels(n *yaml.Node, what string) map[string]string {
 		set[key.Value] = value.Value
 	}
 	return set
+}
+
+// checkStanding holds the name of a standing prober to what a StatefulSet's can be, whose pods' names are longer and
+// their hostnames.
+func checkStanding(v string) string {
+	if len(v) > 52 || len(validation.IsDNS1123Label(v)) > 0 {
+		return "must be the name of a StatefulSet: small letters, digits and -, at most 52"
+	}
+	return ""
 }
 
 func checkExpectation(v string) string {

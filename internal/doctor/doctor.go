@@ -200,8 +200,19 @@ func Examine(ctx context.Context, o Options) []Finding {
 			return nil
 		})
 	}
-	var repositories [][]Finding
+	var repositories, probers [][]Finding
 	for _, t := range o.Targets {
+		if t.Kubernetes.Network.Prober.Standing != "" {
+			i := len(probers)
+			probers = append(probers, nil)
+			group.Go(func() error {
+				found := examineProber(ctx, t)
+				mu.Lock()
+				defer mu.Unlock()
+				probers[i] = found
+				return nil
+			})
+		}
 		for _, r := range t.Repositories {
 			i := len(repositories)
 			repositories = append(repositories, nil)
@@ -220,6 +231,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 		findings = append(findings, p.database.Findings...)
 		findings = append(findings, p.scratch.Findings...)
 	}
+	findings = append(findings, slices.Concat(probers...)...)
 	if len(repositories) > 0 {
 		findings = append(findings, examinePrograms(ctx)...)
 	}

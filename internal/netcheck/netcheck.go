@@ -36,6 +36,8 @@ type Selector struct {
 // Prober says how the pods that probe run.
 type Prober struct {
 	Image string `json:"image"` // of Upkeep
+	// Standing is the StatefulSet, and ServiceAccount, of a prober that is there all the time; "": there is none.
+	Standing string `json:"standing,omitempty"`
 }
 
 // Network is what the configuration says of a target's network.

@@ -36,7 +36,7 @@ func TestWhatBecomesAsExpected(t *testing.T) {
 	address, end := listen(t)
 	seen := make(chan Outcome)
 	go func() { seen <- Try(t.Context(), []Address{{address, false}})[0] }()
-	require.Eventually(t, func() bool { return connect(t.Context(), address) == Reached }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return Connect(t.Context(), address) == Reached }, time.Second, time.Millisecond)
 	end()
 	require.Equal(t, Refused, <-seen)
 }

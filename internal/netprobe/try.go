@@ -75,7 +75,7 @@ func try(ctx context.Context, to []Address, within time.Duration) []Outcome {
 	var all sync.WaitGroup
 	for i, address := range to {
 		all.Go(func() {
-			outcomes[i] = settle(ctx, address.Open, time.Now().Add(within), func() Outcome { return connect(ctx, address.Address) })
+			outcomes[i] = settle(ctx, address.Open, time.Now().Add(within), func() Outcome { return Connect(ctx, address.Address) })
 		})
 	}
 	all.Wait()
@@ -112,7 +112,8 @@ func settle(ctx context.Context, open bool, until time.Time, try func() Outcome)
 	}
 }
 
-func connect(ctx context.Context, to netip.AddrPort) Outcome {
+// Connect tries once to connect to an address, for a second at most. Nothing is sent.
+func Connect(ctx context.Context, to netip.AddrPort) Outcome {
 	conn, err := (&net.Dialer{Timeout: connectWithin}).DialContext(ctx, "tcp", to.String())
 	switch {
 	case err == nil:

@@ -179,7 +179,7 @@ func TestASuspectLikeNobodyShowsByItselfThatItListens(t *testing.T) {
 			return all
 		}
 		found := [2]netprobe.Found{{Outcomes: outcomes(trials[0].Probes[0], netprobe.Reached)}, {Outcomes: outcomes(trials[0].Probes[1], netprobe.Silent)}}
-		return Judge(trials, [][2]netprobe.Found{found}, nil)[1].Verdict
+		return Judge(trials, [][2]netprobe.Found{found}, nil, nil)[1].Verdict
 	}
 	require.Equal(t, run.NotProven, verdict(nil, 2), "nothing shows that they listen")
 

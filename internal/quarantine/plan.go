@@ -124,6 +124,8 @@ type Plan struct {
 	Over    []string   `json:"over,omitempty"` // bounds of the policy that it is over
 	Foreign []string   `json:"foreign,omitempty"`
 	Gaps    []string   `json:"gaps,omitempty"`
+	// Prober says whether a standing prober is there, where one is configured.
+	Prober string `json:"prober,omitempty"`
 }
 
 // The annotations of a case's policy.

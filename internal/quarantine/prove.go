@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/upkeep-run/upkeep/api/run"
@@ -41,6 +42,7 @@ type Trial struct {
 // door is a port of a suspect, and by what it is known that something listens there: the same port of a pod like it
 // that is not suspected and answers, or what was seen of the suspect itself.
 type door struct {
+	pod         types.UID
 	to, control netip.AddrPort
 	listens     bool
 }
@@ -183,7 +185,7 @@ func (w World) doors(pod *corev1.Pod, had map[string]string, plan Plan, home str
 		}
 	}
 	for _, to := range ports {
-		d := door{to: to, listens: listens(to.Port()) || netprobe.Ready(pod, int32(to.Port()))}
+		d := door{pod: pod.UID, to: to, listens: listens(to.Port()) || netprobe.Ready(pod, int32(to.Port()))}
 		if like != nil {
 			if ip, err := netip.ParseAddr(like.Status.PodIP); err == nil {
 				d.control = netip.AddrPortFrom(ip, to.Port())
@@ -223,9 +225,13 @@ func Try(ctx context.Context, c *kube.Cluster, o netprobe.Options, trials []Tria
 }
 
 // Judge says what the trials have shown: of what goes out, and of what comes in. Found is what each trial's two
-// pods have found.
-func Judge(trials []Trial, found [][2]netprobe.Found, untried []string) []run.Check {
+// pods have found, and standing what a standing prober has.
+func Judge(trials []Trial, found [][2]netprobe.Found, untried []string, standing *Standing) []run.Check {
 	var out, in verdict
+	for _, to := range standing.reached() {
+		in.wrong = append(in.wrong, fmt.Sprintf("%s is reached by the standing prober", to))
+	}
+	before := 0 // ports that answered it before, and nobody now
 	for i, t := range trials {
 		who := t.Suspect.String()
 		if t.Others > 0 {
@@ -234,7 +240,16 @@ func Judge(trials []Trial, found [][2]netprobe.Found, untried []string) []run.Ch
 		as, now := found[i][0], found[i][1]
 		if as.Outcomes == nil || now.Outcomes == nil {
 			why := who + ": the pods that try it did not: " + cmp.Or(as.Why, now.Why, "no reason is known")
-			out.open, in.open = append(out.open, why), append(in.open, why)
+			out.open = append(out.open, why)
+			cut := 0
+			for _, d := range t.in {
+				if standing.cut(d.pod, d.to) {
+					cut++
+				}
+			}
+			if in.shown, before = in.shown+cut, before+cut; cut == 0 || cut < len(t.in) {
+				in.open = append(in.open, why)
+			}
 			continue
 		}
 		shown := 0
@@ -256,7 +271,7 @@ func Judge(trials []Trial, found [][2]netprobe.Found, untried []string) []run.Ch
 			in.open = append(in.open, who+": none of its ports is known")
 		}
 		for _, d := range t.in {
-			is, control := as.Of(at), netprobe.Untried
+			is, control, cut := as.Of(at), netprobe.Untried, standing.cut(d.pod, d.to)
 			if at++; d.control.IsValid() {
 				control = as.Of(at)
 				at++
@@ -264,8 +279,10 @@ func Judge(trials []Trial, found [][2]netprobe.Found, untried []string) []run.Ch
 			switch {
 			case is == netprobe.Reached:
 				in.wrong = append(in.wrong, fmt.Sprintf("%s is reached", d.to))
-			case is == netprobe.Unsteady || is == netprobe.Untried:
+			case is == netprobe.Unsteady || is == netprobe.Untried && !cut:
 				in.open = append(in.open, fmt.Sprintf("%s: %s", d.to, is))
+			case cut:
+				in.shown, before = in.shown+1, before+1
 			case control == netprobe.Reached, d.listens:
 				in.shown++
 			default:
@@ -276,9 +293,14 @@ func Judge(trials []Trial, found [][2]netprobe.Found, untried []string) []run.Ch
 	for _, u := range untried {
 		out.open, in.open = append(out.open, u+": not tried"), append(in.open, u+": not tried")
 	}
+	shown := "%d ports of suspects do not answer: those of pods like them do, or they were seen to listen"
+	if before > 0 {
+		shown = fmt.Sprintf("%%d ports of suspects do not answer: %d answered the standing prober before, and of others those of pods like them do, or they were seen to listen", before)
+	}
+	comesIn := in.check("what comes in", shown)
+	comesIn.Detail += standing.remark()
 	return []run.Check{
-		out.check("what goes out", "%d connections that a pod with the labels of before makes, one with those in quarantine does not"),
-		in.check("what comes in", "%d ports of suspects do not answer: those of pods like them do, or they were seen to listen"),
+		out.check("what goes out", "%d connections that a pod with the labels of before makes, one with those in quarantine does not"), comesIn,
 	}
 }
 

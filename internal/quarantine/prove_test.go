@@ -98,9 +98,9 @@ func TestOnlyWhatAnsweredBeforeProvesAnything(t *testing.T) {
 		if c.before != "" {
 			found[0] = [2]netprobe.Found{{Outcomes: []netprobe.Outcome(c.before)}, {Outcomes: []netprobe.Outcome(c.now)}}
 		}
-		checks := Judge(trials, found, c.untried)
+		checks := Judge(trials, found, c.untried, nil)
 		require.Equal(t, c.out, checks[0].Verdict, "%s: %s", name, checks[0].Detail)
 		require.Equal(t, c.in, checks[1].Verdict, "%s: %s", name, checks[1].Detail)
 	}
-	require.Equal(t, run.NotProven, Judge(nil, nil, nil)[0].Verdict, "what was not tried is not proven")
+	require.Equal(t, run.NotProven, Judge(nil, nil, nil, nil)[0].Verdict, "what was not tried is not proven")
 }

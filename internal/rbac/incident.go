@@ -28,6 +28,9 @@ func (n need) contain(namespace string) {
 		n.in("", "pods", "create")
 		n.in("", "configmaps", "create get list delete")
 	}
+	if n.Standing != "" && !n.dry && namespace == n.Namespace {
+		n.forward(n.Standing)
+	}
 	if n.Reads && !n.dry {
 		n.remark("ContainIncident: the pods that read suspects' processes share their node's process ids, which Pod Security forbids in namespaces that are not privileged")
 	}

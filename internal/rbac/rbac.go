@@ -24,6 +24,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/helmrelease"
 	"github.com/upkeep-run/upkeep/internal/kube"
 	"github.com/upkeep-run/upkeep/internal/ownership"
+	"github.com/upkeep-run/upkeep/internal/prober"
 	"github.com/upkeep-run/upkeep/internal/quarantine"
 	"github.com/upkeep-run/upkeep/internal/quiesce"
 	"github.com/upkeep-run/upkeep/internal/strictjson"
@@ -75,6 +76,8 @@ type Target struct {
 	// expectations of its network name.
 	Tries  bool
 	Others []string
+	// Standing is the pod of a standing prober; "": there is none.
+	Standing string
 	// Incidents are the namespaces beside the target's in which pods may be cut off. Reads says that the suspects'
 	// processes are read by pods on their nodes.
 	Incidents []string
@@ -102,6 +105,9 @@ func Of(t *config.Target) Target {
 		out.Probes = append(out.Probes, p.Service)
 	}
 	out.Tries, out.Others = k.Network.Prober.Image != "", k.Network.Others()
+	if standing := k.Network.Prober.Standing; standing != "" {
+		out.Standing = prober.Pod(standing)
+	}
 	out.Incidents, out.Reads, out.Withdraws = k.QuarantinePolicy().Namespaces, k.QuarantinePolicy().Reader.Image != "", k.QuarantinePolicy().Access
 	for _, s := range t.Secrets {
 		out.Rotated = append(out.Rotated, s.Secret, s.PendingName())

@@ -205,6 +205,23 @@ func TestReadersAreGrantedWhereTheyAreAskedFor(t *testing.T) {
 	}
 }
 
+// TestOnlyAStandingProbersPodIsForwardedTo, and only where there is one.
+func TestOnlyAStandingProbersPodIsForwardedTo(t *testing.T) {
+	for name, c := range map[string]struct {
+		standing  string
+		dry, want bool
+	}{
+		"none": {}, "one": {standing: "watch-0", want: true}, "a dry run": {standing: "watch-0", dry: true},
+	} {
+		needs, err := rbac.Target{Namespace: "shop", Incidents: []string{"jobs"}, Tries: true, Standing: c.standing}.Needs([]string{"ContainIncident"}, c.dry)
+		require.NoError(t, err)
+		lines := flat(needs[rbac.Cluster].Rules("shop"))
+		require.Equal(t, c.want, slices.Contains(lines, "get,create pods/portforward watch-0"), "%s: %s", name, lines)
+		require.Equal(t, c.want, strings.Contains(strings.Join(lines, "\n"), "portforward"), "%s: %s", name, lines)
+		require.NotContains(t, strings.Join(flat(needs[rbac.Cluster].Rules("jobs")), "\n"), "portforward")
+	}
+}
+
 func TestNothingIsGrantedThatUpkeepIsNeverGiven(t *testing.T) {
 	for _, target := range []rbac.Target{unknown, known()} {
 		for _, dry := range []bool{false, true} {

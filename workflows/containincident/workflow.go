@@ -141,6 +141,9 @@ func (x *incident) contain() error {
 		if words := access.Words(x.access.order.Asked); words != "" {
 			then = "; then " + words
 		}
+		if plan.Prober != "" {
+			then += "; " + plan.Prober
+		}
 		x.Say("dry run: it would %s%s%s", plan.Words(), over, then)
 		return nil
 	}
@@ -282,7 +285,7 @@ func (x *incident) try() error {
 	if x.Kubernetes().Network.Prober.Image != "" {
 		x.removeProbes()
 	}
-	order := kubernetes.TryOrder{EndRequest: kubernetes.EndRequest{ContainOrder: x.order, Done: x.done}, RunID: x.ID(), Listens: x.old.Listens}
+	order := kubernetes.TryOrder{EndRequest: kubernetes.EndRequest{ContainOrder: x.order, Done: x.done}, RunID: x.ID(), Listens: x.old.Listens, CutAt: x.result.ContainedAt}
 	if err := x.Do(step("Try whether the network holds them off", kubernetes.TryContained), order, &x.probed); err != nil {
 		return err
 	}

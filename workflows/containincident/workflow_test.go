@@ -60,6 +60,7 @@ func TestASuspectIsCutOffAndDeleted(t *testing.T) {
 	require.True(t, recovered)
 	got := result(t, doc)
 	require.False(t, got.RecoveredAt.IsZero())
+	require.Equal(t, got.ContainedAt.UTC(), w.Tried().CutAt.UTC(), "how old what answered before may be counts from there")
 	require.Equal(t, []string{"shop/web-1"}, got.Contained)
 	require.Equal(t, api.Deleted, got.Ended)
 	require.Equal(t, 3, got.EvidenceItems)
@@ -220,6 +221,12 @@ func TestADryRunChangesNothing(t *testing.T) {
 	require.Contains(t, doc.Summary, "dry run: it would cut off shop/web-1")
 	require.NotContains(t, w.Calls(), kubernetes.Contain)
 	require.Empty(t, w.Turns())
+	require.NotContains(t, doc.Summary, "prober")
+
+	w = incident()
+	w.Quarantine.Prober = "the standing prober, pod watch-0, is there and ready"
+	doc = proceduretest.New(t, w).Do(api.WorkflowType, `{"dryRun":true,"reason":"x","pods":"web-1"}`)
+	require.Contains(t, doc.Summary, "shop/web-1; the standing prober, pod watch-0, is there and ready")
 }
 
 func TestBadInputIsRefusedBeforeAnythingIsLookedAt(t *testing.T) {

@@ -33,7 +33,8 @@ func (w *World) ofIncidents() map[string]any {
 			<-ctx.Done() // New has the SDK's environment wait by its own clock
 			return kubernetes.Guarded{}, ctx.Err()
 		},
-		kubernetes.TryContained: answer(w, kubernetes.TryContained, func(kubernetes.TryOrder) []run.Check {
+		kubernetes.TryContained: answer(w, kubernetes.TryContained, func(in kubernetes.TryOrder) []run.Check {
+			w.tried = in
 			return []run.Check{{Name: "what goes out", Verdict: cmp.Or(w.Enforced, run.Pass), Detail: "tried"}}
 		}),
 		kubernetes.ReadSuspects: answer(w, kubernetes.ReadSuspects, func(kubernetes.ReadOrder) quarantine.Reading {

@@ -129,6 +129,8 @@ type World struct {
 	resumed    []kubernetes.OwnersOrder
 	// quarantines are those that were ended, in order.
 	quarantines []kubernetes.EndOrder
+	// tried is what trying a containment's enforcement was last asked with.
+	tried kubernetes.TryOrder
 	// returned are the ends of which the access was given back, or left, in order.
 	returned []kubernetes.EndOrder
 	watched  []helm.Watched  // what the next looks at a release find; PASS when there are no more
@@ -152,7 +154,7 @@ func (w *World) Forget() {
 	w.Hub = Hub{}
 	w.Rollout = nil
 	w.Owners = ownership.Measures{}
-	w.Quarantine, w.Enforced, w.Readings, w.quarantines = quarantine.Plan{}, "", nil, nil
+	w.Quarantine, w.Enforced, w.Readings, w.quarantines, w.tried = quarantine.Plan{}, "", nil, nil, kubernetes.TryOrder{}
 	w.Guards, w.guards = nil, nil
 	w.Granted, w.Withdrawn, w.Rights, w.returned = quarantine.AccessPlan{}, quarantine.Withdrawn{}, nil, nil
 	w.Access, w.Drift, w.accepted = access.Summary{}, store.AccessDrift{}, nil
@@ -287,6 +289,13 @@ func (w *World) Resumed() []kubernetes.OwnersOrder {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.resumed)
+}
+
+// Tried is what trying a containment's enforcement was last asked with.
+func (w *World) Tried() kubernetes.TryOrder {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.tried
 }
 
 // Quarantines lists how quarantines were ended, in order.

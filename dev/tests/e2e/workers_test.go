@@ -77,6 +77,7 @@ func TestTheServerTakesTheChart(t *testing.T) {
 			"cluster": {"mounts": [{"path": "/charts", "configMap": "charts"}, {"path": "/more", "claim": "more"}]},
 			"rbac": {"rules": [{"namespace": %[1]q, "rules": [{"apiGroups": ["apps"], "resources": ["deployments"], "resourceNames": ["shop"], "verbs": ["get", "patch"]}]}],
 				"clusterRules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]},
+			"prober": {"namespaces": [%[1]q], "podLabels": {"c": "d"}, "podAnnotations": {"a": "b"}},
 			"networkPolicy": {"metricsFrom": [{"podSelector": {}}], "egress": [{"ports": [{"port": 443}]}], "codeEgress": [{"ports": [{"port": 443}]}],
 				"temporalTo": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "dnsTo": [{"namespaceSelector": {}}]},
 			"priorityClassName": "system-cluster-critical", "nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"operator": "Exists"}],
