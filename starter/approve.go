@@ -156,6 +156,10 @@ func (c *cli) sign(ctx context.Context, doc *run.Document, v *planDecision) erro
 	case v.Plan != doc.Approval.Hash:
 		return failure.New(failure.NotWaiting, "run %s waits with the plan %s, and not with %s", v.id, doc.Approval.Hash, v.Plan).Do("look at it again: upkeep show %s", v.id)
 	}
+	if !doc.Approval.HasPlan() {
+		return failure.New(failure.BadSignature, "the plan of run %s is too large to be shown without a worker, and none answers, so nothing is signed", v.id).
+			Do("see that a worker of the capability workflows runs, then try again")
+	}
 	// What a person signs is the hash, and what a person has seen is the plan.
 	if sum := sha256.Sum256(doc.Approval.Plan); hex.EncodeToString(sum[:]) != doc.Approval.Hash {
 		return failure.New(failure.BadSignature, "run %s shows a plan that its hash is not of, so nothing is signed", v.id).Do("find out who has changed it, and cancel the run: upkeep cancel %s", v.id)

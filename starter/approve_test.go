@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -30,6 +31,7 @@ import (
 	"github.com/upkeep-run/upkeep/internal/approval"
 	"github.com/upkeep-run/upkeep/internal/approval/approvaltest"
 	"github.com/upkeep-run/upkeep/internal/failure"
+	"github.com/upkeep-run/upkeep/internal/report"
 	"github.com/upkeep-run/upkeep/internal/sshsig"
 )
 
@@ -39,6 +41,8 @@ type asker struct {
 	policy approval.Policy
 	doc    run.Document
 	sent   []run.PlanDecision
+	worker bool // there is one that answers
+	large  bool // the memo holds no plan
 }
 
 func newAsker(t *testing.T, policy approval.Policy) *asker {
@@ -51,12 +55,23 @@ func newAsker(t *testing.T, policy approval.Policy) *asker {
 	}}}
 	c := &mocks.Client{}
 	c.On("DescribeWorkflowExecution", mock.Anything, "r", "").Return(func(context.Context, string, string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
-		p, err := converter.GetDefaultDataConverter().ToPayload(a.doc)
+		shown, asks := a.doc, *a.doc.Approval
+		if shown.Approval = &asks; a.large {
+			asks.Plan = nil
+		}
+		p, err := converter.GetDefaultDataConverter().ToPayload(shown)
 		return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{
 			Execution: &commonpb.WorkflowExecution{WorkflowId: "r"}, Status: enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING,
 			Memo: &commonpb.Memo{Fields: map[string]*commonpb.Payload{run.MemoDocument: p}},
 		}}, err
 	})
+	c.On("QueryWorkflow", mock.Anything, "r", "", run.StatusQuery).Return(func(context.Context, string, string, string, ...any) (converter.EncodedValue, error) {
+		if !a.worker {
+			return nil, errors.New("no worker")
+		}
+		p, err := converter.GetDefaultDataConverter().ToPayloads(a.doc)
+		return client.NewValue(p), err
+	}).Maybe()
 	c.On("UpdateWorkflow", mock.Anything, mock.Anything).Return(func(_ context.Context, o client.UpdateWorkflowOptions) (client.WorkflowUpdateHandle, error) {
 		d := o.Args[0].(run.PlanDecision)
 		a.sent = append(a.sent, d)
@@ -143,6 +158,27 @@ func TestNothingIsSignedUnseen(t *testing.T) {
 	require.True(t, failure.Is(err, failure.BadSignature), "%v", err)
 	require.ErrorContains(t, err, "takes no signatures")
 	require.Empty(t, a.sent)
+}
+
+// TestAPlanThatIsTooLargeForTheMemo is asked of the run itself, and where that cannot answer nobody signs it.
+func TestAPlanThatIsTooLargeForTheMemo(t *testing.T) {
+	ann := approvaltest.New(t, "ann")
+	a := newAsker(t, approval.Policy{Quorum: 1, Signed: true, Keys: []approval.Key{ann.Key()}})
+	a.large = true
+	a.doc.Approval.Stored = "file:///plans/r"
+	doc, err := a.Show(t.Context(), "r")
+	require.NoError(t, err)
+	require.Contains(t, report.Text(*doc), "it is stored as file:///plans/r")
+	_, _, err = a.decide(t, planDecision{approve: true, signWith: ann.File("")})
+	require.ErrorContains(t, err, "so nothing is signed")
+	require.Empty(t, a.sent)
+	a.worker = true
+	doc, err = a.Show(t.Context(), "r")
+	require.NoError(t, err)
+	require.Contains(t, report.Text(*doc), `{"pods":["web-1"]}`)
+	does, _, err := a.decide(t, planDecision{approve: true, signWith: ann.File("")})
+	require.NoError(t, err)
+	require.Equal(t, "applies its plan", does)
 }
 
 // TestSignElsewhere prints what is to be signed, has ssh-keygen sign it, and hands that in.

@@ -45,7 +45,8 @@ func (c *cli) verifyAudit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify", Short: "Check that nothing of the audit trail was altered, removed, reordered or cut off",
 		Long: `Checks the trail, the document and the stored plans of every run, and the signed checkpoints over all
-of them, in the store that the configuration names. Then it holds them against the histories of runs
+of them, in the store that the configuration names, and the signatures of people who signed what they
+decided. Then it holds them against the histories of runs
 that have ended and that Temporal still has: each must have its trail, and one that could not write any
 is named. Nothing in a store can show that its newest part was cut off: the histories show it, or an
 anchor that was kept elsewhere. So keep the anchor that this prints, and give it the next time. What it
@@ -274,6 +275,9 @@ func (c *cli) tellAudit(r *audit.Report) {
 	}
 	for _, key := range r.Keys {
 		fmt.Fprintln(c.out, "signed by the key:", key)
+	}
+	for _, s := range r.Signers {
+		fmt.Fprintln(c.out, short(fmt.Sprintf("%d decisions signed by the key: %s (%s)", s.Decisions, s.Key, s.Name), maxLine))
 	}
 	if r.Anchor.Seq > 0 {
 		anchor, _ := json.Marshal(r.Anchor) // plain data always encodes

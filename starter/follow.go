@@ -168,7 +168,7 @@ func (l *live) show(doc *run.Document, p *progress.Progress) {
 			l.line("%s; it goes on by itself", l.waiting)
 		case doc.AsksApproval():
 			l.line("WAITING for %s", l.waiting)
-			l.line("its plan: %s", doc.Approval.Plan)
+			l.line("its plan: %s", report.PlanText(doc))
 			sign := ""
 			if doc.Approval.Signed {
 				sign = " --sign-with KEYFILE"

@@ -77,6 +77,9 @@ func (s *Starter) fromTemporal(ctx context.Context, id string) (*run.Document, *
 	if doc.Outcome.Ended() { // its last document is shown a moment before its end
 		doc.Outcome = run.Running
 	}
+	if doc.AsksApproval() && !doc.Approval.HasPlan() {
+		doc = s.fromWorker(ctx, doc)
+	}
 	var p *progress.Progress
 	for _, a := range d.GetPendingActivities() {
 		if payloads := a.GetHeartbeatDetails(); payloads != nil {
@@ -90,6 +93,19 @@ func (s *Starter) fromTemporal(ctx context.Context, id string) (*run.Document, *
 		}
 	}
 	return doc, p, nil
+}
+
+// fromWorker asks a run itself, of which the memo does not hold everything. Where no worker answers, what is known of
+// it has to do.
+func (s *Starter) fromWorker(ctx context.Context, known *run.Document) *run.Document {
+	asking, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	var doc run.Document
+	answer, err := s.Client.QueryWorkflow(asking, known.RunID, "", run.StatusQuery)
+	if err != nil || answer.Get(&doc) != nil {
+		return known
+	}
+	return whole(&doc)
 }
 
 // fromInfo reads the document in a run's memo; a run that has shown none yet gets an empty one.

@@ -145,6 +145,7 @@ func (w *Worker) registerCluster(r sdkworker.Registry) {
 		kubernetes.PlanQuarantineEnd: k.PlanQuarantineEnd,
 		kubernetes.EndQuarantine:     k.EndQuarantine,
 		kubernetes.LiftQuarantine:    k.LiftQuarantine,
+		kubernetes.GuardContained:    k.GuardContained,
 		kubernetes.PlanWithdrawal:    k.PlanWithdrawal,
 		kubernetes.Withdraw:          k.Withdraw,
 		kubernetes.CheckAccess:       k.CheckAccess,

@@ -40,6 +40,7 @@ const (
 	PlanQuarantineEnd = "PlanQuarantineEnd"
 	EndQuarantine     = "EndQuarantine"
 	LiftQuarantine    = "LiftQuarantine"
+	GuardContained    = "GuardContained"
 
 	PlanWithdrawal = "PlanAccessWithdrawal"
 	Withdraw       = "WithdrawAccess"

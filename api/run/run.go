@@ -88,7 +88,7 @@ func (d Document) AsksApproval() bool {
 
 // Approval is a plan that a person decides on, and the decision.
 type Approval struct {
-	Plan      json.RawMessage `json:"plan"`             // as it is applied
+	Plan      json.RawMessage `json:"plan"`             // as it is applied; null where it is too large to be shown without a worker
 	Hash      string          `json:"hash"`             // SHA-256 of the plan's bytes, hex: what is approved
 	Words     string          `json:"words"`            // what the plan would do, for people
 	Stored    string          `json:"stored,omitempty"` // URL of the plan in the store
@@ -103,6 +103,9 @@ type Approval struct {
 	Decisions []Decided       `json:"decisions,omitempty"` // on this question, in their order
 	Policy    bool            `json:"policy,omitempty"`    // the operator's configuration approved it, and no person
 }
+
+// HasPlan reports whether the plan itself is there.
+func (a *Approval) HasPlan() bool { return len(a.Plan) > 0 && string(a.Plan) != "null" }
 
 // Decided is a person's decision on a plan.
 type Decided struct {

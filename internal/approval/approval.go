@@ -4,6 +4,7 @@
 package approval
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -116,6 +117,43 @@ func (p Policy) sign(decided *run.Decided, doc run.Document, d run.PlanDecision)
 		return refuse("it is said to be by %.100q, and signed with the key of %s", d.By, p.Keys[i].Name)
 	default:
 		decided.By, decided.Key, decided.Message, decided.Signature = p.Keys[i].Name, sshsig.Fingerprint(s.Key), string(message), s.Armor()
+	}
+	return nil
+}
+
+// Noted is a signed decision as it was noted somewhere.
+type Noted struct {
+	Decision, Run, Plan, Reason string
+	Key, Message, Signature     string
+}
+
+// Check says why the decision is not the one that was signed; nil: it is. Whose the key is it does not say.
+func (n Noted) Check() error {
+	s, err := sshsig.Parse(n.Signature)
+	switch {
+	case err != nil:
+		return fmt.Errorf("its signature cannot be read: %w", err)
+	case sshsig.Fingerprint(s.Key) != n.Key:
+		return fmt.Errorf("its signature is by the key %s, and not by %.100q", sshsig.Fingerprint(s.Key), n.Key)
+	case s.Namespace != Namespace || !s.Verify(Namespace, []byte(n.Message)):
+		return errors.New("its signature is of another text")
+	}
+	// What Message writes: so many lines, each of one field.
+	lines := strings.Split(strings.TrimSuffix(n.Message, "\n"), "\n")
+	said := make(map[string]string)
+	for _, line := range lines[1:] {
+		name, value, _ := strings.Cut(line, ": ")
+		said[name] = value
+	}
+	if lines[0] != Namespace+" 1" || len(said) != len(lines)-1 {
+		return errors.New("what was signed is no decision")
+	}
+	for name, value := range map[string]string{
+		"decision": verbs[n.Decision], "run": strconv.QuoteToASCII(n.Run), "plan": n.Plan, "reason": strconv.QuoteToASCII(n.Reason),
+	} {
+		if said[name] != value {
+			return fmt.Errorf("it was signed with the %s %.200s, and noted with %.200s", name, said[name], value)
+		}
 	}
 	return nil
 }

@@ -143,3 +143,43 @@ func TestHowItStands(t *testing.T) {
 	require.Equal(t, "3 of 3 approved by ann, bob and cid", a.Stand())
 	require.Equal(t, "0 of 1 approved; waits for one more", run.Approval{}.Stand(), "of a run of before there was a quorum")
 }
+
+// TestADecisionIsHeldAgainstWhatWasSigned: whoever may write the notes of a run has no person's key.
+func TestADecisionIsHeldAgainstWhatWasSigned(t *testing.T) {
+	ann, eve := approvaltest.New(t, "ann"), approvaltest.New(t, "eve")
+	policy := approval.Policy{Quorum: 1, Signed: true, Keys: []approval.Key{ann.Key()}}
+	doc := asking(policy)
+	d, err := policy.Judge(doc, run.Approved, ann.Decide(doc, run.Approved, "seen\nto"), asked)
+	require.NoError(t, err)
+	noted := func(change func(*approval.Noted)) approval.Noted {
+		n := approval.Noted{Decision: d.Decision, Run: doc.RunID, Plan: d.Plan, Reason: d.Reason, Key: d.Key, Message: d.Message, Signature: d.Signature}
+		change(&n)
+		return n
+	}
+	require.NoError(t, noted(func(*approval.Noted) {}).Check())
+	for name, change := range map[string]func(*approval.Noted){
+		"the opposite":    func(n *approval.Noted) { n.Decision = run.Rejected },
+		"nothing":         func(n *approval.Noted) { n.Decision = "" },
+		"another run":     func(n *approval.Noted) { n.Run = "contain-2" },
+		"another plan":    func(n *approval.Noted) { n.Plan = strings.Repeat("cd", 32) },
+		"another reason":  func(n *approval.Noted) { n.Reason = "seen" },
+		"another key":     func(n *approval.Noted) { n.Key = sshsig.Fingerprint(eve.Public()) },
+		"another message": func(n *approval.Noted) { n.Message = strings.Replace(n.Message, "contain-1", "contain-2", 1) },
+		"no message":      func(n *approval.Noted) { n.Message = "" },
+		"no signature":    func(n *approval.Noted) { n.Signature = "" },
+		"another's": func(n *approval.Noted) {
+			n.Signature = eve.Sign(approval.Namespace, []byte(n.Message))
+		},
+		"another namespace": func(n *approval.Noted) { n.Signature = ann.Sign("file", []byte(n.Message)) },
+		"a field twice": func(n *approval.Noted) {
+			n.Message += "decision: approve\n"
+			n.Signature = ann.Sign(approval.Namespace, []byte(n.Message))
+		},
+		"another text": func(n *approval.Noted) {
+			n.Message = "hello\n"
+			n.Signature = ann.Sign(approval.Namespace, []byte(n.Message))
+		},
+	} {
+		require.Error(t, noted(change).Check(), name)
+	}
+}

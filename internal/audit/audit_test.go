@@ -15,6 +15,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/approval"
+	"github.com/upkeep-run/upkeep/internal/approval/approvaltest"
 	"github.com/upkeep-run/upkeep/internal/audit"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
@@ -528,5 +531,43 @@ func TestAnAbsurdNumberStopsNobody(t *testing.T) {
 		r, err := audit.Verify(t.Context(), store, audit.Outside{})
 		require.NoError(t, err)
 		require.NotEmpty(t, r.Findings, name)
+	}
+}
+
+// TestSignedDecisionsAreChecked: whoever has the worker's key and writes a trail of their own has no person's.
+func TestSignedDecisionsAreChecked(t *testing.T) {
+	ann := approvaltest.New(t, "ann")
+	policy := approval.Policy{Quorum: 1, Signed: true, Keys: []approval.Key{ann.Key()}}
+	doc := run.Document{RunID: "r", Procedure: "ContainIncident", Approval: &run.Approval{Hash: sum(plan), AskedAt: at, ExpiresAt: at.Add(time.Hour), Quorum: 1, Signed: true}}
+	d, err := policy.Judge(doc, run.Approved, ann.Decide(doc, run.Approved, "seen to"), at)
+	require.NoError(t, err)
+	for name, forge := range map[string]func(*audit.Entry){
+		"":                   func(*audit.Entry) {},
+		"of another plan":    func(e *audit.Entry) { e.Args = strings.Repeat("0", 64) },
+		"of another reason":  func(e *audit.Entry) { e.Reason = "never mind" },
+		"of the opposite":    func(e *audit.Entry) { e.What = run.RejectUpdate },
+		"by another":         func(e *audit.Entry) { e.Signed.Key = "SHA256:x" },
+		"that nobody signed": func(e *audit.Entry) { e.Signed.Signature = "" },
+	} {
+		t.Run("a decision "+name, func(t *testing.T) {
+			store, k := folder(t), key(t)
+			noted := audit.Entry{
+				At: at, Run: "r", Kind: audit.Decision, What: run.ApproveUpdate, Args: d.Plan, By: d.By, Reason: d.Reason,
+				Signed: &audit.Signed{Key: d.Key, Message: d.Message, Signature: d.Signature},
+			}
+			forge(&noted)
+			c := new(audit.Chain)
+			c.Add(noted)
+			require.NoError(t, add(t.Context(), store, k, audit.Ending{Run: "r", Chain: c, Document: document("r"), At: at}))
+			r := verify(t, store, nil)
+			if name == "" {
+				require.Empty(t, r.Findings)
+				require.Equal(t, []audit.Signer{{Key: d.Key, Name: "ann", Decisions: 1}}, r.Signers)
+				return
+			}
+			require.Len(t, r.Findings, 1)
+			require.Contains(t, r.Findings[0].What, "is not what was signed")
+			require.Empty(t, r.Signers)
+		})
 	}
 }

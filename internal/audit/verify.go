@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/upkeep-run/upkeep/api/run"
+	"github.com/upkeep-run/upkeep/internal/approval"
 	"github.com/upkeep-run/upkeep/internal/failure"
 	"github.com/upkeep-run/upkeep/internal/format"
 	"github.com/upkeep-run/upkeep/internal/objstore"
@@ -66,6 +68,13 @@ type Finding struct {
 	What       string `json:"what"`
 }
 
+// Signer is who has signed decisions on plans.
+type Signer struct {
+	Key       string `json:"key"` // its fingerprint
+	Name      string `json:"name"`
+	Decisions int    `json:"decisions"`
+}
+
 // Report is what Verify found.
 type Report struct {
 	Checkpoints int64     `json:"checkpoints"`
@@ -73,6 +82,7 @@ type Report struct {
 	Anchor      Anchor    `json:"anchor"`    // the newest checkpoint: keep it elsewhere for the next time
 	Against     []string  `json:"against"`   // what from outside the store the trail was held against
 	Keys        []string  `json:"keys"`      // public keys that have signed
+	Signers     []Signer  `json:"signers"`   // who has signed decisions
 	Findings    []Finding `json:"findings"`  // empty: all is as it was written
 	NotProven   []string  `json:"notProven"` // what there was nothing to hold against
 
@@ -84,6 +94,14 @@ func (r *Report) find(at int64, run, format string, args ...any) {
 	r.Findings = append(r.Findings, Finding{at, run, fmt.Sprintf(format, args...)})
 }
 
+func (r *Report) signed(s Signer) {
+	if i := slices.IndexFunc(r.Signers, func(o Signer) bool { return o.Key == s.Key && o.Name == s.Name }); i >= 0 {
+		r.Signers[i].Decisions += s.Decisions
+		return
+	}
+	r.Signers = append(r.Signers, s)
+}
+
 func (r *Report) open(format string, args ...any) {
 	r.NotProven = append(r.NotProven, fmt.Sprintf(format, args...))
 }
@@ -92,7 +110,7 @@ func (r *Report) open(format string, args ...any) {
 // from outside the store. The outside must have been asked before: a run that ends meanwhile is in the
 // store before its history says that it has ended.
 func Verify(ctx context.Context, store objstore.Store, outside Outside) (*Report, error) {
-	r := &Report{Against: []string{}, Keys: []string{}, Findings: []Finding{}, NotProven: []string{}, known: make(map[string][]Checkpoint), files: make(map[string]bool)}
+	r := &Report{Against: []string{}, Keys: []string{}, Signers: []Signer{}, Findings: []Finding{}, NotProven: []string{}, known: make(map[string][]Checkpoint), files: make(map[string]bool)}
 	// Before the checkpoints: a run that ends meanwhile has its files first.
 	if err := r.list(ctx, store); err != nil {
 		return nil, err
@@ -209,6 +227,9 @@ func (r *Report) runs(ctx context.Context, store objstore.Store) error {
 	for _, l := range found {
 		r.Findings = append(r.Findings, l.findings...)
 		bare, lost = bare+l.bare, lost+l.lost
+		for _, s := range l.signers {
+			r.signed(s)
+		}
 		for _, key := range l.spoken {
 			if _, there := r.files[key]; there {
 				r.files[key] = true
@@ -232,6 +253,7 @@ type looked struct {
 	spoken   []string // keys that its checkpoints speak of
 	bare     int      // checkpoints that say nothing of a document
 	lost     int      // trails that were replaced when there was one for each id
+	signers  []Signer
 }
 
 func (l *looked) find(format string, args ...any) {
@@ -293,7 +315,28 @@ func (l *looked) trail(ctx context.Context, key string, c Checkpoint) error {
 	case chain.Head() != c.Head || len(chain.Entries) != c.Entries:
 		l.find("its trail has %d entries and ends with %.12s; its checkpoint says %d and %.12s: it was cut off or replaced", len(chain.Entries), chain.Head(), c.Entries, c.Head)
 	}
+	if err == nil {
+		l.signatures(chain)
+	}
 	return nil
+}
+
+// signatures checks what people have signed. They stand by themselves: whoever has a worker's key cannot make one.
+func (l *looked) signatures(chain *Chain) {
+	for _, e := range chain.Entries {
+		if e.Signed == nil {
+			continue
+		}
+		n := approval.Noted{
+			Decision: map[string]string{run.ApproveUpdate: run.Approved, run.RejectUpdate: run.Rejected}[e.What],
+			Run:      e.Run, Plan: e.Args, Reason: e.Reason, Key: e.Signed.Key, Message: e.Signed.Message, Signature: e.Signed.Signature,
+		}
+		if err := n.Check(); err != nil {
+			l.find("the decision of %.100q in entry %d of its trail is not what was signed: %v", e.By, e.Seq, err)
+			continue
+		}
+		l.signers = append(l.signers, Signer{e.Signed.Key, e.By, 1})
+	}
 }
 
 // content checks a file against the hash of its content.

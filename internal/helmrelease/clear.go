@@ -102,6 +102,11 @@ func (r Revision) CutOff() bool {
 	return r.Status == string(release.StatusFailed) && strings.HasPrefix(r.Description, fmt.Sprintf(wasCleared, release.StatusPendingRollback))
 }
 
+// GoesBack reports whether the revision is a rollback, however it ended.
+func (r Revision) GoesBack() bool {
+	return r.Status == string(release.StatusPendingRollback) || r.CutOff() || strings.HasPrefix(r.Description, "Rollback ")
+}
+
 func hasMark(description, mark string) bool {
 	return len(description) >= len(mark) && description[len(description)-len(mark):] == mark
 }

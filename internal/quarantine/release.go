@@ -398,6 +398,18 @@ func same(a, b metav1.LabelSelector) bool {
 	return string(left) == string(right)
 }
 
+// Superseded reports whether something later than the order has changed one of its pods: its end, or another run.
+func Superseded(w World, done Contained, o Order) bool {
+	return slices.ContainsFunc(done.Pods, func(image Image) bool {
+		pod := find(w.Pods, image.Ref)
+		if pod == nil || pod.UID != image.UID {
+			return false
+		}
+		n, noted := readNote(pod.Annotations)
+		return noted && n.Case == o.Case && n.At.After(o.At)
+	})
+}
+
 // Open says what of a case's pods is not cut off by what is seen, in words: as somebody may have changed it since.
 func Open(w World, plan Plan, done Contained) (open []string) {
 	for _, image := range done.Pods {

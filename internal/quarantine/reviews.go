@@ -141,6 +141,26 @@ func (p *AccessProof) add(name string, v run.Verdict, parts ...string) {
 	p.Checks = append(p.Checks, run.Check{Name: name, Verdict: v, Detail: detail})
 }
 
+// PutBack names the bindings that have accounts again which were taken out.
+func PutBack(ctx context.Context, c *kube.Cluster, done Withdrawn) (back []string, err error) {
+	for _, h := range done.Bindings {
+		b, err := h.get(ctx, c, h.UID)
+		switch {
+		case failure.Is(err, failure.ClusterForbids): // which the proof says
+		case err != nil:
+			return nil, err
+		case b != nil && h.isBack(b):
+			back = append(back, h.Binding.String())
+		}
+	}
+	return back, nil
+}
+
+// isBack reports whether accounts that were taken out of the binding are in it.
+func (h Held) isBack(b *rbacv1.RoleBinding) bool {
+	return slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool { return slices.Contains(h.Subjects, s) })
+}
+
 // ProveAccess sees what the suspects' accounts still are given, and asks the API server what they, and those who stay
 // in the bindings, may do. What may not be asked is not proven.
 func ProveAccess(ctx context.Context, c *kube.Cluster, plan AccessPlan, done Withdrawn, asked bool) (AccessProof, error) {
@@ -159,7 +179,7 @@ func ProveAccess(ctx context.Context, c *kube.Cluster, plan AccessPlan, done Wit
 		case b == nil:
 			continue // and gives nobody anything
 		}
-		if slices.ContainsFunc(b.Subjects, func(s rbacv1.Subject) bool { return slices.Contains(h.Subjects, s) }) {
+		if h.isBack(b) {
 			out.Back = append(out.Back, h.Binding.String())
 			continue
 		}

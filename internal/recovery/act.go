@@ -187,15 +187,23 @@ func same(history []helmrelease.Revision, as int) int {
 	})
 }
 
-// left are the revisions that somebody went back from: those between a revision and the newest before it that
-// was deployed with the same rendering. A rollback that did not come to its end counts too, or else
-// the next would go back to the very revision that it was to leave.
+// left are the revisions whose rendering somebody went back from: those between a revision and the newest before it
+// that was deployed with the same rendering. A rollback that did not come to its end counts too, or else
+// the next would go back to the very revision that it was to leave. A rendering that was left and comes again, not by
+// a rollback, is tried again: nobody left for it what was between.
 func left(history []helmrelease.Revision) (all []int) {
-	for i, r := range history {
-		for _, between := range history[i+1 : max(same(history, i), i+1)] {
-			if between.ManifestSHA256 != r.ManifestSHA256 && !slices.Contains(all, between.Number) {
-				all = append(all, between.Number)
+	gone := make(map[string]bool)
+	for i, r := range slices.Backward(history) {
+		if again := gone[r.ManifestSHA256] && !r.GoesBack(); !again {
+			for _, between := range history[i+1 : max(same(history, i), i+1)] {
+				gone[between.ManifestSHA256] = true
 			}
+		}
+		delete(gone, r.ManifestSHA256)
+	}
+	for _, r := range history {
+		if gone[r.ManifestSHA256] {
+			all = append(all, r.Number)
 		}
 	}
 	return all

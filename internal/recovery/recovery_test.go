@@ -230,7 +230,7 @@ func TestWhatOthersOwn(t *testing.T) {
 	}
 }
 
-// TestWhereItGoesBackTo: of each history, as "<number> <status> <rendering>", the newest first.
+// TestWhereItGoesBackTo: of each history, as "<number> <status> <rendering>", the newest first; "<" is a rollback.
 func TestWhereItGoesBackTo(t *testing.T) {
 	for name, c := range map[string]struct {
 		history []string
@@ -238,23 +238,27 @@ func TestWhereItGoesBackTo(t *testing.T) {
 		want    int
 		left    []int
 	}{
-		"the one before":                           {[]string{"2 deployed B", "1 superseded A"}, nil, 1, nil},
-		"no other":                                 {[]string{"1 deployed A"}, nil, 0, nil},
-		"only the same":                            {[]string{"2 deployed A", "1 superseded A"}, nil, 0, nil},
-		"not one that failed":                      {[]string{"3 deployed C", "2 failed B", "1 superseded A"}, nil, 1, nil},
-		"an older one that is proven":              {[]string{"3 deployed C", "2 superseded B", "1 superseded A"}, []int{1}, 1, nil},
-		"an upgrade that failed":                   {[]string{"2 failed B", "1 deployed A"}, nil, 1, nil},
-		"an upgrade that is cut off":               {[]string{"2 pending-upgrade B", "1 deployed A"}, nil, 1, nil},
-		"an upgrade of hooks alone that failed":    {[]string{"3 failed B", "2 deployed B", "1 superseded A"}, nil, 1, nil},
-		"a rollback that is cut off":               {[]string{"3 pending-rollback A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
-		"a rollback that was cut off and cleared":  {[]string{"3 failed A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
-		"even if it was proven once":               {[]string{"3 failed A", "2 deployed B", "1 superseded A"}, []int{2}, 1, []int{2}},
-		"twice":                                    {[]string{"4 failed A", "3 failed A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
-		"and after it an upgrade that failed":      {[]string{"4 failed C", "3 failed A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
-		"a rollback that came to its end":          {[]string{"3 deployed A", "2 superseded B", "1 superseded A"}, nil, 0, nil},
-		"that, with one before":                    {[]string{"4 deployed A", "3 superseded B", "2 superseded A", "1 superseded Z"}, nil, 1, []int{3}},
-		"after one, a newer one":                   {[]string{"4 deployed C", "3 superseded A", "2 superseded B", "1 superseded A"}, nil, 3, nil},
-		"what was left once, and came again later": {[]string{"5 deployed C", "4 superseded B", "3 superseded A", "2 superseded B", "1 superseded A"}, nil, 4, nil},
+		"the one before":                                          {[]string{"2 deployed B", "1 superseded A"}, nil, 1, nil},
+		"no other":                                                {[]string{"1 deployed A"}, nil, 0, nil},
+		"only the same":                                           {[]string{"2 deployed A", "1 superseded A"}, nil, 0, nil},
+		"not one that failed":                                     {[]string{"3 deployed C", "2 failed B", "1 superseded A"}, nil, 1, nil},
+		"an older one that is proven":                             {[]string{"3 deployed C", "2 superseded B", "1 superseded A"}, []int{1}, 1, nil},
+		"an upgrade that failed":                                  {[]string{"2 failed B", "1 deployed A"}, nil, 1, nil},
+		"an upgrade that is cut off":                              {[]string{"2 pending-upgrade B", "1 deployed A"}, nil, 1, nil},
+		"an upgrade of hooks alone that failed":                   {[]string{"3 failed B", "2 deployed B", "1 superseded A"}, nil, 1, nil},
+		"a rollback that is cut off":                              {[]string{"3 pending-rollback A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
+		"a rollback that was cut off and cleared":                 {[]string{"3 failed A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
+		"even if it was proven once":                              {[]string{"3 failed A", "2 deployed B", "1 superseded A"}, []int{2}, 1, []int{2}},
+		"twice":                                                   {[]string{"4 failed A", "3 failed A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
+		"and after it an upgrade that failed":                     {[]string{"4 failed C", "3 failed A", "2 deployed B", "1 superseded A"}, nil, 1, []int{2}},
+		"a rollback that came to its end":                         {[]string{"3 deployed A", "2 superseded B", "1 superseded A"}, nil, 0, nil},
+		"that, with one before":                                   {[]string{"4 deployed A", "3 superseded B", "2 superseded A", "1 superseded Z"}, nil, 1, []int{3}},
+		"after one, a newer one":                                  {[]string{"4 deployed C", "3 superseded A", "2 superseded B", "1 superseded A"}, nil, 3, nil},
+		"what was left comes again, and the one between was good": {[]string{"4 deployed B", "3 superseded A", "2 superseded B", "1 superseded A"}, []int{1, 3}, 3, nil},
+		"the same, by a rollback to it":                           {[]string{"4 deployed B<", "3 superseded A", "2 superseded B", "1 superseded A"}, []int{1, 3}, 0, nil},
+		"the same, and back once more":                            {[]string{"5 deployed A<", "4 superseded B", "3 superseded A<", "2 superseded B", "1 superseded A"}, []int{1, 3}, 0, nil},
+		"the same, and a third time":                              {[]string{"6 deployed B", "5 superseded A<", "4 superseded B", "3 superseded A<", "2 superseded B", "1 superseded A"}, []int{5}, 5, nil},
+		"what was left once, and came again later":                {[]string{"5 deployed C", "4 superseded B", "3 superseded A", "2 superseded B", "1 superseded A"}, nil, 4, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var history []helmrelease.Revision
@@ -262,6 +266,9 @@ func TestWhereItGoesBackTo(t *testing.T) {
 				var r helmrelease.Revision
 				_, err := fmt.Sscan(text, &r.Number, &r.Status, &r.ManifestSHA256)
 				require.NoError(t, err)
+				if as, back := strings.CutSuffix(r.ManifestSHA256, "<"); back {
+					r.ManifestSHA256, r.Description = as, "Rollback to 1"
+				}
 				history = append(history, r)
 			}
 			got, err := ofHistory(history, func(r helmrelease.Revision) (bool, error) { return slices.Contains(c.proven, r.Number), nil }, time.Now())

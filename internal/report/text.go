@@ -33,7 +33,7 @@ func Text(doc run.Document) string {
 			sign = " --sign-with KEYFILE"
 		}
 		fmt.Fprintf(&b, "\nIt waits for %s\n  approve:  upkeep approve %s --plan %.12s --reason WHY%s\n  reject:   upkeep reject %s --reason WHY%s\n  the plan: %s\n  until:    %s\n",
-			line(doc.WaitingFor), line(doc.RunID), doc.Approval.Hash, sign, line(doc.RunID), sign, line(string(doc.Approval.Plan)), doc.Approval.ExpiresAt.Local().Format(time.RFC1123))
+			line(doc.WaitingFor), line(doc.RunID), doc.Approval.Hash, sign, line(doc.RunID), sign, line(PlanText(&doc)), doc.Approval.ExpiresAt.Local().Format(time.RFC1123))
 		if doc.Approval.Quorum > 1 {
 			fmt.Fprintf(&b, "  so far:   %s\n", line(doc.Approval.Stand()))
 		}
@@ -78,6 +78,14 @@ func Text(doc run.Document) string {
 
 // nameWidth is the width in characters of a step's or check's name before what follows it.
 const nameWidth = 40
+
+// PlanText is the plan that a run waits with, or where it is.
+func PlanText(doc *run.Document) string {
+	if doc.Approval.HasPlan() {
+		return string(doc.Approval.Plan)
+	}
+	return "it is too large to be shown without a worker, and none answers; it is stored as " + doc.Approval.Stored
+}
 
 func row(b *strings.Builder, v run.Verdict, name, took, detail string) {
 	if v == "" {

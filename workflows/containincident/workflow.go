@@ -2,6 +2,7 @@
 package containincident
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,6 +46,10 @@ type incident struct {
 	access rights
 	freed  bool // the pods are deleted, or let go of
 	result api.Result
+
+	asked        int // how often people were asked anew for that
+	undone       int // how often somebody undid something while people were waited for
+	undoneRemark string
 
 	probed []run.Check // by pods with the suspects' labels
 	old    reading     // of the suspects' own connections
@@ -219,6 +224,7 @@ func (x *incident) conclude() error {
 		switch {
 		case ended:
 			return err
+		case errors.Is(err, errUndone): // asked again, by what is known now
 		case procedure.HasCode(err, failure.NotApproved):
 			if x.Rejected() { // asked for the other way then; nobody's silence lets go of anything
 				x.decided("not to " + map[bool]string{true: "delete them", false: "let go of them"}[remove])
@@ -348,7 +354,7 @@ func (x *incident) end(remove bool) (bool, error) {
 	if remove {
 		other = "let go of them"
 	}
-	if err := x.Approve(order.Plan.Words()+"; rejected, it asks whether to "+other+" instead"+warning, order.Plan); err != nil {
+	if err := x.ApproveBeside(order.Plan.Words()+"; rejected, it asks whether to "+other+" instead"+warning, order.Plan, x.guard); err != nil {
 		return false, err
 	}
 	x.decided(map[bool]string{true: "to delete them", false: "to let go of them"}[remove])

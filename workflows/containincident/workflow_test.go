@@ -1,6 +1,8 @@
 package containincident_test
 
 import (
+	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
@@ -246,4 +248,39 @@ func TestTheSameEventIsTheSameCase(t *testing.T) {
 	require.Equal(t, a.Case("shop"), b.Case("shop"))
 	require.NotEqual(t, a.Case("shop"), a.Case("other"))
 	require.NotEqual(t, api.Input{Pods: "a"}.Case("shop"), api.Input{Workload: "a"}.Case("shop"))
+}
+
+// TestAPlanOfManyPodsIsNotInTheMemo, of which every version stays in the history; the run itself shows it.
+func TestAPlanOfManyPodsIsNotInTheMemo(t *testing.T) {
+	for _, pods := range []int{1, 5000} {
+		w := incident()
+		w.Cluster.Release = ""
+		for n := range pods - 1 {
+			w.Quarantine.Pods = append(w.Quarantine.Pods, quarantine.Pod{Ref: quarantine.Ref{Namespace: "shop", Name: fmt.Sprintf("web-%d", n+2)}, UID: "u"})
+		}
+		r := proceduretest.New(t, w)
+		memos, asked, shown := 0, 0, 0
+		r.OnUpsertMemo(mock.Anything).Return(nil).Run(func(args mock.Arguments) {
+			memos++
+			doc, ok := args.Get(0).(map[string]any)[run.MemoDocument].(run.Document)
+			require.True(t, ok)
+			data, err := json.Marshal(doc)
+			require.NoError(t, err)
+			require.Less(t, len(data), 100<<10)
+			if doc.AsksApproval() {
+				if asked++; doc.Approval.HasPlan() {
+					shown++
+				}
+			}
+		})
+		r.WhenWaiting(func(doc run.Document) {
+			require.True(t, doc.Approval.HasPlan())
+			r.DecideOnPlan(run.ApproveUpdate, run.PlanDecision{Plan: doc.Approval.Hash, By: "ann", Reason: "seen to"})
+		})
+		doc := r.Do(api.WorkflowType, input)
+		require.Equal(t, run.Succeeded, doc.Outcome, doc.Summary)
+		require.NotZero(t, memos)
+		require.Equal(t, 1, asked)
+		require.Equal(t, map[bool]int{true: 1, false: 0}[pods == 1], shown)
+	}
 }

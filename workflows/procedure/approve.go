@@ -32,7 +32,11 @@ const (
 // Approve stores a plan and waits until a person has approved it. What is approved is the plan's hash,
 // so it is applied as it stands, or asked for again. Words say what it would do. A plan that is rejected,
 // or that nobody decides on in time, is a refusal.
-func (r *Run) Approve(words string, plan any) error {
+func (r *Run) Approve(words string, plan any) error { return r.ApproveBeside(words, plan, nil) }
+
+// ApproveBeside is Approve, and something goes on in a coroutine for as long as the run waits. When that returns an
+// error the run waits no longer, and the error is returned.
+func (r *Run) ApproveBeside(words string, plan any, beside func(workflow.Context) error) error {
 	a, err := r.storePlan(words, plan)
 	if err != nil {
 		return err
@@ -46,7 +50,17 @@ func (r *Run) Approve(words string, plan any) error {
 	r.doc.WaitingFor = asksFor(a)
 	r.choice, r.asks = nil, true
 	r.show()
-	decided, err := workflow.AwaitWithTimeout(r.ctx, askedFor, func() bool { return r.choice != nil || a.Decision != "" })
+	var stopped error
+	if beside != nil {
+		ctx, stop := workflow.WithCancel(r.ctx)
+		defer stop()
+		workflow.Go(ctx, func(ctx workflow.Context) {
+			if err := beside(ctx); ctx.Err() == nil {
+				stopped = err
+			}
+		})
+	}
+	decided, err := workflow.AwaitWithTimeout(r.ctx, askedFor, func() bool { return r.choice != nil || a.Decision != "" || stopped != nil })
 	r.asks = false
 	r.doc.Outcome, r.doc.WaitingFor = run.Running, ""
 	switch {
@@ -54,6 +68,9 @@ func (r *Run) Approve(words string, plan any) error {
 	case r.choice != nil:
 		r.abandon = &r.choice.by
 		err = errAbandoned
+	case a.Decision == "" && stopped != nil:
+		r.finish(at, run.NotProven, stopped.Error())
+		return stopped
 	case !decided && len(a.Decisions) > 0: // they are void: who is asked again looks again
 		err = failure.New(failure.NotApproved, "%d of %d approved the plan %.12s within %s, %s", len(a.Decisions), a.Quorum, a.Hash, askedFor, run.Names(a.Decisions)).Do("start the run again")
 	case !decided:

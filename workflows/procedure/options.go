@@ -14,11 +14,12 @@ type Options int
 
 // The kinds.
 const (
-	Quick   Options = iota // a look, or a small write
-	Long                   // reads or writes a whole database
-	Waiting                // waits for another run, a quarter of an hour at most, and is tried a few times
-	Brief                  // a look that nothing waits for longer than three minutes, worker or not
-	Patient                // waits for something outside, for as long as it takes, also while that cannot be reached
+	Quick    Options = iota // a look, or a small write
+	Long                    // reads or writes a whole database
+	Waiting                 // waits for another run, a quarter of an hour at most, and is tried a few times
+	Brief                   // a look that nothing waits for longer than three minutes, worker or not
+	Patient                 // waits for something outside, for as long as it takes, also while that cannot be reached
+	Standing                // goes on for as long as the run waits, and is not waited for when the run goes on
 )
 
 const (
@@ -46,6 +47,9 @@ func (o Options) activity() workflow.ActivityOptions {
 	}
 	if o == Patient {
 		a.RetryPolicy.MaximumInterval, a.RetryPolicy.MaximumAttempts = 10*time.Minute, 0
+	}
+	if o == Standing {
+		a.StartToCloseTimeout, a.WaitForCancellation, a.RetryPolicy.MaximumAttempts = askedFor+24*time.Hour, false, 0
 	}
 	return a
 }

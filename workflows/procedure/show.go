@@ -20,7 +20,8 @@ var (
 	attrDryRun    = temporal.NewSearchAttributeKeyBool(run.AttrDryRun)
 )
 
-// maxMemo bounds the document that is kept in the run's memo, in bytes.
+// maxMemo bounds the result and the plan that are kept in the run's memo, in bytes each. Larger ones are asked of the
+// run itself.
 const maxMemo = 48 << 10
 
 // show publishes the document as it stands: in the memo, where it can be read without a worker; in
@@ -32,9 +33,14 @@ func (r *Run) show() {
 	if len(doc.Result) > maxMemo {
 		doc.Result = []byte("{}")
 	}
+	if doc.Approval != nil && len(doc.Approval.Plan) > maxMemo {
+		small := *doc.Approval
+		small.Plan = nil
+		doc.Approval = &small
+	}
 	// These can only fail for values that cannot be encoded, and all of them can.
 	_ = workflow.UpsertMemo(r.ctx, map[string]any{run.MemoDocument: doc})
-	workflow.SetCurrentDetails(r.ctx, markdown(doc))
+	workflow.SetCurrentDetails(r.ctx, markdown(r.doc))
 	if r.target.Attributes {
 		_ = workflow.UpsertTypedSearchAttributes(r.ctx, attrTarget.ValueSet(doc.Target), attrProcedure.ValueSet(doc.Procedure),
 			attrPhase.ValueSet(phase(doc)), attrOutcome.ValueSet(string(doc.Outcome)), attrDryRun.ValueSet(doc.DryRun))

@@ -112,8 +112,17 @@ func (r *Run) Detail(text string) {
 // sharedQueues are those that any worker of their capability serves.
 var sharedQueues = []string{run.DatabaseQueue, run.ClusterQueue, run.CodeQueue}
 
+// Beside runs a step in a coroutine that ApproveBeside has begun, and in its context. It parks nobody.
+func (r *Run) Beside(ctx workflow.Context, step Step, arg, result any) error {
+	return r.onceIn(ctx, func() {}, step, arg, result) // the run is shown as waiting already
+}
+
 // once executes the step's activity one time, with the retries that its options allow.
 func (r *Run) once(step Step, arg, result any) error {
+	return r.onceIn(r.ctx, r.show, step, arg, result)
+}
+
+func (r *Run) onceIn(ctx workflow.Context, show func(), step Step, arg, result any) error {
 	o := step.Options.activity()
 	o.Summary = step.Name
 	o.TaskQueue = step.Queue
@@ -122,7 +131,6 @@ func (r *Run) once(step Step, arg, result any) error {
 	} else if !slices.Contains(sharedQueues, o.TaskQueue) { // that of one worker
 		o.ScheduleToStartTimeout = workerReturnsWithin
 	}
-	ctx := r.ctx
 	if step.Whole {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -134,7 +142,7 @@ func (r *Run) once(step Step, arg, result any) error {
 		noted.Kind = audit.Intent
 		r.note(noted)
 	}
-	r.show()
+	show()
 	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, o), step.Activity, arg).Get(ctx, result)
 	if step.Activity != store.WriteRun {
 		noted.Kind = audit.Done

@@ -2,6 +2,11 @@ package proceduretest
 
 import (
 	"cmp"
+	"context"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/testsuite"
 
 	"github.com/upkeep-run/upkeep/activities/kubernetes"
 	"github.com/upkeep-run/upkeep/api/run"
@@ -24,6 +29,10 @@ func (w *World) ofIncidents() map[string]any {
 			return done
 		}),
 		kubernetes.CheckContained: check[kubernetes.EndRequest](w, kubernetes.CheckContained),
+		kubernetes.GuardContained: func(ctx context.Context, _ kubernetes.GuardOrder) (kubernetes.Guarded, error) {
+			<-ctx.Done() // New has the SDK's environment wait by its own clock
+			return kubernetes.Guarded{}, ctx.Err()
+		},
 		kubernetes.TryContained: answer(w, kubernetes.TryContained, func(in kubernetes.TryOrder) []run.Check {
 			w.tried = in
 			return []run.Check{{Name: "what goes out", Verdict: cmp.Or(w.Enforced, run.Pass), Detail: "tried"}}
@@ -80,3 +89,29 @@ func (w *World) ofIncidents() map[string]any {
 		}),
 	}
 }
+
+// guard stands by for as long as a run waits, in time that passes for the environment alone, or until the next of what
+// the world has it find.
+func (w *World) guard(env *testsuite.TestWorkflowEnvironment) {
+	env.OnActivity(kubernetes.GuardContained, mock.Anything, mock.Anything).AfterFn(func() time.Duration {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if len(w.Guards)+len(w.errors[kubernetes.GuardContained]) > 0 {
+			return time.Hour
+		}
+		return 30 * 24 * time.Hour
+	}).Return(func(ctx context.Context, in kubernetes.GuardOrder) (kubernetes.Guarded, error) {
+		if err := w.enter(ctx, kubernetes.GuardContained); err != nil {
+			return kubernetes.Guarded{}, err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.guards = append(w.guards, in)
+		found := next(&w.Guards, kubernetes.Guarded{})
+		found.Done, found.Withdrew = in.Done, in.Access.Done
+		return found, nil
+	}).Maybe()
+}
+
+// Guarded is what the suspects were kept cut off by, as it was asked for.
+func (w *World) Guarded() []kubernetes.GuardOrder { return w.guards }

@@ -37,6 +37,7 @@ func New(t testing.TB, w *World, own ...any) *Run {
 	for _, workflow := range own {
 		env.RegisterWorkflow(workflow)
 	}
+	w.guard(env)
 	env.OnSignalExternalWorkflow(mock.Anything, target.ID("shop"), "", target.ReleaseSignal, WorkflowID).Return(func(_, _, _, _ string, _ any) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()

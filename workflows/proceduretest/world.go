@@ -84,6 +84,9 @@ type World struct {
 	Enforced   run.Verdict
 	// Readings is what the next looks at the suspects' connections come to, and PASS after them.
 	Readings []quarantine.Reading
+	// Guards are what the next guards of a quarantine return with, an hour after they began; then they stand by.
+	Guards []kubernetes.Guarded
+	guards []kubernetes.GuardOrder
 	// Granted is what the suspects' accounts are granted, and Withdrawn what taking it comes to; Rights are what the
 	// next looks at it find, and nothing to remark after them.
 	Granted   quarantine.AccessPlan
@@ -152,6 +155,7 @@ func (w *World) Forget() {
 	w.Rollout = nil
 	w.Owners = ownership.Measures{}
 	w.Quarantine, w.Enforced, w.Readings, w.quarantines, w.tried = quarantine.Plan{}, "", nil, nil, kubernetes.TryOrder{}
+	w.Guards, w.guards = nil, nil
 	w.Granted, w.Withdrawn, w.Rights, w.returned = quarantine.AccessPlan{}, quarantine.Withdrawn{}, nil, nil
 	w.Access, w.Drift, w.accepted = access.Summary{}, store.AccessDrift{}, nil
 	w.Secrets, w.RotationLeft, w.RotationDone, w.OldSessions = nil, "", false, nil
