@@ -26,7 +26,8 @@ const WorkflowID = "default-test-workflow-id"
 // Run is one run of a procedure in the SDK's test environment, where waits take no time.
 type Run struct {
 	*testsuite.TestWorkflowEnvironment
-	t testing.TB
+	t     testing.TB
+	world *World
 }
 
 // New prepares a run in a world, with workflows of the test's own.
@@ -37,14 +38,13 @@ func New(t testing.TB, w *World, own ...any) *Run {
 	for _, workflow := range own {
 		env.RegisterWorkflow(workflow)
 	}
-	w.guard(env)
 	env.OnSignalExternalWorkflow(mock.Anything, target.ID("shop"), "", target.ReleaseSignal, WorkflowID).Return(func(_, _, _, _ string, _ any) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.turns = append(w.turns, "gives back")
 		return nil
 	}).Maybe()
-	return &Run{env, t}
+	return &Run{env, t, w}
 }
 
 // Environment knows every workflow and no activity.
@@ -74,6 +74,7 @@ func JSON(input string) *commonpb.Payload {
 // DoRaw is Do for an input in any encoding; nil: none at all.
 func (r *Run) DoRaw(procedure string, input *commonpb.Payload) *run.Document {
 	r.t.Helper()
+	r.world.guard(r.TestWorkflowEnvironment) // last: once something is mocked, nothing can be registered
 	r.ExecuteWorkflow(procedure, converter.NewRawValue(input))
 	require.True(r.t, r.IsWorkflowCompleted())
 	var (
