@@ -398,16 +398,22 @@ func same(a, b metav1.LabelSelector) bool {
 	return string(left) == string(right)
 }
 
-// Superseded reports whether something later than the order has changed one of its pods: its end, or another run.
+// Superseded reports whether something later than the order has changed all of its pods that are there: its end, or
+// another run. A note on some of them does not do, for whoever can change a pod can write it; each pod that has one is
+// left as it is anyway.
 func Superseded(w World, done Contained, o Order) bool {
-	return slices.ContainsFunc(done.Pods, func(image Image) bool {
+	later, there := 0, 0
+	for _, image := range done.Pods {
 		pod := find(w.Pods, image.Ref)
 		if pod == nil || pod.UID != image.UID {
-			return false
+			continue
 		}
-		n, noted := readNote(pod.Annotations)
-		return noted && n.Case == o.Case && n.At.After(o.At)
-	})
+		there++
+		if n, noted := readNote(pod.Annotations); noted && n.Case == o.Case && n.At.After(o.At) {
+			later++
+		}
+	}
+	return there > 0 && later == there
 }
 
 // Open says what of a case's pods is not cut off by what is seen, in words: as somebody may have changed it since.
