@@ -23,8 +23,8 @@ type GuardOrder struct {
 	ContainOrder
 	Done   quarantine.Contained `json:"done"`
 	Access AccessOrder          `json:"access"`
-	// Hold is for how long it goes on after somebody has undone something: who undoes it again and again does not
-	// fill the run's history.
+	// Hold is for how long, from its beginning, it does not return with what was undone: who undoes it again and again
+	// fills the run's history the more slowly.
 	Hold time.Duration `json:"hold"`
 }
 

@@ -12,9 +12,8 @@ import (
 	"github.com/upkeep-run/upkeep/workflows/procedure"
 )
 
-// holds are how long a guard goes on after it had to do something, the first time, the second, and so on; the last of
-// them from then on. People are asked anew after each, and somebody who undoes it all the time must not fill the
-// history with that.
+// holds are how long a guard does not return with what was undone, the first time, the second, and so on; the last of
+// them from then on. People are asked anew after each, which adds to the history, and somebody may undo it all the time.
 var holds = []time.Duration{0, time.Minute, 10 * time.Minute, time.Hour}
 
 // guardAgain is how long until a guard is tried again that could not do its work.
